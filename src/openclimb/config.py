@@ -1,0 +1,412 @@
+"""The settings: one frozen dataclass a section of `climb.toml`.
+
+Every setting carries its explanation, from which `climb init` writes the commented file and the
+reference is generated. Unknown keys and values are errors that name the nearest known one. A stage is
+given its own section, never the whole. A setting marked `where` says where work runs, not what comes
+out, and stays out of fingerprints.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, fields
+from typing import Any
+
+from openclimb.errors import ConfigError, nearest
+
+SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    where: bool = False,
+    open_choice: bool = False,
+    count: bool = False,
+) -> Any:
+    """Declare a setting: its default, explanation and the values it may take.
+
+    `open_choice` allows `package.module:function` beside the named choices; `count` allows "40B".
+    """
+    metadata = {
+        "doc": doc,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "where": where,
+        "open_choice": open_choice,
+        "count": count,
+    }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """The documents to mix: where they are and how to read them."""
+
+    paths: tuple[str, ...] = setting((), "files, folders, globs or fsspec URLs of JSONL (.gz, .zst) or Parquet")
+    text: str = setting("text", "column that holds the text of a document")
+    id: str = setting("", "column that holds a document's id; empty: its place (file and position)")
+    domains: str = setting(
+        "", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering'
+    )
+    unit_mb: int = setting(64, "input is cut into units of about this many MB (10^6 bytes)", low=1)
+    max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, where=True)
+    max_document_mb: int = setting(100, "a longer document is rejected, not read (MB)", low=1)
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How a document becomes a vector."""
+
+    embedder: str = setting(
+        "model2vec",
+        "static model (CPU), transformer (GPU), or fitted here without any download",
+        choices=("model2vec", "sentence-transformers", "hashing"),
+        open_choice=True,
+    )
+    model: str = setting("minishlab/potion-base-8M", "folder or hub name of the model; unused by hashing")
+    max_chars: int = setting(2000, "characters of a document that are embedded, from its start", low=1)
+    dim: int = setting(256, "dimensions of the hashing embedder", low=2)
+    batch: int = setting(256, "documents embedded at once", low=1, where=True)
+
+
+@dataclass(frozen=True)
+class ClustersSettings:
+    """The k-means clustering that is fitted on a sample."""
+
+    k: int = setting(0, "clusters to fit (K_init); 0: from the size of the corpus", low=0)
+    sample: int = setting(100_000, "documents drawn uniformly to fit on", low=1)
+    rounds: int = setting(50, "most k-means rounds of assignment and update", low=1)
+    restarts: int = setting(1, "k-means runs from other starts; the best is kept", low=1)
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """What scores a document for quality."""
+
+    scorers: tuple[str, ...] = setting(
+        ("rules",), 'any of "rules" (documented signals), "fasttext", or `package.module:function`'
+    )
+    fasttext: dict[str, str] = setting({}, "name → path of fastText .bin or .ftz classifiers")
+
+
+@dataclass(frozen=True)
+class DomainsSettings:
+    """How clusters become the domains that a mixture weighs."""
+
+    prune_below: dict[str, float] = setting({}, "score → least token-weighted mean a cluster must have to be kept")
+    prune_quantile: dict[str, float] = setting({}, "score → share of the clusters, lowest first, to prune")
+    merge_to: int = setting(0, "merge by Ward linkage until this many domains are left; 0: by merge_distance", low=0)
+    merge_distance: float = setting(1.5, "merge clusters nearer than this (Ward linkage) when merge_to is 0", low=0.0)
+    min_share: float = setting(0.002, "a domain with a smaller share of the tokens joins its nearest", low=0.0, high=0.5)
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """The training run that the mixture is for."""
+
+    token_budget: int = setting(40_000_000_000, "tokens the target model is trained on", low=1, count=True)
+    max_repetitions: float = setting(4.0, "most times any domain may be repeated at that budget", low=0.01)
+
+
+@dataclass(frozen=True)
+class TokensSettings:
+    """The tokenizer and the token arrays that proxies read."""
+
+    tokenizer: str = setting("", "path of a tokenizer.json; empty: a byte-level BPE trained on the sample")
+    vocab_size: int = setting(4096, "entries of the trained tokenizer", low=260)
+    heldout: float = setting(0.01, "share of the documents, by hash, kept out of all training", low=0.0, high=0.5)
+
+
+@dataclass(frozen=True)
+class TasksSettings:
+    """What a good model is: the tasks, and which part of them the search may see."""
+
+    paths: tuple[str, ...] = setting((), "JSONL files or globs, one a task: context, options, gold; or text")
+    metric: str = setting(
+        "bpb",
+        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, or length-normalised",
+        choices=("bpb", "accuracy", "accuracy_norm"),
+    )
+    weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
+    report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
+    search_share: float = setting(0.5, "share of a task's items, by hash, that the search sees", low=0.0, high=1.0)
+    max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1)
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    """The small model of a trial and its training run."""
+
+    width: int = setting(128, "hidden size", low=8)
+    depth: int = setting(4, "layers", low=1)
+    heads: int = setting(4, "attention heads; width is divided among them", low=1)
+    sequence: int = setting(256, "tokens a sequence", low=8)
+    batch: int = setting(16, "sequences a step", low=1)
+    token_budget: int = setting(1_000_000, "tokens a proxy is trained on", low=1, count=True)
+    learning_rate: float = setting(3e-3, "peak learning rate of AdamW", low=0.0)
+    warmup: float = setting(0.05, "share of the steps in which the rate rises", low=0.0, high=1.0)
+    decay: float = setting(0.5, "share of the steps, at the end, in which the rate falls to zero", low=0.0, high=1.0)
+    weight_decay: float = setting(0.1, "decoupled weight decay of the matrices", low=0.0)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The loop: propose mixtures, run trials, learn."""
+
+    trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration")
+    proposer: str = setting(
+        "climb",
+        "climb: ours; paper: the recipe's draws and LightGBM; uniform: draws under the caps",
+        choices=("climb", "paper", "uniform"),
+        open_choice=True,
+    )
+    predictor: str = setting(
+        "auto",
+        "mixture → score; auto chooses by cross-validation for each task",
+        choices=("auto", "gp", "power", "ridge", "lightgbm", "paper"),
+        open_choice=True,
+    )
+
+
+@dataclass(frozen=True)
+class PickSettings:
+    """How the answer is chosen and checked."""
+
+    finalists: int = setting(3, "best predicted mixtures that are trained again", low=1)
+    seeds: int = setting(3, "seeds for each finalist and for the natural and uniform mixtures", low=2)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where the work runs. Nothing here changes a result."""
+
+    workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
+    device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
+    stack: int = setting(0, "trials trained as one program on a GPU; 0: from its memory", low=0, where=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a workspace."""
+
+    scale: str = "laptop"
+    seed: int = 0
+    corpus: CorpusSettings = dataclasses.field(default_factory=CorpusSettings)
+    embed: EmbedSettings = dataclasses.field(default_factory=EmbedSettings)
+    clusters: ClustersSettings = dataclasses.field(default_factory=ClustersSettings)
+    quality: QualitySettings = dataclasses.field(default_factory=QualitySettings)
+    domains: DomainsSettings = dataclasses.field(default_factory=DomainsSettings)
+    target: TargetSettings = dataclasses.field(default_factory=TargetSettings)
+    tokens: TokensSettings = dataclasses.field(default_factory=TokensSettings)
+    tasks: TasksSettings = dataclasses.field(default_factory=TasksSettings)
+    proxy: ProxySettings = dataclasses.field(default_factory=ProxySettings)
+    search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
+    pick: PickSettings = dataclasses.field(default_factory=PickSettings)
+    run: RunSettings = dataclasses.field(default_factory=RunSettings)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    f.name: f.default_factory  # type: ignore[misc]
+    for f in fields(Config)
+    if f.default_factory is not dataclasses.MISSING
+}
+
+# One dial sets the rest. Only what differs from the defaults (scale "laptop") stands here.
+SCALES: dict[str, dict[str, dict[str, Any]]] = {
+    "demo": {
+        "clusters": {"k": 24, "sample": 10_000},
+        "domains": {"merge_to": 10},
+        "target": {"token_budget": 4_000_000},
+        "tokens": {"vocab_size": 2048},
+        "tasks": {"max_items": 250},
+        "proxy": {"width": 96, "depth": 3, "heads": 3, "sequence": 128, "token_budget": 300_000},
+        "search": {"trials": (8, 4, 2)},
+        "pick": {"finalists": 2},
+    },
+    "laptop": {
+        "domains": {"merge_to": 16},
+        "target": {"token_budget": 100_000_000},
+    },
+    "node": {
+        "embed": {"embedder": "sentence-transformers", "model": "sentence-transformers/all-MiniLM-L6-v2"},
+        "clusters": {"sample": 500_000},
+        "domains": {"merge_to": 24},
+        "tokens": {"vocab_size": 16_384},
+        "target": {"token_budget": 10_000_000_000},
+        "tasks": {"max_items": 2000},
+        "proxy": {
+            "width": 384,
+            "depth": 8,
+            "heads": 6,
+            "sequence": 512,
+            "batch": 64,
+            "token_budget": 300_000_000,
+            "learning_rate": 2e-3,
+        },
+        "search": {"trials": (32, 16, 8)},
+        "pick": {"finalists": 4},
+    },
+    "paper": {
+        "embed": {"embedder": "sentence-transformers", "model": "NovaSearch/stella_en_400M_v5"},
+        "clusters": {"k": 1000, "sample": 1_000_000, "rounds": 300},
+        "domains": {"merge_distance": 1.5},
+        "tokens": {"vocab_size": 50_304},
+        "target": {"token_budget": 40_000_000_000},
+        "tasks": {"max_items": 10_000},
+        "proxy": {
+            "width": 640,
+            "depth": 10,
+            "heads": 10,
+            "sequence": 1024,
+            "batch": 256,
+            "token_budget": 1_240_000_000,
+            "learning_rate": 2e-3,
+        },
+        "search": {"trials": (64, 32, 16), "proposer": "paper", "predictor": "paper"},
+        "pick": {"finalists": 4},
+    },
+}
+
+
+def preset(scale: str) -> Config:
+    """Return the settings of a scale: demo, laptop, node or paper."""
+    if scale not in SCALES:
+        raise ConfigError(
+            f"unknown scale '{scale}'{nearest(scale, SCALES)}", f"use one of: {', '.join(SCALES)}"
+        )
+    return Config(
+        scale=scale,
+        **{name: dataclasses.replace(section(), **SCALES[scale].get(name, {})) for name, section in SECTIONS.items()},
+    )
+
+
+def parse_count(text: str) -> int:
+    """Return the number that "40B", "1.5M", "2_000" or "10000" stands for."""
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([KMBT]?)", text.strip().upper())
+    if not match:
+        raise ConfigError(f"'{text}' is not a count", "write a number, with K, M, B or T behind it if you like: 40B")
+    return round(float(match[1].replace("_", "")) * SUFFIXES[match[2]])
+
+
+def format_count(n: int) -> str:
+    """Return a count with the largest suffix that loses nothing: 40000000000 → "40B"."""
+    for suffix, unit in reversed(SUFFIXES.items()):
+        if unit > 1 and n and n % (unit // 10) == 0 and n >= unit:
+            return f"{n / unit:g}{suffix}"
+    return str(n)
+
+
+def from_dict(raw: dict[str, Any]) -> Config:
+    """Return the settings in a parsed `climb.toml`, checked; what is absent has its scale's preset."""
+    raw = dict(raw)
+    config = preset(_typed("scale", raw.pop("scale", "laptop"), str))
+    seed = _typed("seed", raw.pop("seed", 0), int)
+    sections: dict[str, Any] = {}
+    for name, values in raw.items():
+        if name not in SECTIONS:
+            raise ConfigError(
+                f"unknown section [{name}] in climb.toml{nearest(name, SECTIONS)}",
+                f"sections are: {', '.join(SECTIONS)}",
+            )
+        if not isinstance(values, dict):
+            raise ConfigError(f"[{name}] must be a section, not a value", f"write [{name}] on a line of its own")
+        sections[name] = _section(name, getattr(config, name), values)
+    return dataclasses.replace(config, seed=seed, **sections)
+
+
+def result_settings(section: Any) -> dict[str, Any]:
+    """Return the settings of a section that change a result, as JSON values (for fingerprints)."""
+    return {
+        f.name: list(value) if isinstance(value := getattr(section, f.name), tuple) else value
+        for f in fields(section)
+        if not f.metadata["where"]
+    }
+
+
+def to_toml(config: Config) -> str:
+    """Return `climb.toml`: every setting with its explanation."""
+    lines = [
+        "# The settings of this workspace. Every one is here; what you delete takes its scale's preset.",
+        "",
+        f"scale = {_toml(config.scale)}  # the presets that these settings started from: {', '.join(SCALES)}",
+        f"seed = {config.seed}  # every random draw derives from it",
+    ]
+    for name in SECTIONS:
+        section = getattr(config, name)
+        lines += ["", f"[{name}]  # {_first_line(section)}"]
+        for f in fields(section):
+            value = getattr(section, f.name)
+            text = _toml(format_count(value)) if f.metadata["count"] else _toml(value)
+            comment = f.metadata["doc"]
+            if f.metadata["choices"]:
+                comment += f" ({' | '.join(f.metadata['choices'])}{' | package.module:function' if f.metadata['open_choice'] else ''})"
+            lines += [f"# {comment}", f"{f.name} = {text}"]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(section: Any) -> str:
+    return (type(section).__doc__ or "").strip().splitlines()[0]
+
+
+def _section(name: str, section: Any, values: dict[str, Any]) -> Any:
+    known = {f.name: f for f in fields(section)}
+    hints = typing.get_type_hints(type(section))
+    changed = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(
+                f"unknown setting '{key}' in [{name}]{nearest(key, known)}",
+                f"settings of [{name}] are: {', '.join(known)}",
+            )
+        changed[key] = _check(f"{name}.{key}", value, hints[key], known[key].metadata)
+    return dataclasses.replace(section, **changed)
+
+
+def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[Any, Any]) -> Any:
+    if metadata["count"] and isinstance(value, str):
+        value = parse_count(value)
+    value = _typed(label, value, kind)
+    choices = metadata["choices"]
+    if choices and value not in choices and not (metadata["open_choice"] and ":" in value):
+        raise ConfigError(f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}")
+    low, high = metadata["low"], metadata["high"]
+    if low is not None and value < low or high is not None and value > high:
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ConfigError(f"{label} = {value} is out of range", f"it must be {bounds}")
+    return value
+
+
+def _typed(label: str, value: Any, kind: Any) -> Any:
+    """Return `value` as `kind` (int, float, str, tuple[x, ...] or dict[str, x]), or raise ConfigError."""
+    origin = typing.get_origin(kind)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_typed(label, item, typing.get_args(kind)[0]) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _typed(f"{label}.{key}", item, typing.get_args(kind)[1]) for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    wanted = {int: "a whole number", float: "a number", str: "text in quotes"}.get(kind)
+    wanted = wanted or ("a list" if origin is tuple else "a table: { name = value }")
+    raise ConfigError(f"{label} = {value!r} has the wrong type", f"it must be {wanted}")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
+    return repr(value)

@@ -1,0 +1,117 @@
+"""Where per-unit work runs: processes on this machine.
+
+Workers are spawned with one thread each (threads that fight are several times slower than processes),
+ignore Ctrl-C (the parent stops them) and end with their parent, also when it is killed.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from openclimb.errors import OpenclimbError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREAD_SETTINGS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def n_cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Engine:
+    """The `local` engine: `workers` processes (0: one a core)."""
+
+    def __init__(self, workers: int = 0) -> None:
+        self.workers = workers or n_cores()
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield (index, function(item)) as results come; the order of completion is not that of the items.
+
+        `function` must be importable by name (or a partial of such). With one worker or one item it runs here.
+        """
+        n = min(workers or self.workers, len(items))
+        if n <= 1:
+            for index, item in enumerate(items):
+                yield index, function(item)
+            return
+        pool = _start(n)
+        try:
+            yield from _results(pool, function, items, n)
+        except BrokenProcessPool:
+            raise OpenclimbError(
+                "a worker process died (often: out of memory)", "run again with fewer workers: [run] workers = 1"
+            ) from None
+        except BaseException:
+            _kill(pool)
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], n: int
+) -> Iterator[tuple[int, Result]]:
+    waiting: dict[Future[Result], int] = {}
+    upcoming = iter(enumerate(items))
+    while True:
+        while len(waiting) < 3 * n:  # a few ahead, so that a million units are not pickled at once
+            following = next(upcoming, None)
+            if following is None:
+                break
+            waiting[pool.submit(function, following[1])] = following[0]
+        if not waiting:
+            return
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            yield waiting.pop(future), future.result()
+
+
+def _start(n: int) -> ProcessPoolExecutor:
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # libraries read these when they load
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        pool = ProcessPoolExecutor(n, mp_context=get_context("spawn"), initializer=_initialise, initargs=(os.getpid(),))
+        for future in [pool.submit(time.sleep, 0.0) for _ in range(n)]:
+            future.result()  # processes start here, while the settings stand
+        return pool
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _initialise(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # the parent was killed: an orphan would write into a workspace that another run holds
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    processes: dict[int, Any] = getattr(pool, "_processes", None) or {}
+    for process in list(processes.values()):
+        process.kill()

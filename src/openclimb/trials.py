@@ -1,0 +1,142 @@
+"""Trials on disk: `trials/0017/` with trial.json (asked), claim.json (running), scores.json | failure.json (told).
+
+A trial's state is which files it has. It has one number for life; its identity is the fingerprint of mixture, proxy,
+seed, budget and data. Trials are only ever added.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openclimb.errors import SearchError
+from openclimb.mixture import Mixture
+from openclimb.workspace import fingerprint, read_json, write_json
+
+ATTEMPTS = 2  # a failed trial is retried once
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mixture given to one proxy, with one seed and one token budget, and its scores."""
+
+    number: int
+    role: str  # search | finalist | natural | uniform
+    iteration: int
+    domains: tuple[str, ...]
+    weights: tuple[float, ...]
+    seed: int
+    token_budget: int
+    data: str  # fingerprint of the tokens that it reads
+    proposer: str
+    identity: str
+    scores: Mapping[str, float] = field(default_factory=dict)  # search score by task, higher is better
+    failure: str = ""
+    attempts: int = 0
+
+    @property
+    def mixture(self) -> Mixture:
+        """The trial's mixture."""
+        return Mixture(self.domains, self.weights)
+
+    @property
+    def state(self) -> str:
+        """done, failed (no attempts left) or waiting."""
+        if self.scores:
+            return "done"
+        return "failed" if self.attempts >= ATTEMPTS else "waiting"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a trial is asked for, before it has a number."""
+
+    role: str
+    iteration: int
+    weights: tuple[float, ...]
+    seed: int
+    proposer: str
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Return the folder of a trial."""
+    return folder / f"{number:04d}"
+
+
+def read_trial(folder: Path) -> Trial:
+    """Return the trial in one folder."""
+    asked = read_json(folder / "trial.json")
+    told: dict[str, Any] = {}
+    if (folder / "scores.json").is_file():
+        told["scores"] = read_json(folder / "scores.json")["scores"]
+    if (folder / "failure.json").is_file():
+        failure = read_json(folder / "failure.json")
+        told["failure"], told["attempts"] = failure["message"], failure["attempts"]
+    mixture = asked.pop("mixture")
+    return Trial(
+        domains=tuple(mixture), weights=tuple(mixture.values()), **{**asked, **told}
+    )
+
+
+def read_trials(folder: Path, data: str = "") -> list[Trial]:
+    """Return the trials of a workspace by number; with `data`, only those of that fingerprint."""
+    if not folder.is_dir():
+        return []
+    found = [read_trial(path.parent) for path in folder.glob("*/trial.json")]
+    return sorted((t for t in found if not data or t.data == data), key=lambda trial: trial.number)
+
+
+def identity(mixture: Mapping[str, float], seed: int, proxy: Mapping[str, Any], data: str) -> str:
+    """Return the fingerprint that two trials share only when they would give the same scores."""
+    weights = {name: round(weight, 9) for name, weight in mixture.items() if weight > 0}
+    return fingerprint([weights, seed, dict(proxy), data])
+
+
+def ask(
+    folder: Path, proposals: Sequence[Proposal], domains: Sequence[str], proxy: Mapping[str, Any], data: str
+) -> list[Trial]:
+    """Return a trial for each proposal; those asked before (same identity) keep their number. Writes trial.json."""
+    known = {trial.identity: trial for trial in read_trials(folder)}
+    number = 1 + max((trial.number for trial in known.values()), default=0)
+    trials = []
+    for proposal in proposals:
+        mixture = dict(zip(domains, map(float, proposal.weights), strict=True))
+        key = identity(mixture, proposal.seed, proxy, data)
+        if key not in known:
+            fields = {k: v for k, v in asdict(proposal).items() if k != "weights"}
+            write_json(
+                trial_folder(folder, number) / "trial.json",
+                {
+                    "number": number,
+                    **fields,
+                    "token_budget": proxy["token_budget"],
+                    "data": data,
+                    "identity": key,
+                    "mixture": mixture,
+                },
+            )
+            known[key] = read_trial(trial_folder(folder, number))
+            number += 1
+        trials.append(known[key])
+    return trials
+
+
+def claim(folder: Path) -> None:
+    """Mark a trial as running in this process."""
+    write_json(folder / "claim.json", {"process": os.getpid(), "host": os.uname().nodename})
+
+
+def tell(folder: Path, scores: Mapping[str, Any]) -> None:
+    """Close a trial with its scores: {"scores": {task: number}, …}. A closed trial is never changed."""
+    if (folder / "scores.json").is_file():
+        raise SearchError(f"trial {folder.name} has its scores already", "trials are never changed; ask for a new one")
+    write_json(folder / "scores.json", scores)
+    (folder / "claim.json").unlink(missing_ok=True)
+
+
+def fail(folder: Path, message: str) -> None:
+    """Record that an attempt at a trial failed, with its message."""
+    before = read_json(folder / "failure.json")["attempts"] if (folder / "failure.json").is_file() else 0
+    write_json(folder / "failure.json", {"message": message, "attempts": before + 1})
+    (folder / "claim.json").unlink(missing_ok=True)
