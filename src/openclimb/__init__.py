@@ -1,6 +1,27 @@
 """Openclimb: find the best pre-training data mixture for a corpus and a goal, and write it out.
 
-The library is the command line: ``run = openclimb.open("my-run"); run.run(); run.mixture()``.
+The library is the command line: ``openclimb.open("my-run").run()`` returns the answer.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openclimb.api import OpenWorkspace
+
 __version__ = "0.1.0"
+
+
+def open(path: str | Path) -> "OpenWorkspace":
+    """Open the workspace in a folder; `climb init` (or `openclimb.init`) makes one."""
+    from openclimb.api import OpenWorkspace
+
+    return OpenWorkspace(Path(path))
+
+
+def init(path: str | Path, scale: str = "laptop", **sections: dict[str, Any]) -> "OpenWorkspace":
+    """Make a workspace from a scale's presets and changed settings: ``init("r", corpus={"paths": ["a.jsonl"]})``."""
+    from openclimb.api import create
+    from openclimb.config import from_dict
+
+    return create(path, from_dict({"scale": scale, **sections}))

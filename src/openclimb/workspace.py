@@ -14,8 +14,9 @@ import os
 import platform
 import shutil
 import socket
+import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,6 +25,7 @@ from typing import Any
 
 from openclimb import __version__
 from openclimb.config import Config, from_dict, to_toml
+from openclimb.console import Progress
 from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
 
 FORMAT = 1  # of the workspace on disk; a workspace with a larger one was made by a newer version
@@ -181,6 +183,19 @@ class Workspace:
         }
         write_json(partial / "record.json", record)
         os.rename(partial, self.folder(recipe.stage))
+
+    def make(self, recipe: Recipe, progress: Progress, work: Callable[[Path], Mapping[str, Any]]) -> Path:
+        """Return the finished folder of a stage; when it is not done yet, `work(partial folder)` does it."""
+        state = self.state(recipe)
+        if state.state == "stale":
+            raise stale_error(state, self.root)
+        if state.state != "done":
+            began = time.monotonic()
+            facts = work(self.begin(recipe))
+            self.finish(recipe, facts, time.monotonic() - began)
+        else:
+            progress.note(f"{recipe.stage}: done before, reused")
+        return self.folder(recipe.stage)
 
     def recover(self, stage: str) -> None:
         """Finish the rename of a stage that was killed between its record and its final name."""

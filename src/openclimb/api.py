@@ -1,0 +1,110 @@
+"""The library: what the command line does, as methods of an open workspace."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openclimb import trials as trial_files
+from openclimb.config import Config
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.engine import Engine
+from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
+from openclimb.stages import STAGES, current_recipes, trial_settings
+from openclimb.trials import Proposal, Trial
+from openclimb.workspace import Workspace, read_json
+
+
+class OpenWorkspace:
+    """A workspace that is open: run it, ask it for mixtures, tell it scores, read its answer."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self.config: Config = self.workspace.config()
+
+    def run(self, progress: Progress | None = None, redo: str = "") -> dict[str, Any]:
+        """Do everything that is not done yet and return the answer (as in mixture/mixture.json).
+
+        Raises StaleError, HeldError, InputError and the other errors of `openclimb.errors`.
+        """
+        from openclimb.pipeline import run
+
+        if redo and redo not in STAGES:
+            raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
+        run(self.workspace, Engine(self.config.run.workers), progress or Progress(), redo)
+        return self.mixture()
+
+    def ask(self, n: int = 1) -> list[Trial]:
+        """Return n new trials to run elsewhere, with their mixtures; `tell` closes them.
+
+        The mixtures are a function of the trials told and asked so far. Needs the stages up to domains.
+        """
+        from openclimb.search.loop import next_batch
+
+        domains = read_domains(self._done("domains"))
+        data = current_recipes(self.workspace, self.config)["tokens"].fingerprint
+        with self.workspace.hold():
+            known = trial_files.read_trials(self._trials, data)
+            told = [trial for trial in known if trial.scores]
+            search = self.config.search
+            weights = next_batch(
+                told, domains, n, len(known), search, self.config.tasks.weights, self.config.seed
+            )
+            proposals = [Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()]
+            names = [domain.name for domain in domains]
+            return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
+
+    def tell(self, number: int, scores: Mapping[str, float]) -> None:
+        """Close a trial with its scores by task (higher is better). A closed trial is never changed."""
+        folder = trial_files.trial_folder(self._trials, number)
+        if not (folder / "trial.json").is_file():
+            raise SearchError(f"there is no trial {number}", "ask for one first")
+        if not scores or any(not isinstance(value, (int, float)) or value != value for value in scores.values()):
+            raise SearchError(f"the scores of trial {number} must be numbers by task", '{"task": 0.5}')
+        with self.workspace.hold():
+            trial_files.tell(folder, {"scores": {name: float(value) for name, value in scores.items()}})
+
+    def trials(self) -> list[Trial]:
+        """Return every trial of the workspace by number."""
+        return trial_files.read_trials(self._trials)
+
+    def mixture(self) -> dict[str, Any]:
+        """Return the answer: mixture/mixture.json."""
+        answer: dict[str, Any] = read_json(self._done("mixture") / "mixture.json")
+        return answer
+
+    def report(self) -> Path:
+        """Write report/index.html and return its path."""
+        from openclimb.report.page import build_report
+
+        return build_report(self.workspace.root)
+
+    def export(
+        self, token_budget: int, out: Path, format: str = "parquet", progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Write the dataset for a token budget, in mixture order, and return what was written."""
+        from openclimb.export.dataset import export
+
+        self._done("mixture")
+        engine = Engine(self.config.run.workers)
+        with self.workspace.hold():
+            return export(
+                self.workspace.root, token_budget, out, format, self.config.seed, engine, progress or Progress()
+            )
+
+    @property
+    def _trials(self) -> Path:
+        return self.workspace.root / "trials"
+
+    def _done(self, stage: str) -> Path:
+        folder = self.workspace.folder(stage)
+        if not (folder / "record.json").is_file():
+            raise WorkspaceError(f"{stage}/ is not made yet", f"climb run {self.workspace.root}")
+        return folder
+
+
+def create(path: str | Path, config: Config) -> OpenWorkspace:
+    """Make a new workspace with these settings and return it open."""
+    workspace = Workspace(Path(path))
+    workspace.create(config)
+    return OpenWorkspace(workspace.root)

@@ -1,0 +1,234 @@
+"""The command `climb`: parses, calls, prints. The only place that catches OpenclimbError.
+
+Nothing heavy is imported before a command needs it, so that `climb --help` answers at once.
+"""
+
+import argparse
+import errno
+import json
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from openclimb import __version__
+from openclimb.config import SCALES, SECTIONS, Config, from_dict, parse_count
+from openclimb.console import choose_progress
+from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 interrupted."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # what Slurm and Kubernetes send first
+    try:
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except KeyboardInterrupt:
+        print("\nstopped; what is done is kept: run the same command to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OpenclimbError as error:
+        if options.debug:
+            raise
+        return _complain(error.message, error.fix)
+    except OSError as error:
+        if options.debug or error.errno not in DISK_FULL:
+            raise
+        return _complain(
+            f"no space left to write {error.filename or 'the workspace'}", "free some space, then run the same command to go on"
+        )
+    except ModuleNotFoundError as error:
+        if options.debug:
+            raise
+        missing = MissingDependency(error.name or str(error))
+        return _complain(missing.message, missing.fix)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands (the reference is generated from it)."""
+    parser = argparse.ArgumentParser(
+        prog="climb", description="Find the data mixture to train on, and write it out as a dataset."
+    )
+    parser.add_argument("--version", action="version", version=f"openclimb {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    one = argparse.ArgumentParser(add_help=False, parents=[common])
+    one.add_argument("workspace", metavar="DIR", help="the workspace's folder")
+    long = argparse.ArgumentParser(add_help=False)
+    long.add_argument("--quiet", action="store_true", help="print only the result")
+    long.add_argument("--json", action="store_true", help="print JSON: progress as lines, then the result")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, function: Callable[[argparse.Namespace], int], text: str, *parents: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=list(parents))
+        made.set_defaults(command=function)
+        return made
+
+    init = add("init", _init, "make a workspace: a folder with a climb.toml", one)
+    init.add_argument("--corpus", nargs="+", required=True, metavar="PATH", help="files, folders, globs or URLs of documents")
+    init.add_argument("--tasks", nargs="+", default=[], metavar="PATH", help="JSONL files or globs, one a task")
+    init.add_argument("--scale", default="laptop", choices=list(SCALES), help="presets all settings (default: laptop)")
+    init.add_argument("--domains", default="", metavar="WHAT", help='ready-made domains: "column:NAME" or "folders"')
+    init.add_argument("--target-tokens", default="", metavar="N", help="token budget of the target run, such as 40B")
+    init.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a setting, as in climb.toml"
+    )
+    plan = add("plan", _plan, "say what a run will do, read, train and cost; changes nothing", one)
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    run = add("run", _run, "do everything; the same command goes on after an interruption", one, long)
+    run.add_argument("--redo", default="", metavar="STAGE", help="move this stage and those made from it aside first")
+    status = add("status", _status, "say what is done, running, stale or failed, and the next command", one)
+    status.add_argument("--json", action="store_true", help="print JSON")
+    add("report", _report, "write report/index.html", one)
+    export = add("export", _export, "write the dataset in mixture order", one, long)
+    export.add_argument("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
+    export.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    export.add_argument("--format", default="parquet", choices=["parquet", "jsonl.zst"], help="of the shards")
+    ask = add("ask", _ask, "print mixtures to train elsewhere, as JSON lines", one)
+    ask.add_argument("-n", type=int, default=1, help="how many (default: 1)")
+    tell = add("tell", _tell, "close a trial with the scores in a JSON file: {task: score}, higher is better", one)
+    tell.add_argument("trial", type=int, help="number of the trial")
+    tell.add_argument("scores", type=Path, help="JSON file")
+    tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
+    tasks.add_argument("source", type=Path, help="folder or wheel that holds the suite's request files")
+    tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
+    tasks.add_argument("--only", nargs="+", default=[], metavar="TASK", help="which tasks (default: all that are known)")
+    return parser
+
+
+def _init(options: argparse.Namespace) -> int:
+    from openclimb.api import create
+
+    raw: dict[str, Any] = {"scale": options.scale}
+    raw["corpus"] = {"paths": [_absolute(path) for path in options.corpus], "domains": options.domains}
+    raw["tasks"] = {"paths": [_absolute(path) for path in options.tasks]}
+    if options.target_tokens:
+        raw["target"] = {"token_budget": parse_count(options.target_tokens)}
+    for assignment in options.set:
+        _assign(raw, assignment)
+    opened = create(options.workspace, from_dict(raw))
+    print(f"made {opened.workspace.config_path}\nnext: climb plan {options.workspace}")
+    return 0
+
+
+def _absolute(path: str) -> str:
+    """Return a local path as absolute, so that a workspace can be run from any folder; URLs stay."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _assign(raw: dict[str, Any], assignment: str) -> None:
+    key, _, value = assignment.partition("=")
+    section, _, name = key.strip().partition(".")
+    if not value or (section != "seed" and (section not in SECTIONS or not name)):
+        raise ConfigError(f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.width=256")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # bare text need not be quoted on a command line
+    if name:
+        raw.setdefault(section, {})[name] = parsed
+    else:
+        raw[section] = parsed
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from openclimb.planning import plan, plan_text
+
+    facts = plan(Path(options.workspace))
+    print(json.dumps(facts, indent=1) if options.json else plan_text(facts))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    import openclimb
+    from openclimb.planning import answer_text
+
+    opened = openclimb.open(options.workspace)
+    progress = choose_progress(quiet=options.quiet, as_json=options.json)
+    try:
+        answer = opened.run(progress, options.redo)
+    finally:
+        progress.close()
+    report = opened.report()
+    if options.json:
+        print(json.dumps({"event": "answer", "mixture": answer, "report": str(report)}))
+    else:
+        print(f"{answer_text(answer)}\n\nreport: {report}\nnext: climb export {options.workspace} --tokens 10B --out FOLDER")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from openclimb.planning import status, status_text
+
+    facts = status(Path(options.workspace))
+    print(json.dumps(facts, indent=1) if options.json else status_text(facts))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    import openclimb
+
+    print(openclimb.open(options.workspace).report())
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    import openclimb
+
+    progress = choose_progress(quiet=options.quiet, as_json=options.json)
+    try:
+        facts = openclimb.open(options.workspace).export(
+            parse_count(options.tokens), Path(options.out), options.format, progress
+        )
+    finally:
+        progress.close()
+    print(json.dumps({"event": "exported", **facts} if options.json else facts, indent=None if options.json else 1))
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    import openclimb
+
+    for trial in openclimb.open(options.workspace).ask(options.n):
+        print(json.dumps({"trial": trial.number, "mixture": trial.mixture.as_dict(), "seed": trial.seed}))
+    return 0
+
+
+def _tell(options: argparse.Namespace) -> int:
+    import openclimb
+    from openclimb.workspace import read_json
+
+    openclimb.open(options.workspace).tell(options.trial, read_json(options.scores))
+    return 0
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    from openclimb.proxy.testbed import convert
+
+    for name, n in convert(options.source, options.out, options.only).items():
+        print(f"{name}: {n} items")
+    return 0
+
+
+def _complain(message: str, fix: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if fix:
+        print(f"fix: {fix}", file=sys.stderr)
+    return 1
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

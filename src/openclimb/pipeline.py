@@ -1,0 +1,140 @@
+"""The order of stages and the search loop. START READING HERE.
+
+    input files → corpus → clusters → labels → domains → tokens → trials ⟲ → mixture
+
+Each stage is a function from files to files that knows no neighbour; this file hands them to one another. What is
+done is not done again, what is stale stops the run, and a run that was killed goes on where it was.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from openclimb.cluster.domains import make_domains
+from openclimb.cluster.fit import fit
+from openclimb.cluster.label import label
+from openclimb.config import Config
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.corpus.pack import pack
+from openclimb.corpus.survey import read_units, survey
+from openclimb.engine import Engine
+from openclimb.mixture import Domain
+from openclimb.proxy.tasks import pack_tasks
+from openclimb.search.loop import diagnose, finalists, next_batch
+from openclimb.search.pick import pick
+from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
+from openclimb.trial_runs import read_items, run_trials
+from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.workspace import Recipe, Workspace, write_json
+
+
+def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
+    """Do everything that is not done yet and return the mixture's folder.
+
+    `redo` names a stage whose folder, and those made from it, are moved aside first.
+    Raises StaleError when a finished stage was made from other settings or inputs.
+    """
+    config = workspace.config()
+    with workspace.hold():
+        if redo:
+            for stage in STAGES[STAGES.index(redo) :]:
+                workspace.set_aside(stage)
+        recipes = current_recipes(workspace, config)
+        stop_if_stale(workspace, recipes)
+
+        corpus = workspace.make(
+            recipes["corpus"], progress, lambda out: survey(config.corpus, out, engine, progress)
+        )
+        units = read_units(corpus)
+        clusters = workspace.make(
+            recipes["clusters"],
+            progress,
+            lambda out: fit(
+                units, config.corpus, config.embed, config.clusters, config.tokens, config.seed, out, engine, progress
+            ),
+        )
+        labels = workspace.make(
+            recipes["labels"],
+            progress,
+            lambda out: label(units, clusters, config.corpus, config.embed, config.quality, out, engine, progress),
+        )
+        domains = workspace.make(
+            recipes["domains"],
+            progress,
+            lambda out: make_domains(clusters, labels, config.domains, config.target, out, progress),
+        )
+
+        def tokens_of(out: Path) -> dict[str, object]:
+            facts = pack(
+                units,
+                labels,
+                domains,
+                clusters / "tokenizer.json",
+                config.corpus,
+                config.tokens,
+                config.proxy.token_budget,
+                config.target,
+                config.proxy.sequence,
+                config.seed,
+                out,
+                engine,
+                progress,
+            )
+            return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", progress)}
+
+        tokens = workspace.make(recipes["tokens"], progress, tokens_of)
+        return workspace.make(
+            recipes["mixture"],
+            progress,
+            lambda out: search(workspace.root, config, read_domains(domains), tokens, recipes["tokens"], out, engine, progress),
+        )
+
+
+def search(
+    root: Path,
+    config: Config,
+    domains: list[Domain],
+    tokens: Path,
+    data: Recipe,
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+) -> dict[str, object]:
+    """Propose, run trials, learn, for each iteration; then train the finalists again beside the baselines, and pick.
+
+    `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
+    run again comes to the same mixtures and finds their scores already there.
+    """
+    folder = root / "trials"
+    names = [domain.name for domain in domains]
+    settings = trial_settings(config)
+
+    def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
+        asked = ask(folder, list(proposals), names, settings, data.fingerprint)
+        return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
+
+    told: list[Trial] = []
+    for iteration, n in enumerate(config.search.trials):
+        weights = next_batch(told, domains, n, iteration, config.search, config.tasks.weights, config.seed)
+        told += train(
+            (Proposal("search", iteration, tuple(row), config.seed, config.search.proposer) for row in weights.tolist()),
+            f"iteration {iteration + 1} of {len(config.search.trials)}",
+            ("search",),
+        )
+        diagnostics = diagnose(told, domains, iteration, config.search, config.tasks.weights, config.seed)
+        write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
+        progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
+
+    compared = finalists(told, domains, config.search, config.pick, config.tasks.weights, config.seed)
+    picked = train(
+        (
+            Proposal(role, len(config.search.trials), tuple(row), config.seed + 1 + seed, role)
+            for seed in range(config.pick.seeds)
+            for role, row in compared
+        ),
+        "finalists",
+        ("search", "report"),
+    )
+    answer = pick(told, picked, read_items(folder, picked), domains, config)
+    write_json(out / "mixture.json", answer)
+    return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

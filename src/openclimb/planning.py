@@ -1,0 +1,181 @@
+"""`climb plan` and `climb status`: what a run will do and cost, and how far it is. Reads only; holds nothing."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openclimb.config import Config, ProxySettings, format_count
+from openclimb.corpus.survey import check_inputs
+from openclimb.engine import n_cores
+from openclimb.proxy.tasks import check_tasks
+from openclimb.stages import STAGES, current_recipes
+from openclimb.trials import read_trials
+from openclimb.workspace import Workspace, free_bytes
+
+CPU_SHARE = 0.35  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
+
+
+def plan(root: Path) -> dict[str, Any]:
+    """Return what `climb run` would do, read, train and cost. Checks the settings, inputs and tasks.
+
+    Raises InputError, ConfigError as the run itself would, before anything is made.
+    """
+    workspace = Workspace(root)
+    config = workspace.config()
+    inputs = check_inputs(config.corpus)
+    tasks = check_tasks(config.tasks)
+    return {
+        "workspace": str(root),
+        "scale": config.scale,
+        "inputs": inputs,
+        "tasks": tasks,
+        "stages": _stages(workspace, config),
+        "trials": _trial_costs(config),
+        "free_disk_bytes": free_bytes(root),
+    }
+
+
+def status(root: Path) -> dict[str, Any]:
+    """Return the state of every stage and trial, who holds the workspace, and the next command."""
+    workspace = Workspace(root)
+    config = workspace.config()
+    stages = _stages(workspace, config)
+    trials = read_trials(root / "trials")
+    count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
+    running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
+    holder = workspace.holder()
+    stale = [row["stage"] for row in stages if row["state"] == "stale"]
+    if holder:
+        command = f"climb status {root}"
+    elif stale:
+        command = f"climb run {root} --redo {stale[0]}"
+    elif stages[-1]["state"] == "done":
+        command = f"climb export {root} --tokens {format_count(config.target.token_budget)} --out FOLDER"
+    else:
+        command = f"climb run {root}"
+    return {
+        "workspace": str(root),
+        "held_by": holder,
+        "stages": stages,
+        "trials": {**count, "running": running if holder else 0},
+        "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
+        "next": command,
+    }
+
+
+def n_parameters(proxy: ProxySettings, vocab_size: int) -> int:
+    """Return the parameters of a proxy: embeddings (tied), attention 4·w², SwiGLU 3·w·(8/3)w, norms."""
+    return vocab_size * proxy.width + proxy.depth * (12 * proxy.width**2 + 2 * proxy.width) + proxy.width
+
+
+def plan_text(facts: Mapping[str, Any]) -> str:
+    """Return the plan as people read it."""
+    inputs, costs = facts["inputs"], facts["trials"]
+    lines = [
+        f"{facts['workspace']} · scale {facts['scale']}",
+        "",
+        f"reads     {inputs['files']:,} files, {_size(inputs['bytes'])}; never copied or changed",
+        *(f"task      {name}: {task['search']:,} search items, {task['report']:,} report items" for name, task in facts["tasks"].items()),
+        f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
+        f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
+        f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
+        f"{costs['flops']:.2g} FLOPs in all",
+        f"costs     about {_hours(costs['core_hours'])} of training on {costs['cores']} cores of this machine",
+        f"free disk {_size(facts['free_disk_bytes'])}",
+        "",
+        *_stage_lines(facts["stages"]),
+    ]
+    return "\n".join(lines)
+
+
+def status_text(facts: Mapping[str, Any]) -> str:
+    """Return the status as people read it."""
+    trials = facts["trials"]
+    lines = [*_stage_lines(facts["stages"]), ""]
+    lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
+    lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
+    if facts["held_by"]:
+        lines.append(f"running   held by {facts['held_by']}")
+    return "\n".join([*lines, f"next      {facts['next']}"])
+
+
+def answer_text(answer: Mapping[str, Any]) -> str:
+    """Return the answer as people read it: the sentence, the weights, the report items beside the baselines."""
+    width = max(len(row["name"]) for row in answer["domains"])
+    rows = sorted(answer["domains"], key=lambda row: -row["weight"])
+    lines = [answer["sentence"], "", f"{'domain':<{width}}  weight  natural  repetitions"]
+    lines += [
+        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}" for row in rows
+    ]
+    lines += ["", "on report items" + " " * max(1, width - 13) + "mean  95% interval"]
+    for mixture in answer["mixtures"]:
+        low, high = mixture["report"]["interval"]
+        lines.append(f"{mixture['name']:<{width}}  {mixture['report']['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    for name, margin in answer["margins"].items():
+        low, high = margin["interval"]
+        lines.append(f"found − {name:<{width - 8}}  {margin['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    return "\n".join(lines)
+
+
+def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:
+    rows = []
+    for stage, recipe in current_recipes(workspace, config).items():
+        state = workspace.state(recipe)
+        rows.append({"stage": stage, "state": state.state, "seconds": state.seconds, "differs": list(state.differs)})
+    return rows
+
+
+def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in stages:
+        spent = f"  {row['seconds']:,.0f} s" if row["state"] == "done" else ""
+        lines.append(f"{row['stage']:<9} {row['state']}{spent}")
+        lines += [f"            {line}" for line in row["differs"]]
+    assert len(stages) == len(STAGES)
+    return lines
+
+
+def _trial_costs(config: Config) -> dict[str, Any]:
+    n_search = sum(config.search.trials)
+    n_pick = (config.pick.finalists + 2) * config.pick.seeds
+    parameters = n_parameters(config.proxy, config.tokens.vocab_size)
+    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick)
+    cores = config.run.workers or n_cores()
+    return {
+        "search": n_search,
+        "iterations": len(config.search.trials),
+        "pick": n_pick,
+        "seeds": config.pick.seeds,
+        "parameters": parameters,
+        "token_budget": config.proxy.token_budget,
+        "flops": flops,
+        "cores": cores,
+        "core_hours": flops / (_matmul_rate() * CPU_SHARE * cores) / 3600,
+    }
+
+
+def _matmul_rate() -> float:
+    """Return the floating-point operations a second of one plain matrix product here (a few milliseconds' look)."""
+    matrix = np.ones((512, 512), dtype=np.float32)
+    matrix @ matrix
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - began)
+    return 2 * 512.0**3 / best / n_cores()
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n_bytes < 1000 or unit == "TB":
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return ""
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"

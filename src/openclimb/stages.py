@@ -1,0 +1,87 @@
+"""What decides each stage's result: the recipes that records are compared with.
+
+A recipe holds the settings that change the result, the fingerprints of what is read, and the version of the
+stage's code (raise it when a stage gives other output for the same input). It holds nothing of where work runs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from openclimb.config import Config, result_settings
+from openclimb.corpus.survey import changed_inputs, input_fingerprint
+from openclimb.errors import StaleError
+from openclimb.proxy.tasks import task_fingerprint
+from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
+
+STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+VERSIONS = dict.fromkeys(STAGES, 1)
+
+
+def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Recipe]:
+    """Return the recipe of every stage, in order.
+
+    `input_files` and `task_files` are fingerprints of the files that the settings match now.
+    """
+    made: dict[str, Recipe] = {}
+
+    def add(stage: str, settings: dict[str, Any], upstream: Sequence[str], **inputs: str) -> None:
+        known = {name: value for name, value in inputs.items() if value}
+        known |= {f"{name}/": made[name].fingerprint for name in upstream}
+        made[stage] = Recipe(stage, VERSIONS[stage], settings, known)
+
+    seed = {"seed": config.seed}
+    tokenizer = {"tokens.tokenizer": config.tokens.tokenizer, "tokens.vocab_size": config.tokens.vocab_size}
+    add("corpus", _named(config, "corpus"), (), input_files=input_files)
+    add(
+        "clusters",
+        {**_named(config, "embed"), **_named(config, "clusters"), **tokenizer, **seed},
+        ("corpus",),
+        embedder_model=folder_fingerprint(config.embed.model),
+        tokenizer=folder_fingerprint(config.tokens.tokenizer),
+    )
+    models = {f"fasttext {name}": folder_fingerprint(path) for name, path in config.quality.fasttext.items()}
+    add("labels", _named(config, "quality"), ("clusters",), **models)
+    add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
+    tasks = {name: value for name, value in _named(config, "tasks").items() if name not in ("tasks.weights", "tasks.metric")}
+    budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
+    add(
+        "tokens",
+        {"tokens.heldout": config.tokens.heldout, **tasks, **budget, **seed},
+        ("domains",),
+        task_files=task_files,
+    )
+    goal = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
+    add(
+        "mixture",
+        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        ("tokens",),
+    )
+    return made
+
+
+def _named(config: Config, section: str) -> dict[str, Any]:
+    """Return a section's result settings as {"section.key": value}."""
+    return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+
+
+def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
+    """Return the recipe of every stage for the settings and the input files as they are now."""
+    for stage in STAGES:
+        workspace.recover(stage)
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks))
+
+
+def stop_if_stale(workspace: Workspace, made: dict[str, Recipe]) -> None:
+    """Raise StaleError for the first stage that was made from other settings or inputs than the present ones."""
+    for stage, recipe in made.items():
+        state = workspace.state(recipe)
+        if state.state == "stale":
+            error = stale_error(state, workspace.root)
+            files = changed_inputs(workspace.folder("corpus")) if stage == "corpus" else []
+            more = "".join(f"\n  {line}" for line in files)
+            raise StaleError(error.message + more, error.fix)
+
+
+def trial_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that, with mixture, seed and data, decide a trial's scores."""
+    return {**result_settings(config.proxy), "metric": config.tasks.metric}

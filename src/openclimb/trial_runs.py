@@ -1,0 +1,81 @@
+"""Runs trials that wait: one process a core, or stacked on a GPU. A failed trial stays, is retried once, and stops nothing."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.config import ProxySettings, RunSettings, TasksSettings
+from openclimb.console import Progress
+from openclimb.engine import Engine
+from openclimb.errors import OpenclimbError, SearchError
+from openclimb.proxy.train import plan_stack, run_stack
+from openclimb.trials import Trial, claim, fail, read_trial, trial_folder
+
+Items = dict[int, dict[str, NDArray[np.float32]]]  # trial → "<task>/<part>/<measure>" → one number an item
+
+
+def run_trials(
+    folder: Path,
+    asked: Sequence[Trial],
+    tokens: Path,
+    proxy: ProxySettings,
+    tasks: TasksSettings,
+    where: RunSettings,
+    parts: tuple[str, ...],
+    label: str,
+    engine: Engine,
+    progress: Progress,
+) -> list[Trial]:
+    """Run the trials that have no scores yet and return all of them with scores; failed ones are left out.
+
+    `parts` are the parts of the tasks to score: "search", or "search" and "report".
+    Raises SearchError when every trial failed.
+    """
+    paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
+    progress.start(label, len(paths), "trials")
+    progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
+    while waiting := [path for path in paths if read_trial(path).state == "waiting"]:
+        device, size = plan_stack(where.device, where.stack, len(waiting), proxy, tokens)
+        stacks = [waiting[i : i + size] for i in range(0, len(waiting), size)]
+        work = partial(_run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device)
+        for _, messages in engine.map(work, stacks, workers=None if device == "cpu" else 1):
+            progress.advance(sum(read_trial(path).state != "waiting" for path in messages))
+            for path, message in messages.items():
+                if message:
+                    progress.note(f"trial {path.name} failed: {message}")
+    told = [read_trial(path) for path in paths]
+    progress.finish()
+    done = [trial for trial in told if trial.scores]
+    if not done:
+        raise SearchError(
+            f"all {len(told)} trials of {label} failed; the last one: {told[-1].failure}",
+            f"see the failure.json files in {folder}",
+        )
+    return done
+
+
+def _run(
+    stack: Sequence[Path], tokens: Path, proxy: ProxySettings, tasks: TasksSettings, parts: tuple[str, ...], device: str
+) -> dict[Path, str]:
+    """Run the trials of one stack; return the message of each that failed ("" for success)."""
+    for path in stack:
+        claim(path)
+    try:
+        failed = run_stack(stack, tokens, proxy, tasks, parts, device)
+    except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
+        failed = dict.fromkeys(stack, f"{type(error).__name__}: {error}")
+    for path, message in failed.items():
+        fail(path, message)
+    return {path: failed.get(path, "") for path in stack}
+
+
+def read_items(folder: Path, trials: Sequence[Trial]) -> Items:
+    """Return the per-item results of trials, by number."""
+    items: Items = {}
+    for trial in trials:
+        with np.load(trial_folder(folder, trial.number) / "items.npz", allow_pickle=False) as stored:
+            items[trial.number] = {name: stored[name] for name in stored.files}
+    return items
