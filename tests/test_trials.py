@@ -1,0 +1,60 @@
+"""Trials on disk: one number for life, an identity, and only ever added."""
+
+from pathlib import Path
+
+import pytest
+
+from openclimb.errors import SearchError
+from openclimb.trials import ATTEMPTS, Proposal, ask, claim, fail, read_trial, read_trials, tell, trial_folder
+
+PROXY = {"width": 8, "token_budget": 1000}
+
+
+def propose(*weights: float, seed: int = 0) -> Proposal:
+    return Proposal("search", 0, weights, seed, "climb")
+
+
+def test_asking_again_gives_the_same_trials(tmp_path: Path) -> None:
+    first = ask(tmp_path, [propose(0.5, 0.5), propose(1.0, 0.0)], ["a", "b"], PROXY, "data")
+    again = ask(tmp_path, [propose(1.0, 0.0), propose(0.2, 0.8)], ["a", "b"], PROXY, "data")
+    assert [trial.number for trial in first] == [1, 2]
+    assert [trial.number for trial in again] == [2, 3]
+    assert [trial.number for trial in read_trials(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("seed", "proxy", "data"), [(1, PROXY, "data"), (0, {**PROXY, "width": 16}, "data"), (0, PROXY, "other")]
+)
+def test_another_seed_proxy_or_data_is_another_trial(tmp_path: Path, seed: int, proxy: dict[str, int], data: str) -> None:
+    ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "data")
+    assert ask(tmp_path, [propose(0.5, 0.5, seed=seed)], ["a", "b"], proxy, data)[0].number == 2
+
+
+def test_a_trial_goes_from_asked_to_told(tmp_path: Path) -> None:
+    folder = trial_folder(tmp_path, ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "data")[0].number)
+    assert read_trial(folder).state == "waiting"
+    claim(folder)
+    assert (folder / "claim.json").exists()
+    tell(folder, {"scores": {"piqa": -1.5}})
+    trial = read_trial(folder)
+    assert (trial.state, trial.scores, trial.mixture.as_dict()) == ("done", {"piqa": -1.5}, {"a": 0.5, "b": 0.5})
+    assert not (folder / "claim.json").exists()
+    with pytest.raises(SearchError, match="already"):
+        tell(folder, {"scores": {"piqa": 0.0}})
+    assert read_trial(folder).scores == {"piqa": -1.5}
+
+
+def test_a_failure_is_kept_and_retried_once(tmp_path: Path) -> None:
+    folder = trial_folder(tmp_path, ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "data")[0].number)
+    for attempt in range(ATTEMPTS):
+        assert read_trial(folder).state == "waiting"
+        fail(folder, f"loss is not a number, attempt {attempt}")
+    trial = read_trial(folder)
+    assert (trial.state, trial.failure) == ("failed", f"loss is not a number, attempt {ATTEMPTS - 1}")
+
+
+def test_only_trials_of_these_data_are_read(tmp_path: Path) -> None:
+    ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "old")
+    ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "new")
+    assert [trial.data for trial in read_trials(tmp_path, "new")] == ["new"]
+    assert read_trials(tmp_path / "none") == []
