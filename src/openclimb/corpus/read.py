@@ -1,0 +1,295 @@
+"""Formats → documents: JSONL, JSONL.gz, JSONL.zst and Parquet, from any fsspec URL, one unit at a time.
+
+A document that cannot be read is not lost silently: it comes back as `Rejected`, with file, position and reason.
+"""
+
+import gzip
+import hashlib
+import io
+import posixpath
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from openclimb.config import CorpusSettings
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl.gz",
+    ".ndjson.gz": "jsonl.gz",
+    ".json.gz": "jsonl.gz",
+    ".jsonl.zst": "jsonl.zst",
+    ".json.zst": "jsonl.zst",
+    ".parquet": "parquet",
+}
+BLOCK = 1 << 20
+ROWS = 1024  # of Parquet decoded at once
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of input small enough to redo: a file, or a byte or row-group range of one."""
+
+    number: int
+    path: str  # as fsspec opens it
+    name: str  # below the common parent of all files; stands in hashes, so that a corpus can be moved
+    format: str
+    start: int  # jsonl: first byte; parquet: first row group; else 0
+    stop: int  # jsonl: last byte + 1; parquet: last row group + 1; else the file's size
+    n_bytes: int
+    first_row: int  # parquet: number of its first row in the file; else 0
+    size: int  # of the whole file, bytes
+    fingerprint: str  # of the whole file
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with an id."""
+
+    position: int  # jsonl: byte offset of its line; .gz, .zst: line number from 0; parquet: row number in the file
+    text: str
+    id: str
+    source: str = ""  # ready-made domain
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A document, or a whole unit, that cannot be read."""
+
+    file: str
+    position: int
+    line: int | None  # counted from 1 within the unit's range; None for Parquet and for a whole unit
+    reason: str
+
+
+def format_of(path: str) -> str:
+    """Return the format that a file's name says, or ""."""
+    lower = posixpath.basename(path).lower()
+    return next((known for suffix, known in SUFFIXES.items() if lower.endswith(suffix)), "")
+
+
+def place_hash(name: str, position: int, salt: int = 0) -> int:
+    """Return 64 bits that are uniform over documents and follow from a document's place alone."""
+    key = salt.to_bytes(8, "little", signed=True)
+    digest = hashlib.blake2b(f"{name}\0{position}".encode(), digest_size=8, key=key).digest()
+    return int.from_bytes(digest, "little")
+
+
+def content_hash(text: str) -> int:
+    """Return 64 bits that follow from a document's text alone; equal texts share them."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def read_unit(
+    unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None = None
+) -> Iterator[Document | Rejected]:
+    """Yield the documents of a unit in order, and a `Rejected` for each that cannot be read.
+
+    Positions for which `wanted` is false are passed over without being parsed.
+    """
+    import fsspec
+
+    try:
+        with fsspec.open(unit.path, "rb") as stream:
+            if unit.format == "parquet":
+                yield from _read_parquet(stream, unit, settings, wanted)
+            else:
+                yield from _read_lines(stream, unit, settings, wanted)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield Rejected(unit.name, -1, None, f"{unit.format} is damaged or cut short: {error}")
+    except FileNotFoundError:
+        yield Rejected(unit.name, -1, None, "the file is gone")
+
+
+def columns_of(path: str, kind: str) -> list[str]:
+    """Return the columns of a file: a Parquet schema, or the keys of the first JSON line ([] if there is none)."""
+    import fsspec
+    import orjson
+
+    with fsspec.open(path, "rb") as stream:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            return list(pq.ParquetFile(stream).schema_arrow.names)
+        for line in _decompressed(stream, kind):
+            if line.strip():
+                first = orjson.loads(line)
+                return list(first) if isinstance(first, dict) else []
+    return []
+
+
+def _read_lines(
+    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None
+) -> Iterator[Document | Rejected]:
+    limit = settings.max_document_mb * 1_000_000
+    parse = _Parser(unit, settings)
+    for number, position, line in _lines(stream, unit, limit):
+        if wanted is not None and not wanted(position):
+            continue
+        if line is None:
+            yield Rejected(unit.name, position, number, f"longer than max_document_mb = {settings.max_document_mb}")
+        elif line.strip():
+            yield parse.line(line, position, number)
+
+
+def _lines(stream: IO[bytes], unit: Unit, limit: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yield (line number from 1, position, line); the line is None when it is longer than `limit` bytes.
+
+    A line belongs to the byte range that its first byte lies in, so every line is read in exactly one unit.
+    """
+    plain = unit.format == "jsonl"
+    lines = stream if plain else _decompressed(stream, unit.format)
+    offset = unit.start if plain else 0
+    if plain and offset:
+        lines.seek(offset - 1)
+        offset += _skip_line(lines) - 1
+    number = 0
+    while not plain or offset < unit.stop:
+        line = lines.readline(limit + 1)
+        if not line:
+            return
+        position, length = offset if plain else number, len(line)
+        whole = line.endswith(b"\n") or length <= limit
+        if not whole:
+            length += _skip_line(lines)
+        number += 1
+        yield number, position, line if whole else None
+        offset += length
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """Pass over the rest of a line, in blocks; return how many bytes that was."""
+    passed = 0
+    while block := stream.readline(BLOCK):
+        passed += len(block)
+        if block.endswith(b"\n"):
+            break
+    return passed
+
+
+def _decompressed(stream: IO[bytes], kind: str) -> IO[bytes]:
+    if kind == "jsonl.gz":
+        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+    if kind == "jsonl.zst":
+        return io.BufferedReader(_ZstdReader(stream), BLOCK)
+    return stream
+
+
+class _ZstdReader(io.RawIOBase):
+    """Frames of zstd one after the other; the library's own reader ends quietly when a file is cut short."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        import zstandard
+
+        self.stream = stream
+        self.context = zstandard.ZstdDecompressor()
+        self.error = zstandard.ZstdError
+        self.frame: Any = None
+        self.ready = memoryview(b"")
+        self.rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.ready:
+            data = self.rest or self.stream.read(BLOCK)
+            self.rest = b""
+            if not data:
+                if self.frame is not None:
+                    raise EOFError("the last frame has no end")
+                return 0
+            if self.frame is None:
+                self.frame = self.context.decompressobj()
+            try:
+                self.ready = memoryview(self.frame.decompress(data))
+            except self.error as error:
+                raise EOFError(str(error)) from None
+            if self.frame.eof:
+                self.rest, self.frame = self.frame.unused_data, None
+        n = min(len(buffer), len(self.ready))
+        buffer[:n] = self.ready[:n]
+        self.ready = self.ready[n:]
+        return n
+
+
+def _read_parquet(
+    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None
+) -> Iterator[Document | Rejected]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parse = _Parser(unit, settings)
+    row = unit.first_row
+    try:
+        file = pq.ParquetFile(stream)
+        groups = range(unit.start, min(unit.stop, file.num_row_groups))
+        names = [name for name in parse.columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(ROWS, row_groups=list(groups), columns=names):
+            columns = {name: batch.column(name) for name in names}
+            for i in range(batch.num_rows):
+                if wanted is None or wanted(row + i):
+                    try:
+                        values = {name: column[i].as_py() for name, column in columns.items()}
+                    except UnicodeDecodeError:
+                        yield Rejected(unit.name, row + i, None, "the text is not UTF-8")
+                        continue
+                    yield parse.values(values, row + i, None)
+            row += batch.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Rejected(unit.name, row, None, f"parquet is damaged or cut short: {first}")
+
+
+class _Parser:
+    """Turns a line or a row into a document, or says why it cannot."""
+
+    def __init__(self, unit: Unit, settings: CorpusSettings) -> None:
+        self.unit = unit
+        self.text, self.id = settings.text, settings.id
+        self.limit = settings.max_document_mb * 1_000_000
+        kind, _, column = settings.domains.partition(":")
+        self.source_column = column if kind == "column" else ""
+        self.folder = unit.name.split("/", 1)[0] if kind == "folders" and "/" in unit.name else ""
+        self.columns = [name for name in (self.text, self.id, self.source_column) if name]
+
+    def line(self, line: bytes, position: int, number: int) -> Document | Rejected:
+        import orjson
+
+        try:
+            values = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as cause:
+                return self._reject(position, number, f"the line is not UTF-8: {cause.reason} at byte {cause.start}")
+            return self._reject(position, number, f"not a JSON line: {error}")
+        if not isinstance(values, dict):
+            return self._reject(position, number, f"not a JSON object but {type(values).__name__}")
+        return self.values(values, position, number)
+
+    def values(self, values: dict[str, Any], position: int, number: int | None) -> Document | Rejected:
+        text = values.get(self.text)
+        if not isinstance(text, str):
+            if self.text not in values:
+                listed = ", ".join(map(str, values)) or "none"
+                return self._reject(position, number, f"no column '{self.text}'; it has: {listed}")
+            return self._reject(position, number, f"'{self.text}' is {type(text).__name__}, not text")
+        if not text.strip():
+            return self._reject(position, number, f"'{self.text}' is empty")
+        if len(text) > self.limit:
+            return self._reject(position, number, f"longer than max_document_mb = {self.limit // 1_000_000}")
+        source = self.folder
+        if self.source_column:
+            source = values.get(self.source_column)  # type: ignore[assignment]
+            if not isinstance(source, str) or not source:
+                return self._reject(position, number, f"no text in the domain column '{self.source_column}'")
+        found = values.get(self.id) if self.id else None
+        name = f"{self.unit.name}:{position}" if found is None else str(found)
+        return Document(position, text, name, source)
+
+    def _reject(self, position: int, number: int | None, reason: str) -> Rejected:
+        return Rejected(self.unit.name, position, number, reason)

@@ -1,0 +1,60 @@
+"""The tokenizer: a byte-level BPE trained on the sample, or any tokenizer.json."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openclimb.errors import ConfigError
+from openclimb.workspace import atomic
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END = "<|endoftext|>"  # stands between documents
+END_NAMES = (END, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
+    """Train a byte-level BPE with `vocab_size` entries and write it; id 0 is the end of a document."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    with atomic(out) as temporary:
+        tokenizer.save(str(temporary))
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(path: Path) -> "Tokenizer":
+    """Return the tokenizer in a tokenizer.json; kept in memory once loaded."""
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise ConfigError(f"tokens.tokenizer: there is no file {path}", "name a tokenizer.json, or leave it empty")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"tokens.tokenizer: {path} cannot be read: {error}", "name a tokenizer.json") from None
+
+
+def end_id(tokenizer: "Tokenizer") -> int:
+    """Return the id of the token that ends a document. Raises ConfigError when the tokenizer has none."""
+    for name in END_NAMES:
+        found = tokenizer.token_to_id(name)
+        if found is not None:
+            return int(found)
+    raise ConfigError("the tokenizer has no token that ends a document", f"add one of: {', '.join(END_NAMES)}")
+
+
+def encode_batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[Any]:
+    """Return the token ids of each text, without special tokens."""
+    return [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
