@@ -1,0 +1,1 @@
+"""From documents to domains: embed, cluster, score, prune, merge, describe."""
