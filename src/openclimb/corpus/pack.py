@@ -1,0 +1,216 @@
+"""Packs token arrays for the proxies: each domain cut so that a proxy repeats it as often as the target will.
+
+Reads labels/, domains/ and the picked documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
+(an end token after each document), heldout.bin and heldout.json, domains.json.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.config import CorpusSettings, TargetSettings, TokensSettings
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
+from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.read import Document, Unit, place_hash, read_unit
+from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
+from openclimb.engine import Engine
+from openclimb.errors import DomainError
+from openclimb.mixture import Domain
+from openclimb.workspace import atomic, write_json
+
+HELDOUT_TOKENS = 50_000  # enough for a steady loss
+SLACK = 1.15  # documents are picked for this many times the tokens needed: counts in labels are estimates
+MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
+BATCH = 256  # documents tokenised at once
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker needs to pick and tokenise the documents of a unit."""
+
+    labels: Path
+    domains: Path
+    tokenizer: Path
+    corpus: CorpusSettings
+    rates: tuple[float, ...]  # share of each domain's documents to pick; the last one is of the held-out ones
+    heldout: float
+    seed: int
+    pieces: Path
+
+
+def pack(
+    units: Sequence[Unit],
+    labels: Path,
+    domains_folder: Path,
+    tokenizer: Path,
+    corpus: CorpusSettings,
+    tokens: TokensSettings,
+    proxy_token_budget: int,
+    target: TargetSettings,
+    sequence: int,
+    seed: int,
+    out: Path,
+    engine: Engine,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the token arrays to `out`; return facts for the record.
+
+    A domain gets min(tokens × proxy budget ÷ target budget, proxy budget × cap) tokens, in the order of a hash of
+    its documents' places: a larger budget packs the same documents and more.
+    Raises DomainError for a domain that cannot fill one sequence.
+    """
+    domains = read_domains(domains_folder)
+    needed = [n_packed(domain, proxy_token_budget, target.token_budget) for domain in domains]
+    _check_lengths(domains, needed, sequence)
+    n_documents = [int(row["documents"]) for row in read_table(domains_folder / "domains.csv")]
+    rates = [_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
+    total = sum(domain.n_tokens for domain in domains)
+    rates.append(_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout)))
+    shutil.copyfile(tokenizer, out / "tokenizer.json")
+    work = _Work(
+        labels, domains_folder, out / "tokenizer.json", corpus, tuple(rates), tokens.heldout, seed, out / "pieces"
+    )
+    progress.start("pack", len(units), "units")
+    for _ in engine.map(partial(_pack_unit, work), units):
+        progress.advance()
+    written = [
+        _join(work, units, index, need, out / f"{_safe(domain.name, index)}.bin")
+        for index, (domain, need) in enumerate(zip(domains, needed, strict=True))
+    ]
+    _check_lengths(domains, [facts["n_tokens"] for facts in written], sequence)
+    heldout = _join(work, units, len(domains), HELDOUT_TOKENS, out / "heldout.bin")
+    write_json(out / "heldout.json", heldout)
+    loaded = load_tokenizer(out / "tokenizer.json")
+    rows = [{"name": domain.name, **facts} for domain, facts in zip(domains, written, strict=True)]
+    fixed = {"dtype": str(_dtype(loaded)), "eos": end_id(loaded), "vocab_size": loaded.get_vocab_size()}
+    write_json(out / "domains.json", {**fixed, "domains": rows})
+    shutil.rmtree(out / "pieces", ignore_errors=True)
+    progress.finish(f"{sum(row['n_tokens'] for row in rows):,} tokens")
+    return {**fixed, "n_tokens": sum(row["n_tokens"] for row in rows), "n_tokens_heldout": heldout["n_tokens"]}
+
+
+def n_packed(domain: Domain, proxy_token_budget: int, target_token_budget: int) -> int:
+    """Return the tokens of a domain that proxies read: as many as make its repetitions the target's."""
+    matched = domain.n_tokens * proxy_token_budget / target_token_budget
+    return max(1, min(round(matched), round(proxy_token_budget * domain.cap), domain.n_tokens))
+
+
+def _check_lengths(domains: Sequence[Domain], n_tokens: Sequence[int], sequence: int) -> None:
+    short = [f"{domain.name} ({n})" for domain, n in zip(domains, n_tokens, strict=True) if n < sequence + 1]
+    if short:
+        raise DomainError(
+            f"too few tokens for one sequence of {sequence} once cut to the proxy's share of the target: {', '.join(short)}",
+            "raise proxy.token_budget or domains.min_share, merge to fewer domains, or lower proxy.sequence",
+        )
+
+
+def _rate(need: int, n_tokens: int, n_documents: int) -> float:
+    """Return the share of documents to pick so that they hold `need` tokens almost surely."""
+    share = min(1.0, need / max(1, n_tokens))
+    return min(1.0, SLACK * share + 6 * (share / max(1, n_documents)) ** 0.5 + 6 / max(1, n_documents))
+
+
+def _order(unit: Unit, positions: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Return 64 uniform bits for each document of a unit, from its place and the seed (splitmix64)."""
+    with np.errstate(over="ignore"):
+        z = positions.astype(np.uint64) * np.uint64(MIX[0]) + np.uint64(place_hash(unit.name, -1, seed))
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX[1])
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX[2])
+        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+
+
+def _pack_unit(work: _Work, unit: Unit) -> None:
+    """Tokenise the picked documents of a unit into pieces/unit-00012.npz; a finished piece is not made again."""
+    import pyarrow.parquet as pq
+
+    piece = _piece(work, unit)
+    if piece.is_file():
+        return
+    column = read_assignment_column(work.domains)
+    table = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
+    positions = table.column("position").to_numpy()
+    domain = read_assignment(work.domains)(table).astype(np.int64)
+    n_domains = len(work.rates) - 1
+    domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), work.heldout)] = n_domains
+    order = _order(unit, positions, work.seed)
+    bounds = np.array(work.rates, dtype=np.float64) * 2.0**64
+    picked = (domain >= 0) & (order.astype(np.float64) <= bounds[np.maximum(domain, 0)])
+    chosen = {
+        int(p): (int(d), int(o)) for p, d, o in zip(positions[picked], domain[picked], order[picked], strict=True)
+    }
+    _write_piece(piece, _tokenised(work, unit, chosen), n_domains + 1)
+
+
+def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> list[tuple[int, int, int, NDArray[Any]]]:
+    """Return (domain, order, bytes, token ids with the end token) of the chosen documents of a unit."""
+    if not chosen:
+        return []
+    tokenizer = load_tokenizer(work.tokenizer)
+    end, dtype = end_id(tokenizer), _dtype(tokenizer)
+    documents = [d for d in read_unit(unit, work.corpus, chosen.__contains__) if isinstance(d, Document)]
+    rows = []
+    for i in range(0, len(documents), BATCH):
+        batch = documents[i : i + BATCH]
+        for document, ids in zip(batch, encode_batch(tokenizer, [d.text for d in batch]), strict=True):
+            n_bytes = len(document.text.encode("utf-8", "replace"))
+            rows.append((*chosen[document.position], n_bytes, np.array([*ids, end], dtype=dtype)))
+    return rows
+
+
+def _write_piece(piece: Path, rows: list[tuple[int, int, int, NDArray[Any]]], n_groups: int) -> None:
+    arrays: dict[str, NDArray[Any]] = {}
+    for group in range(n_groups):
+        mine = [row for row in rows if row[0] == group]
+        if mine:
+            arrays[f"{group}/order"] = np.array([row[1] for row in mine], dtype=np.uint64)
+            arrays[f"{group}/bytes"] = np.array([row[2] for row in mine], dtype=np.int64)
+            arrays[f"{group}/lengths"] = np.array([len(row[3]) for row in mine], dtype=np.int64)
+            arrays[f"{group}/tokens"] = np.concatenate([row[3] for row in mine])
+    with atomic(piece) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _join(work: _Work, units: Sequence[Unit], group: int, need: int, path: Path) -> dict[str, Any]:
+    """Write the first `need` tokens of a domain, its documents in their order; return what was written."""
+    found: list[tuple[int, int, NDArray[Any]]] = []
+    for unit in units:
+        with np.load(_piece(work, unit), allow_pickle=False) as stored:
+            if f"{group}/order" in stored.files:
+                lengths = stored[f"{group}/lengths"]
+                texts = np.split(stored[f"{group}/tokens"], np.cumsum(lengths)[:-1])
+                found += zip(stored[f"{group}/order"].tolist(), stored[f"{group}/bytes"].tolist(), texts, strict=True)
+    found.sort(key=lambda row: row[0])
+    kept, n_tokens, n_bytes = [], 0, 0.0
+    for _, size, ids in found:
+        if n_tokens >= need:
+            break
+        part = ids[: need - n_tokens]
+        kept.append(part)
+        n_tokens += len(part)
+        n_bytes += size * len(part) / len(ids)
+    array = np.concatenate(kept) if kept else np.empty(0, dtype=_dtype(load_tokenizer(work.tokenizer)))
+    with atomic(path) as temporary:
+        array.tofile(temporary)
+    return {"file": path.name, "n_tokens": n_tokens, "n_bytes": round(n_bytes), "n_documents": len(kept)}
+
+
+def _piece(work: _Work, unit: Unit) -> Path:
+    return work.pieces / f"unit-{unit.number:05d}.npz"
+
+
+def _dtype(tokenizer: Any) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 65536 else np.uint32)
+
+
+def _safe(name: str, index: int) -> str:
+    """Return a file name for a domain: its own when that is plain, else its number; names are the user's data."""
+    plain = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,60}", name) and name != "heldout"
+    return name if plain else f"domain-{index:04d}"
