@@ -1,0 +1,73 @@
+"""Proposers to compare with: the recipe's, draws under the caps, and the two mixtures that always stand beside ours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+
+from openclimb.mixture import Domain, Weights, natural, uniform
+from openclimb.search.design import Aim, topped_up, unseen
+from openclimb.search.forecast import fit_forecast
+from openclimb.search.history import read_history
+from openclimb.search.sample import bounds, draw, fill, project, round_weights
+from openclimb.trials import Trial
+
+STRENGTHS = np.logspace(np.log10(0.1), np.log10(5.0), 15)  # the recipe's Dirichlet strengths
+LARGEST_RATIO = 15.0  # the recipe: weight ≤ 15 × natural in the first draw
+SMALLEST = 2e-4  # the recipe: smaller weights become 0
+DRAWS = 100_000  # the recipe: candidates of a later draw
+CHUNK = 10_000
+
+
+def natural_mixture(domains: Sequence[Domain]) -> Weights:
+    """Return the natural mixture (n_domains,); it breaks no cap unless no mixture can meet them."""
+    floors, caps = bounds(domains)
+    return np.clip(natural(domains), floors, caps)
+
+
+def uniform_mixture(domains: Sequence[Domain]) -> Weights:
+    """Return equal weights (n_domains,), or the feasible mixture nearest to them where a cap is smaller."""
+    floors, caps = bounds(domains)
+    return project(uniform(domains), floors, caps)
+
+
+def propose_uniform(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n draws under the caps that learn from nothing (best of N random)."""
+    floors, caps = bounds(domains)
+    history = read_history(trials, domains, aim.task_weights)
+    drawn = round_weights(draw(2 * n, natural(domains), floors, caps, rng), floors, caps)
+    drawn = drawn[rng.permutation(len(drawn))]
+    return topped_up(unseen(drawn, history.weights), n, domains, rng, history.weights)
+
+
+def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n mixtures by NVIDIA's recipe for CLIMB.
+
+    As the recipe: first Dirichlet draws whose concentration is the square root of the natural mixture times one of 15 strengths
+    (0.1…5), weights at most 15 × natural, below 2e-4 set to 0; later 100,000 draws of Dirichlet(natural), the predictor's top
+    max(n², 128), n of these at random. Unlike it: the caps from repetitions hold in every draw, weights are rounded to our grid
+    (1e-4, half the recipe's), and the predictor is the one in the settings (`paper` is the recipe's LightGBM).
+    """
+    floors, caps = bounds(domains)
+    history = read_history(trials, domains, aim.task_weights)
+    share = natural(domains)
+    if not len(history.weights):
+        drawn = _first_draws(8 * n, share, floors, caps, rng)
+    else:
+        forecast = fit_forecast(history.aggregated(), aim.predictor)
+        chunks = [rng.dirichlet(np.maximum(share, 1e-9), CHUNK) for _ in range(DRAWS // CHUNK)]
+        pool = np.concatenate([fill(np.nan_to_num(chunk), floors, caps) for chunk in chunks])
+        means = np.concatenate([forecast.predict(pool[i : i + CHUNK])[0] for i in range(0, len(pool), CHUNK)])
+        top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
+        drawn = top[rng.permutation(len(top))]
+    fresh = unseen(round_weights(drawn, floors, caps), history.weights)
+    return topped_up(fresh, n, domains, rng, history.weights)
+
+
+def _first_draws(n: int, share: Weights, floors: Weights, caps: Weights, rng: Generator) -> Weights:
+    center = np.sqrt(share) / np.sqrt(share).sum()
+    strength = rng.choice(STRENGTHS, (n, 1))
+    gammas = rng.standard_gamma(center * strength * np.ones((n, 1))) + 1e-300
+    drawn = gammas / gammas.sum(1, keepdims=True)
+    drawn = np.where(drawn < SMALLEST, 0.0, drawn)
+    return fill(fill(drawn, floors, np.maximum(floors, np.minimum(1.0, LARGEST_RATIO * share))), floors, caps)

@@ -1,0 +1,122 @@
+"""Where mixtures to try are looked for: the first design, the search of the region, and keeping mixtures distinct."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from openclimb.mixture import Domain, Weights, natural
+from openclimb.search.forecast import Forecast
+from openclimb.search.history import History
+from openclimb.search.sample import bounds, draw, round_weights
+from openclimb.trials import Trial
+
+Floats = NDArray[np.float64]
+
+FIRST_DRAWS = 64  # candidates for each mixture of the first design
+SCREENED = 3000  # candidates of the first screening, and 1/3 of it in each refinement
+REFINEMENTS = 4
+SHORTLIST = 500  # candidates among which a batch is chosen
+KEPT = 30  # candidates that a refinement goes on from
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the search is for: how scores become one number, and how they are predicted."""
+
+    predictor: str = "auto"
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+
+
+Proposer = Callable[[Sequence[Trial], Sequence[Domain], int, Generator, Aim], Weights]
+
+
+def first_design(domains: Sequence[Domain], n: int, rng: Generator) -> Weights:
+    """Return the natural mixture and n − 1 others spread over the region: the medoids of many draws."""
+    floors, caps = bounds(domains)
+    center = round_weights(np.clip(natural(domains), floors, caps), floors, caps)
+    if n == 1:
+        return center[None]
+    draws = draw(FIRST_DRAWS * n, natural(domains), floors, caps, rng)
+    chosen = round_weights(draws[medoids(np.sqrt(draws), n - 1, np.sqrt(center), rng)], floors, caps)
+    return topped_up(
+        unseen(np.concatenate([center[None], chosen]), np.zeros((0, len(center)))),
+        n,
+        domains,
+        rng,
+        np.zeros((0, len(center))),
+    )
+
+
+def medoids(points: Floats, k: int, fixed: Floats, rng: Generator, rounds: int = 10) -> NDArray[np.intp]:
+    """Return the indices of k points nearest to the centroids of k-means with one centroid held at `fixed`."""
+    spread = np.array([((points - fixed) ** 2).sum(1)]).min(0)
+    centers = [fixed]
+    for _ in range(k):  # k-means++ (Arthur and Vassilvitskii 2007)
+        centers.append(points[rng.choice(len(points), p=spread / spread.sum())] if spread.sum() > 0 else fixed)
+        spread = np.minimum(spread, ((points - centers[-1]) ** 2).sum(1))
+    at = np.array(centers)
+    for _ in range(rounds):
+        label = _squared(points, at).argmin(1)
+        for j in range(1, k + 1):
+            if (label == j).any():
+                at[j] = points[label == j].mean(0)
+    distance = _squared(points, at[1:])
+    chosen: list[int] = []
+    for j in range(k):
+        distance[chosen, j] = np.inf
+        chosen.append(int(distance[:, j].argmin()))
+    return np.array(chosen, dtype=np.intp)
+
+
+def search_region(
+    value: Callable[[Weights], Floats], history: History, forecast: Forecast, domains: Sequence[Domain], rng: Generator
+) -> Weights:
+    """Return SHORTLIST feasible mixtures of high value, best first: draws everywhere, then refined near the best."""
+    floors, caps = bounds(domains)
+    center = natural(domains)
+    posterior = forecast.predict(history.weights)[0]
+    incumbents = history.weights[np.argsort(-posterior, kind="stable")[:8]]
+    pool = draw(SCREENED, center, floors, caps, rng, near=incumbents)
+    values = value(pool)
+    for _ in range(REFINEMENTS):
+        best = pool[np.argsort(-values, kind="stable")[:KEPT]]
+        fresh = draw(SCREENED // 3, center, floors, caps, rng, near=best)
+        pool, values = np.concatenate([pool, fresh]), np.concatenate([values, value(fresh)])
+    order = np.argsort(-values, kind="stable")
+    n_spread = SHORTLIST // 3  # the rest of the region stands by, in case the best are all alike
+    kept = np.concatenate(
+        [order[: SHORTLIST - n_spread], order[SHORTLIST - n_spread :: max(1, len(order) // n_spread)][:n_spread]]
+    )
+    shortlist: Weights = pool[kept]
+    return shortlist
+
+
+def unseen(weights: Weights, seen: Weights) -> Weights:
+    """Return the rows that are not among `seen` nor before them."""
+    known = {row.tobytes() for row in np.round(seen, 9) + 0.0}
+    rows = []
+    for row in weights:
+        key = (np.round(row, 9) + 0.0).tobytes()
+        if key not in known:
+            known.add(key)
+            rows.append(row)
+    return np.array(rows).reshape(-1, weights.shape[1])
+
+
+def topped_up(weights: Weights, n: int, domains: Sequence[Domain], rng: Generator, seen: Weights) -> Weights:
+    """Return n rows: those given, then fresh draws. Where the caps leave too few mixtures, rows repeat."""
+    floors, caps = bounds(domains)
+    for _ in range(5):
+        if len(weights) >= n:
+            return weights[:n]
+        fresh = round_weights(draw(4 * n, natural(domains), floors, caps, rng), floors, caps)
+        weights = np.concatenate([weights, unseen(fresh, np.concatenate([seen, weights]))])
+    return np.concatenate([weights, fresh])[:n]
+
+
+def _squared(a: Floats, b: Floats) -> Floats:
+    squared: Floats = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2.0 * a @ b.T
+    return squared

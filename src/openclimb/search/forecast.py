@@ -1,0 +1,131 @@
+"""All tasks together: each is predicted by itself, then combined to the objective with its uncertainty."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.errors import SearchError
+from openclimb.mixture import Weights
+from openclimb.search.history import History
+from openclimb.search.predictor import make_predictor
+from openclimb.search.stack import Stack, calibration
+
+Floats = NDArray[np.float64]
+
+MOST_ALONE = 16  # more tasks than this share hyperparameters with like tasks
+GROUPS = 6
+FOLDS = 5
+
+
+@dataclass
+class Forecast:
+    """Mixture → the objective that a trial would get."""
+
+    importance: Floats
+    groups: list[tuple[NDArray[np.intp], Any]]  # task columns, and the predictor of these
+    loo_mean: Floats  # (n, n_tasks): each trial predicted without its own score
+    loo_sd: Floats
+    noise: Floats  # (n_tasks,): sd of a task's score over seeds of the same mixture
+    correlation: Floats  # (n_tasks, n_tasks) of the errors
+    scale: float  # calibrates the objective's deviation
+
+    def predict_tasks(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation, each (n, n_tasks), of what a trial would score."""
+        mean = np.zeros((len(weights), len(self.importance)))
+        deviation = np.zeros_like(mean)
+        for columns, predictor in self.groups:
+            one_mean, one_deviation = predictor.predict(weights)
+            mean[:, columns] = one_mean.reshape(len(weights), -1)
+            deviation[:, columns] = one_deviation.reshape(len(weights), -1)
+        return mean, deviation
+
+    def predict(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (n,) of the objective that a trial of each mixture would get."""
+        mean, deviation = self.predict_tasks(weights)
+        return mean @ self.importance, self._joined(deviation)
+
+    def true_score(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (n,) of the objective itself, without the noise of a trial."""
+        mean, deviation = self.predict(weights)
+        noise = self._joined(self.noise[None])[0]
+        return mean, np.sqrt(np.maximum(deviation**2 - noise**2, (0.05 * deviation) ** 2))
+
+    @property
+    def objective_noise(self) -> float:
+        """Standard deviation of the objective over seeds of the same mixture, as the predictors see it."""
+        return float(self._joined(self.noise[None])[0])
+
+    def _joined(self, deviation: Floats) -> Floats:
+        parts = deviation * self.importance
+        joined: Floats = self.scale * np.sqrt(np.maximum(((parts @ self.correlation) * parts).sum(1), 0.0))
+        return joined
+
+
+def fit_forecast(history: History, predictor: str) -> Forecast:
+    """Fit a predictor for each task that counts. Raises SearchError when no trial has scores."""
+    if not len(history.weights):
+        raise SearchError("no trial has scores yet", "run or tell at least one trial")
+    shape = history.scores.shape
+    loo_mean, loo_sd, noise = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[1])
+    groups = []
+    for columns in _groups(history, predictor):
+        known = np.isfinite(history.scores[:, columns[0]])
+        weights, scores = history.weights[known], history.scores[np.ix_(known, columns)]
+        made = Stack(columns=len(columns)) if len(columns) > 1 else make_predictor(predictor)
+        made.fit(weights, scores if len(columns) > 1 else scores[:, 0])
+        mean, deviation, one_noise = _left_out(made, predictor, weights, scores)
+        loo_mean[np.ix_(known, columns)], loo_sd[np.ix_(known, columns)], noise[columns] = mean, deviation, one_noise
+        groups.append((columns, made))
+    forecast = Forecast(history.importance, groups, loo_mean, loo_sd, noise, np.eye(shape[1]), 1.0)
+    forecast.correlation = _correlation((history.scores - loo_mean) / np.maximum(loo_sd, 1e-300))
+    whole = np.isfinite(history.objective)
+    if whole.any():
+        counts = history.importance > 0
+        errors = (history.scores - loo_mean)[whole][:, counts] @ history.importance[counts]
+        forecast.scale = calibration(errors, forecast._joined(np.nan_to_num(loo_sd[whole])))
+    return forecast
+
+
+def _groups(history: History, predictor: str) -> list[NDArray[np.intp]]:
+    """Return the task columns that are fitted together; tasks of weight 0 or without scores are left out."""
+    known = np.isfinite(history.scores)
+    used = np.flatnonzero((history.importance > 0) & known.any(0))
+    whole = used[known[:, used].all(0)]
+    if predictor != "auto" or len(whole) <= MOST_ALONE or len(history.scores) < 3:
+        return [used[i : i + 1] for i in range(len(used))]
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    scores = history.scores[:, whole]
+    standard = (scores - scores.mean(0)) / np.maximum(scores.std(0), 1e-12)
+    label = fcluster(linkage(standard.T, "ward"), GROUPS, "maxclust")
+    alone = [column for column in used if column not in set(whole)]
+    return [whole[label == one] for one in np.unique(label)] + [np.array([column]) for column in alone]
+
+
+def _left_out(made: Any, name: str, weights: Weights, scores: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return mean and deviation of each score predicted without it, (n, n_columns), and the noise (n_columns,)."""
+    n = len(weights)
+    if hasattr(made, "loo_mean"):
+        return made.loo_mean.reshape(n, -1), made.loo_sd.reshape(n, -1), np.atleast_1d(made.noise)
+    mean = np.repeat(scores.mean(0, keepdims=True), n, axis=0)
+    deviation = np.full((n, 1), max(float(scores.std()), 1e-9))
+    for fold in range(FOLDS if n >= 2 * FOLDS else 0):
+        held = np.arange(n) % FOLDS == fold
+        part = make_predictor(name)
+        part.fit(weights[~held], scores[~held, 0])
+        mean[held, 0], deviation[held, 0] = part.predict(weights[held])
+    return mean, deviation, np.array([0.5 * float(deviation.min())])
+
+
+def _correlation(errors: Floats) -> Floats:
+    """Return the correlation (n_tasks, n_tasks) of standardised errors, drawn to the identity where trials are few."""
+    filled = np.nan_to_num(errors)
+    n = len(filled)
+    size = np.sqrt((filled**2).mean(0))
+    scaled = filled / np.maximum(size, 1e-12)
+    found = scaled.T @ scaled / n
+    mixed = (n * found + 5.0 * np.eye(found.shape[0])) / (n + 5.0)
+    np.fill_diagonal(mixed, 1.0)
+    return mixed

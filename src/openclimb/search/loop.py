@@ -1,0 +1,178 @@
+"""The search's decisions, each a pure function of the told trials: the next batch, the finalists, what was learnt.
+
+Same trials, settings and seed give the same mixtures, whatever the order of the trials or of the domains.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.config import PickSettings, SearchSettings
+from openclimb.mixture import Domain, Weights
+from openclimb.search.baselines import natural_mixture, uniform_mixture
+from openclimb.search.design import Aim, search_region
+from openclimb.search.forecast import fit_forecast
+from openclimb.search.history import History, read_history
+from openclimb.search.propose import check_proposed, find_proposer
+from openclimb.search.sample import bounds, round_weights
+from openclimb.trials import Trial
+
+Floats = NDArray[np.float64]
+
+FINALIST_DRAW = 10_000  # stands for "after the last iteration" in the seed of a draw
+CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: what is far from all trials must promise more
+APART = 0.1  # least total variation between two finalists
+TOP_REGION = 20  # an answer is the mean of so many best candidates: their errors average out
+NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
+LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
+
+
+def next_batch(
+    told: Sequence[Trial],
+    domains: Sequence[Domain],
+    n: int,
+    iteration: int,
+    search: SearchSettings,
+    task_weights: Mapping[str, float],
+    seed: int,
+) -> Weights:
+    """Return the n mixtures to try next, shape (n, n_domains), under the caps and on the grid.
+
+    Raises DomainError when no mixture meets the caps or a proposer breaks them, SearchError for unusable trials.
+    """
+    ordered, back = _by_name(domains)
+    rng = np.random.default_rng([seed, iteration])
+    aim = Aim(search.predictor, dict(task_weights))
+    weights = find_proposer(search.proposer)(_sorted(told), ordered, n, rng, aim)
+    return check_proposed(weights, ordered, n, search.proposer)[:, back]
+
+
+def finalists(
+    told: Sequence[Trial],
+    domains: Sequence[Domain],
+    search: SearchSettings,
+    pick: PickSettings,
+    task_weights: Mapping[str, float],
+    seed: int,
+) -> list[tuple[str, tuple[float, ...]]]:
+    """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
+
+    The first finalist has the best cautious forecast, as the mean of the best candidates; the others are the best
+    that are at least APART from those before. Measured mixtures stand among the candidates.
+    """
+    ordered, back = _by_name(domains)
+    floors, caps = bounds(ordered)
+    history = read_history(told, ordered, task_weights)
+    forecast = fit_forecast(history, search.predictor)
+    rng = np.random.default_rng([seed, FINALIST_DRAW])
+
+    def cautious(weights: Weights) -> Floats:
+        mean, deviation = forecast.true_score(weights)
+        return mean - CAUTION * deviation
+
+    pool = search_region(cautious, history, forecast, ordered, rng)
+    pool = np.concatenate([pool[:TOP_REGION].mean(0, keepdims=True), pool, history.weights])
+    pool = pool[np.argsort(-cautious(pool), kind="stable")]
+    chosen = _apart(pool, pick.finalists)
+    rows = [("finalist", row) for row in round_weights(chosen, floors, caps)]
+    rows += [("natural", natural_mixture(ordered)), ("uniform", uniform_mixture(ordered))]
+    return [(role, tuple(row[back].tolist())) for role, row in rows]
+
+
+def diagnose(
+    told: Sequence[Trial],
+    domains: Sequence[Domain],
+    iteration: int,
+    search: SearchSettings,
+    task_weights: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the predictors made of the trials: iterations/NN/diagnostics.json."""
+    began = time.monotonic()
+    ordered, _ = _by_name(domains)
+    history = read_history(told, ordered, task_weights)
+    forecast = fit_forecast(history, search.predictor)
+    objective, guess = history.objective, forecast.loo_mean @ np.nan_to_num(history.importance)
+    rho = {
+        task: _rank_correlation(forecast.loo_mean[:, j], history.scores[:, j]) for j, task in enumerate(history.tasks)
+    }
+    rho["objective"] = _rank_correlation(guess, objective)
+    inside = np.abs(history.scores - forecast.loo_mean) <= NORMAL_80 * forecast.loo_sd
+    known = np.isfinite(history.scores) & np.isfinite(forecast.loo_mean)
+    coverage = {task: _share(inside[known[:, j], j]) for j, task in enumerate(history.tasks)}
+    coverage["objective"] = _share(
+        (np.abs(objective - guess) <= NORMAL_80 * forecast._joined(forecast.loo_sd))[known.all(1)]
+    )
+    names = {task: "" for task in history.tasks}
+    for columns, predictor in forecast.groups:
+        names |= {history.tasks[j]: getattr(predictor, "description", search.predictor) for j in columns}
+    return {
+        "iteration": iteration,
+        "trials": sorted(history.numbers),
+        "predictor": names,
+        "rank_correlation": rho,
+        "coverage_80": coverage,
+        "noise_floor": forecast.objective_noise,
+        "best_predicted": float(forecast.predict(history.weights)[0].max()),
+        "best_measured": float(np.nanmax(objective)) if np.isfinite(objective).any() else None,
+        "warning": _warning(history, rho["objective"]),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def _warning(history: History, rho: float | None) -> str:
+    n = len(history.weights)
+    scores = history.scores[np.isfinite(history.scores)]
+    if np.ptp(scores) == 0 and n > 1:
+        return "all trials have the same score: the tasks do not tell mixtures apart"
+    if rho is None:
+        return f"{n} trials are too few to say how well scores can be predicted"
+    if rho < 0.2:
+        return (
+            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}): "
+            "more trials, more task items or a larger proxy would help"
+        )
+    return ""
+
+
+def _rank_correlation(guess: Floats, scores: Floats) -> float | None:
+    from scipy.stats import spearmanr
+
+    known = np.isfinite(guess) & np.isfinite(scores)
+    if known.sum() < LEAST_TRIALS or np.ptp(guess[known]) == 0 or np.ptp(scores[known]) == 0:
+        return None
+    return float(spearmanr(guess[known], scores[known]).statistic)
+
+
+def _share(inside: NDArray[np.bool_]) -> float | None:
+    return float(inside.mean()) if len(inside) else None
+
+
+def _apart(pool: Weights, n: int) -> Weights:
+    """Return the first n rows that are APART from those before them; the distance is halved until there are n."""
+    distance = APART
+    while distance > 1e-4:
+        chosen = [0]
+        for i in range(1, len(pool)):
+            if len(chosen) == n:
+                break
+            if (0.5 * np.abs(pool[chosen] - pool[i]).sum(1)).min() >= distance:
+                chosen.append(i)
+        if len(chosen) >= n:
+            return pool[chosen[:n]]
+        distance /= 2
+    return pool[chosen]
+
+
+def _by_name(domains: Sequence[Domain]) -> tuple[list[Domain], list[int]]:
+    """Return the domains by name, and for each given one its place there: draws do not depend on the order given."""
+    order = sorted(range(len(domains)), key=lambda i: domains[i].name)
+    back = sorted(range(len(domains)), key=lambda i: order[i])
+    return [domains[i] for i in order], back
+
+
+def _sorted(told: Sequence[Trial]) -> list[Trial]:
+    return sorted(told, key=lambda trial: trial.number)

@@ -1,0 +1,114 @@
+"""The seam "proposer": (trials, domains, n, Generator, Aim) → weights (n, n_domains).
+
+A proposer is a pure function of the told trials. What it returns is under the caps, on the grid and without repeats; `climb`,
+ours, is here, the others are in `baselines.py`.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from openclimb.errors import ConfigError, DomainError, nearest
+from openclimb.mixture import Domain, Weights
+from openclimb.search.baselines import propose_paper, propose_uniform
+from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
+from openclimb.search.forecast import Forecast, fit_forecast
+from openclimb.search.gp import GaussianProcess
+from openclimb.search.history import History, read_history
+from openclimb.search.sample import bounds, round_weights
+from openclimb.trials import Trial
+
+Floats = NDArray[np.float64]
+
+CAUTION = 1.0  # mean of the weights of the deviation in a batch: how much is explored
+
+
+def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n mixtures. Without told trials: the natural mixture and a design that fills the region under the caps.
+
+    Then: upper confidence bounds of the forecast, each with its own weight of the deviation, so that a batch holds careful
+    and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels et al. 2014,
+    GP-BUCB), which keeps a batch diverse.
+    """
+    history = read_history(trials, domains, aim.task_weights)
+    if not len(history.weights):
+        return first_design(domains, n, rng)
+    floors, caps = bounds(domains)
+    forecast = fit_forecast(history, aim.predictor)
+    guide = _guide(history, forecast)
+
+    def optimism(weights: Weights) -> Floats:
+        mean, deviation = forecast.true_score(weights)
+        return mean + CAUTION * deviation
+
+    candidates = search_region(optimism, history, forecast, domains, rng)
+    candidates = unseen(round_weights(candidates, floors, caps), history.weights)
+    if len(candidates) < n:
+        return topped_up(candidates, n, domains, rng, history.weights)
+    chosen = _batch(candidates, n, forecast, guide, rng)
+    return candidates[chosen]
+
+
+def _guide(history: History, forecast: Forecast) -> GaussianProcess:
+    """Return a process on the objective, for how the scores of two mixtures go together; missing scores are forecast."""
+    filled = np.where(np.isfinite(history.scores), history.scores, forecast.predict_tasks(history.weights)[0])
+    return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
+
+
+def _batch(candidates: Weights, n: int, forecast: Forecast, guide: GaussianProcess, rng: Generator) -> list[int]:
+    mean, deviation = forecast.true_score(candidates)
+    covariance = guide.covariance(candidates)
+    before = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    noise = float(np.exp(2 * guide.theta[3]))
+    boldness = CAUTION * rng.permutation(
+        -np.log(1.0 - (np.arange(n) + 0.5) / n)
+    )  # spread evenly over an exponential's quantiles
+    chosen: list[int] = []
+    for bold in boldness:
+        left = np.sqrt(np.maximum(np.diag(covariance), 1e-12)) / before
+        bound = mean + bold * deviation * left
+        bound[chosen] = -np.inf
+        chosen.append(int(bound.argmax()))
+        column = covariance[:, chosen[-1]]
+        covariance = covariance - np.outer(column, column) / (column[chosen[-1]] + noise)
+    return chosen
+
+
+def find_proposer(name: str) -> Proposer:
+    """Return a built-in proposer by name, or `package.module:function`."""
+    if name in PROPOSERS:
+        return PROPOSERS[name]
+    if ":" not in name:
+        raise ConfigError(
+            f"proposer '{name}' is not known{nearest(name, PROPOSERS)}", f"use one of: {', '.join(PROPOSERS)}"
+        )
+    module, _, function = name.partition(":")
+    try:
+        found: Proposer = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"proposer '{name}' cannot be loaded: {error}", "write package.module:function") from None
+    return found
+
+
+def check_proposed(weights: Weights, domains: Sequence[Domain], n: int, name: str) -> Weights:
+    """Return the weights (n, n_domains) as they are, or raise DomainError when they break the simplex or the caps."""
+    floors, caps = bounds(domains)
+    rows = np.asarray(weights, dtype=np.float64)
+    if rows.shape != (n, len(domains)) or not np.isfinite(rows).all():
+        raise DomainError(
+            f"proposer '{name}' returned shape {rows.shape}, not {(n, len(domains))} of finite numbers",
+            "mend the proposer",
+        )
+    if (rows < floors - 1e-6).any() or (rows > caps + 1e-6).any() or (np.abs(rows.sum(1) - 1.0) > 1e-6).any():
+        raise DomainError(f"proposer '{name}' broke the caps or the simplex", "use openclimb.search.sample.fill")
+    return rows
+
+
+PROPOSERS: dict[str, Proposer] = {
+    "climb": propose_climb,
+    "paper": propose_paper,
+    "uniform": propose_uniform,
+}

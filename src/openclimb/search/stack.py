@@ -1,0 +1,120 @@
+"""The predictor `auto`: Gaussian processes, the power law and ridge, weighted by how each predicts trials it has not seen.
+
+The weights minimise the squared leave-one-out error of the weighted mean (stacking: Wolpert 1992, Breiman 1996), drawn to
+equal weights by as much as a few trials are worth. The standard deviation is scaled so that the leave-one-out errors
+have the spread that it says.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.mixture import Weights
+from openclimb.search.gp import GaussianProcess
+from openclimb.search.power import PowerLaw
+from openclimb.search.ridge import Ridge
+
+Floats = NDArray[np.float64]
+
+EQUAL_TRIALS = 10.0  # the equal weights count as much as this many trials
+CALIBRATION_TRIALS = 10.0  # the members' own deviation counts as much as this many trials
+LEAST_FOR_ALL = 6  # with fewer trials only the Gaussian processes are fitted
+
+
+@dataclass
+class Stack:
+    """`fit(weights, scores)`, `predict(weights)`. Scores (n,), or (n, columns) for like tasks that share hyperparameters."""
+
+    columns: int = 0  # 0: one task, scores (n,)
+
+    def fit(self, weights: Weights, scores: Floats) -> "Stack":
+        """Fit every member, then the stack's shares and the calibration. Returns itself."""
+        n = len(scores)
+        table = scores.reshape(n, -1)
+        self.members: list[tuple[str, Any]] = [
+            ("gp", GaussianProcess(0.5).fit(weights, table)),
+            ("gp on w", GaussianProcess(1.0).fit(weights, table)),
+        ]
+        if n >= LEAST_FOR_ALL:
+            self.members.append(("power", Each(_power_laws(weights, table))))
+            self.members.append(("ridge", Each([Ridge().fit(weights, column) for column in table.T])))
+        guesses = np.stack([member.loo_mean for _, member in self.members])  # (members, n, columns)
+        deviations = np.stack([member.loo_sd for _, member in self.members])
+        noises = np.stack([member.noise for _, member in self.members])
+        self.shares = np.stack([stack_shares(guesses[:, :, j].T, column) for j, column in enumerate(table.T)], axis=1)
+        self.loo_mean = (guesses * self.shares[:, None]).sum(0).reshape(scores.shape)
+        spread = np.sqrt((deviations**2 * self.shares[:, None]).sum(0))
+        errors = table - self.loo_mean.reshape(n, -1)
+        self.scale = np.array([calibration(errors[:, j], spread[:, j]) for j in range(table.shape[1])])
+        self.loo_sd = (spread * self.scale).reshape(scores.shape)
+        self.noise = self.scale * np.sqrt((noises**2 * self.shares).sum(0))
+        return self
+
+    def predict(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of the score that a trial of each mixture would get, noise included."""
+        used = [
+            (share, member.predict(weights))
+            for share, (_, member) in zip(self.shares, self.members, strict=True)
+            if share.any()
+        ]
+        mean = np.sum([share * pair[0] for share, pair in used], axis=0)
+        variance = np.sum([share * (pair[1] ** 2 + (pair[0] - mean) ** 2) for share, pair in used], axis=0)
+        deviation = np.sqrt(variance) * self.scale
+        return (mean, deviation) if self.columns else (mean[:, 0], deviation[:, 0])
+
+    @property
+    def description(self) -> str:
+        """The members with their mean shares, as "gp 0.60 + power 0.40"."""
+        parts = sorted(zip(self.shares.mean(1), (name for name, _ in self.members), strict=True), reverse=True)
+        return " + ".join(f"{name} {share:.2f}" for share, name in parts if share >= 0.005)
+
+
+@dataclass
+class Each:
+    """A predictor for each column, side by side."""
+
+    parts: list[Any]
+
+    def __post_init__(self) -> None:
+        self.loo_mean = np.stack([part.loo_mean for part in self.parts], axis=1)
+        self.loo_sd = np.stack([part.loo_sd for part in self.parts], axis=1)
+        self.noise = np.array([part.noise for part in self.parts])
+
+    def predict(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation, each (n, columns)."""
+        pairs = [part.predict(weights) for part in self.parts]
+        return np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
+
+
+def _power_laws(weights: Weights, table: Floats) -> list[PowerLaw]:
+    """Fit a power law to each column; like columns start from the fit of their mean, which spares most of the work."""
+    if table.shape[1] == 1:
+        return [PowerLaw().fit(weights, table[:, 0])]
+    standard = (table - table.mean(0)) / np.maximum(table.std(0), 1e-12)
+    start = PowerLaw().fit(weights, standard.mean(1)).theta
+    return [PowerLaw(steps=25, start=start).fit(weights, column) for column in table.T]
+
+
+def stack_shares(guesses: Floats, scores: Floats) -> Floats:
+    """Return shares (n_members,), ≥ 0 and sum 1, with the least squared error of guesses (n, n_members) @ shares."""
+    from scipy.optimize import nnls
+
+    n, m = guesses.shape
+    rest = guesses - scores[:, None]
+    size = max(float(np.sqrt(np.mean(rest**2))), 1e-12)
+    rest = rest / size
+    # rows: the errors; a heavy row that makes the shares sum to 1; a pull to equal shares, in units of errors
+    pull = np.sqrt(EQUAL_TRIALS / m) * np.eye(m) * 0.5
+    heavy = 1e3 * np.sqrt(n)
+    table = np.concatenate([rest, pull, np.full((1, m), heavy)])
+    shares, _ = nnls(table, np.concatenate([np.zeros(n), pull.sum(1) / m, [heavy]]))
+    total = float(shares.sum())
+    return shares / total if total > 0 else np.full(m, 1.0 / m)
+
+
+def calibration(errors: Floats, deviations: Floats) -> float:
+    """Return the factor by which deviations must grow to fit the errors, drawn to 1 where trials are few."""
+    ratio = float(np.sum((errors / np.maximum(deviations, 1e-300)) ** 2))
+    return float(np.sqrt((ratio + CALIBRATION_TRIALS) / (len(errors) + CALIBRATION_TRIALS)))
