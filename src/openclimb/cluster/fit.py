@@ -29,7 +29,8 @@ from openclimb.workspace import atomic, write_json
 
 BLOCK = 512  # documents embedded by one call of a worker
 N_TOKENIZER_TEXTS = 10_000  # about 20 MB: more changes a vocabulary little
-N_RATE_TEXTS = 20_000  # in all clusters together, at least 50 a cluster
+N_RATE_TEXTS = 2000  # in all clusters together, at least 50 a cluster
+RATE_CHARS = 2000  # of a text that are counted
 EXCERPT = 600  # characters of a sampled document that are kept for the report
 
 
@@ -110,9 +111,9 @@ def token_rates(
     n_tokens, n_bytes = np.zeros(n_groups), np.zeros(n_groups)
     for begin in range(0, len(rows), BLOCK):
         block = rows[begin : begin + BLOCK]
-        for row, ids in zip(block, encode_batch(loaded, [texts[row] for row in block]), strict=True):
+        for row, ids in zip(block, encode_batch(loaded, [texts[row][:RATE_CHARS] for row in block]), strict=True):
             n_tokens[groups[row]] += len(ids)
-            n_bytes[groups[row]] += len(texts[row].encode("utf-8", "replace"))
+            n_bytes[groups[row]] += len(texts[row][:RATE_CHARS].encode("utf-8", "replace"))
     overall = float(n_tokens.sum() / max(1.0, n_bytes.sum()))
     rates = np.where(n_bytes > 0, n_tokens / np.maximum(n_bytes, 1), overall)
     return rates.tolist(), overall

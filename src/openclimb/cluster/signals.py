@@ -143,33 +143,34 @@ def _word_signals(batch: _Batch, n_words: NDArray[np.float64], n_chars: NDArray[
 
 def _ngram_signals(batch: _Batch, n_words: NDArray[np.float64]) -> Signals:
     n = len(n_words)
-    document = batch.word_owner.astype(np.uint64)
+    document = batch.word_owner.astype(np.uint64) << np.uint64(48)
+    runs = {1: batch.word_key}
     found: Signals = {}
-    runs = batch.word_key
-    for length in range(2, 11):
-        # The key of a run of words from that of the run one shorter; the factor keeps the order of the words.
-        runs = runs[:-1] * FACTOR + batch.word_key[length - 1 :]
-        if length not in (2, 3, 4, 5, 10):
-            continue
-        inside = document[: len(runs)] == document[length - 1 :]
-        owner, times = _repeats(document[: len(runs)][inside], runs[inside])
+    for length, before, last in ((2, 1, 1), (3, 2, 1), (4, 3, 1), (5, 4, 1), (10, 5, 5)):
+        # The key of a run of words from those of its two parts; the factor keeps their order.
+        key = runs[length] = runs[before][:-last] * FACTOR + runs[last][before:]
+        inside = document[: len(key)] == document[length - 1 :]
+        owner, times = _repeats((document[: len(key)] | (key * FACTOR >> np.uint64(16)))[inside])
         if length <= 4:
-            most = np.zeros(n)
-            np.maximum.at(most, owner[times > 1], times[times > 1])
-            found[f"top_{length}_gram"] = _share(most * length, n_words)
+            most = np.ones(n)
+            np.maximum.at(most, owner, times)
+            found[f"top_{length}_gram"] = _share(np.where(most > 1, most, 0) * length, n_words)
         else:
             repeated = np.bincount(owner, weights=times - 1, minlength=n)
             found[f"repeated_{length}_grams"] = _share(repeated, n_words - length + 1)
     return found
 
 
-def _repeats(document: NDArray[np.uint64], runs: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return for each distinct (document, run) its document and how often it occurs."""
-    # 16 bits tell the document and 48 the run: one sort of plain integers, and chance collisions under 1e-9.
-    keys = np.sort((document << np.uint64(48)) | ((runs * FACTOR) >> np.uint64(16)))
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.empty(0, np.int64)
-    times = np.diff(first, append=len(keys)).astype(np.float64)
-    return (keys[first] >> np.uint64(48)).astype(np.int64), times
+def _repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return for each key that occurs more than once the document in its first 16 bits, and how often it occurs.
+
+    The other 48 bits tell the run of words: chance makes two of a document's runs alike once in a billion documents.
+    """
+    keys = np.sort(keys)
+    edge = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]]))
+    times = np.diff(edge)
+    repeated = times > 1
+    return (keys[edge[:-1][repeated]] >> np.uint64(48)).astype(np.int64), times[repeated].astype(np.float64)
 
 
 def _line_signals(batch: _Batch, texts: Sequence[str]) -> Signals:
