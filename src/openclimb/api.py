@@ -47,10 +47,10 @@ class OpenWorkspace:
             known = trial_files.read_trials(self._trials, data)
             told = [trial for trial in known if trial.scores]
             search = self.config.search
-            weights = next_batch(
-                told, domains, n, len(known), search, self.config.tasks.weights, self.config.seed
-            )
-            proposals = [Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()]
+            weights = next_batch(told, domains, n, len(known), search, self.config.tasks.weights, self.config.seed)
+            proposals = [
+                Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()
+            ]
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug or error.errno not in DISK_FULL:
             raise
         return _complain(
-            f"no space left to write {error.filename or 'the workspace'}", "free some space, then run the same command to go on"
+            f"no space left to write {error.filename or 'the workspace'}",
+            "free some space, then run the same command to go on",
         )
     except ModuleNotFoundError as error:
         if options.debug:
@@ -68,13 +69,17 @@ def build_parser() -> argparse.ArgumentParser:
     long.add_argument("--json", action="store_true", help="print JSON: progress as lines, then the result")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, function: Callable[[argparse.Namespace], int], text: str, *parents: Any) -> argparse.ArgumentParser:
+    def add(
+        name: str, function: Callable[[argparse.Namespace], int], text: str, *parents: Any
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=list(parents))
         made.set_defaults(command=function)
         return made
 
     init = add("init", _init, "make a workspace: a folder with a climb.toml", one)
-    init.add_argument("--corpus", nargs="+", required=True, metavar="PATH", help="files, folders, globs or URLs of documents")
+    init.add_argument(
+        "--corpus", nargs="+", required=True, metavar="PATH", help="files, folders, globs or URLs of documents"
+    )
     init.add_argument("--tasks", nargs="+", default=[], metavar="PATH", help="JSONL files or globs, one a task")
     init.add_argument("--scale", default="laptop", choices=list(SCALES), help="presets all settings (default: laptop)")
     init.add_argument("--domains", default="", metavar="WHAT", help='ready-made domains: "column:NAME" or "folders"')
@@ -101,7 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
     tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
     tasks.add_argument("source", type=Path, help="folder or wheel that holds the suite's request files")
     tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
-    tasks.add_argument("--only", nargs="+", default=[], metavar="TASK", help="which tasks (default: all that are known)")
+    tasks.add_argument(
+        "--only", nargs="+", default=[], metavar="TASK", help="which tasks (default: all that are known)"
+    )
     return parser
 
 
@@ -129,7 +136,9 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
     key, _, value = assignment.partition("=")
     section, _, name = key.strip().partition(".")
     if not value or (section != "seed" and (section not in SECTIONS or not name)):
-        raise ConfigError(f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.width=256")
+        raise ConfigError(
+            f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.width=256"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -162,7 +171,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"event": "answer", "mixture": answer, "report": str(report)}))
     else:
-        print(f"{answer_text(answer)}\n\nreport: {report}\nnext: climb export {options.workspace} --tokens 10B --out FOLDER")
+        print(
+            f"{answer_text(answer)}\n\nreport: {report}\nnext: climb export {options.workspace} --tokens 10B --out FOLDER"
+        )
     return 0
 
 

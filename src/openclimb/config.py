@@ -54,9 +54,7 @@ class CorpusSettings:
     paths: tuple[str, ...] = setting((), "files, folders, globs or fsspec URLs of JSONL (.gz, .zst) or Parquet")
     text: str = setting("text", "column that holds the text of a document")
     id: str = setting("", "column that holds a document's id; empty: its place (file and position)")
-    domains: str = setting(
-        "", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering'
-    )
+    domains: str = setting("", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering')
     unit_mb: int = setting(64, "input is cut into units of about this many MB (10^6 bytes)", low=1)
     max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, where=True)
     max_document_mb: int = setting(100, "a longer document is rejected, not read (MB)", low=1)
@@ -106,7 +104,9 @@ class DomainsSettings:
     prune_quantile: dict[str, float] = setting({}, "score → share of the clusters, lowest first, to prune")
     merge_to: int = setting(0, "merge by Ward linkage until this many domains are left; 0: by merge_distance", low=0)
     merge_distance: float = setting(1.5, "merge clusters nearer than this (Ward linkage) when merge_to is 0", low=0.0)
-    min_share: float = setting(0.002, "a domain with a smaller share of the tokens joins its nearest", low=0.0, high=0.5)
+    min_share: float = setting(
+        0.002, "a domain with a smaller share of the tokens joins its nearest", low=0.0, high=0.5
+    )
 
 
 @dataclass(frozen=True)
@@ -280,9 +280,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
 def preset(scale: str) -> Config:
     """Return the settings of a scale: demo, laptop, node or paper."""
     if scale not in SCALES:
-        raise ConfigError(
-            f"unknown scale '{scale}'{nearest(scale, SCALES)}", f"use one of: {', '.join(SCALES)}"
-        )
+        raise ConfigError(f"unknown scale '{scale}'{nearest(scale, SCALES)}", f"use one of: {', '.join(SCALES)}")
     return Config(
         scale=scale,
         **{name: dataclasses.replace(section(), **SCALES[scale].get(name, {})) for name, section in SECTIONS.items()},
@@ -377,7 +375,9 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
     value = _typed(label, value, kind)
     choices = metadata["choices"]
     if choices and value not in choices and not (metadata["open_choice"] and ":" in value):
-        raise ConfigError(f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}")
+        raise ConfigError(
+            f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
+        )
     low, high = metadata["low"], metadata["high"]
     if low is not None and value < low or high is not None and value > high:
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -408,5 +408,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
+        return (
+            "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
+        )
     return repr(value)

@@ -45,7 +45,11 @@ class PlainProgress(Progress):
         if now - self.told >= self.every:
             self.told = now
             share = f" of {self.total:,}" if self.total else ""
-            left = f", about {_span((now - self.began) * (self.total / self.done - 1))} left" if self.total and self.done else ""
+            left = (
+                f", about {_span((now - self.began) * (self.total / self.done - 1))} left"
+                if self.total and self.done
+                else ""
+            )
             self._line(f"{self.label}: {self.done:,}{share} {self.unit}{left}")
 
     def note(self, text: str) -> None:

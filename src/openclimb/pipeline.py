@@ -18,14 +18,14 @@ from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
-from openclimb.mixture import Domain
+from openclimb.mixture import Domain, mixture_table
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
-from openclimb.workspace import Recipe, Workspace, write_json
+from openclimb.workspace import Recipe, Workspace, write_json, write_text
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
@@ -40,11 +40,9 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             for stage in STAGES[STAGES.index(redo) :]:
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
-        stop_if_stale(workspace, recipes)
+        stop_if_stale(workspace, config, recipes)
 
-        corpus = workspace.make(
-            recipes["corpus"], progress, lambda out: survey(config.corpus, out, engine, progress)
-        )
+        corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
         clusters = workspace.make(
             recipes["clusters"],
@@ -86,7 +84,9 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         return workspace.make(
             recipes["mixture"],
             progress,
-            lambda out: search(workspace.root, config, read_domains(domains), tokens, recipes["tokens"], out, engine, progress),
+            lambda out: search(
+                workspace.root, config, read_domains(domains), tokens, recipes["tokens"], out, engine, progress
+            ),
         )
 
 
@@ -117,7 +117,10 @@ def search(
     for iteration, n in enumerate(config.search.trials):
         weights = next_batch(told, domains, n, iteration, config.search, config.tasks.weights, config.seed)
         told += train(
-            (Proposal("search", iteration, tuple(row), config.seed, config.search.proposer) for row in weights.tolist()),
+            (
+                Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
+                for row in weights.tolist()
+            ),
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
@@ -128,7 +131,7 @@ def search(
     compared = finalists(told, domains, config.search, config.pick, config.tasks.weights, config.seed)
     picked = train(
         (
-            Proposal(role, len(config.search.trials), tuple(row), config.seed + 1 + seed, role)
+            Proposal(role, len(config.search.trials), row, config.seed + 1 + seed, role)
             for seed in range(config.pick.seeds)
             for role, row in compared
         ),
@@ -137,4 +140,5 @@ def search(
     )
     answer = pick(told, picked, read_items(folder, picked), domains, config)
     write_json(out / "mixture.json", answer)
+    write_text(out / "mixture.csv", mixture_table(answer["domains"]))
     return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

@@ -78,7 +78,10 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"{facts['workspace']} · scale {facts['scale']}",
         "",
         f"reads     {inputs['files']:,} files, {_size(inputs['bytes'])}; never copied or changed",
-        *(f"task      {name}: {task['search']:,} search items, {task['report']:,} report items" for name, task in facts["tasks"].items()),
+        *(
+            f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
+            for name, task in facts["tasks"].items()
+        ),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
         f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
         f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
@@ -108,7 +111,8 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     rows = sorted(answer["domains"], key=lambda row: -row["weight"])
     lines = [answer["sentence"], "", f"{'domain':<{width}}  weight  natural  repetitions"]
     lines += [
-        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}" for row in rows
+        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}"
+        for row in rows
     ]
     lines += ["", "on report items" + " " * max(1, width - 13) + "mean  95% interval"]
     for mixture in answer["mixtures"]:

@@ -42,7 +42,9 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     models = {f"fasttext {name}": folder_fingerprint(path) for name, path in config.quality.fasttext.items()}
     add("labels", _named(config, "quality"), ("clusters",), **models)
     add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
-    tasks = {name: value for name, value in _named(config, "tasks").items() if name not in ("tasks.weights", "tasks.metric")}
+    tasks = {
+        name: value for name, value in _named(config, "tasks").items() if name not in ("tasks.weights", "tasks.metric")
+    }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
         "tokens",
@@ -71,13 +73,13 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks))
 
 
-def stop_if_stale(workspace: Workspace, made: dict[str, Recipe]) -> None:
+def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:
     """Raise StaleError for the first stage that was made from other settings or inputs than the present ones."""
     for stage, recipe in made.items():
         state = workspace.state(recipe)
         if state.state == "stale":
             error = stale_error(state, workspace.root)
-            files = changed_inputs(workspace.folder("corpus")) if stage == "corpus" else []
+            files = changed_inputs(workspace.folder("corpus"), config.corpus) if stage == "corpus" else []
             more = "".join(f"\n  {line}" for line in files)
             raise StaleError(error.message + more, error.fix)
 

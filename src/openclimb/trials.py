@@ -74,9 +74,7 @@ def read_trial(folder: Path) -> Trial:
         failure = read_json(folder / "failure.json")
         told["failure"], told["attempts"] = failure["message"], failure["attempts"]
     mixture = asked.pop("mixture")
-    return Trial(
-        domains=tuple(mixture), weights=tuple(mixture.values()), **{**asked, **told}
-    )
+    return Trial(domains=tuple(mixture), weights=tuple(mixture.values()), **{**asked, **told})
 
 
 def read_trials(folder: Path, data: str = "") -> list[Trial]:

@@ -126,7 +126,9 @@ class Workspace:
     def config(self) -> Config:
         """Return the settings in `climb.toml`, checked."""
         if not self.config_path.is_file():
-            raise WorkspaceError(f"{self.root} is not a workspace: it has no climb.toml", f"climb init {self.root} --corpus …")
+            raise WorkspaceError(
+                f"{self.root} is not a workspace: it has no climb.toml", f"climb init {self.root} --corpus …"
+            )
         try:
             raw = tomllib.loads(self.config_path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

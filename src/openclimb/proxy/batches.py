@@ -1,0 +1,95 @@
+"""Which tokens a trial reads, and in which order: exact budget, exact shares, common random numbers.
+
+The j-th sequence that a trial reads of a domain is the same in every trial of a seed, whatever the mixture; a domain that is read
+more often than it has sequences begins again, as the target run would repeat it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.errors import SearchError
+from openclimb.trials import Trial
+from openclimb.workspace import read_json
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The packed domains of a workspace, memory-mapped."""
+
+    arrays: dict[str, NDArray[Any]]
+    vocab_size: int
+    end: int
+
+
+def open_tokens(folder: Path) -> Tokens:
+    """Open `tokens/` for reading."""
+    facts = read_json(folder / "domains.json")
+    dtype = np.dtype(facts["dtype"])
+    arrays = {row["name"]: np.memmap(folder / Path(row["file"]).name, dtype, "r") for row in facts["domains"]}
+    return Tokens(arrays, facts["vocab_size"], facts["eos"])
+
+
+def counts(weights: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Return how many of n sequences each domain gives: largest remainders, so within one of n × weight."""
+    exact = np.asarray(weights) * n
+    whole = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - whole), kind="stable")
+    whole[order[: n - int(whole.sum())]] += 1
+    return whole
+
+
+def order(n_of: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the domain of each sequence of a run, interleaved evenly: every stretch has the mixture's shares.
+
+    The j-th of a domain's n sequences stands at time (j + u) / n with a u of its own, from the seed and the domain.
+    """
+    times = [
+        (np.arange(n) + np.random.default_rng([seed, domain]).random()) / max(1, n)
+        for domain, n in enumerate(n_of.tolist())
+    ]
+    domains = np.repeat(np.arange(len(n_of)), n_of)
+    return domains[np.argsort(np.concatenate(times), kind="stable")]
+
+
+class Reader:
+    """The sequences of one trial, in order."""
+
+    def __init__(self, tokens: Tokens, trial: Trial, sequence: int) -> None:
+        missing = [name for name in trial.domains if name not in tokens.arrays]
+        if missing:
+            raise SearchError(
+                f"trial {trial.number} weighs '{missing[0]}', which has no tokens", "make a new workspace"
+            )
+        self.sequence = sequence
+        self.arrays = [tokens.arrays[name] for name in trial.domains]
+        self.domains = order(counts(np.array(trial.weights), trial.token_budget // sequence), trial.seed)
+        ranks = np.zeros(len(self.domains), dtype=np.int64)
+        for domain in range(len(self.arrays)):
+            mine = self.domains == domain
+            ranks[mine] = np.arange(np.count_nonzero(mine))
+        self.ranks = ranks
+        self.orders = [self._shuffled(array, [trial.seed, 1 + i]) for i, array in enumerate(self.arrays)]
+
+    def __len__(self) -> int:
+        return len(self.domains)
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return sequences start…stop with the token after each, shape (stop − start, sequence + 1)."""
+        rows = np.empty((stop - start, self.sequence + 1), dtype=np.int64)
+        for i, (domain, rank) in enumerate(zip(self.domains[start:stop], self.ranks[start:stop], strict=True)):
+            starts = self.orders[domain]
+            begin = starts[rank % len(starts)]
+            rows[i] = self.arrays[domain][begin : begin + self.sequence + 1]
+        return rows
+
+    def _shuffled(self, array: NDArray[Any], seed: list[int]) -> NDArray[np.int64]:
+        """Return where the domain's sequences begin, shuffled; the first begins anywhere in the first sequence."""
+        rng = np.random.default_rng(seed)
+        spare = len(array) - 1 - self.sequence
+        first = int(rng.integers(0, min(self.sequence, spare + 1)))
+        starts = np.arange(first, spare + 1, self.sequence, dtype=np.int64)
+        return rng.permutation(starts)

@@ -1,0 +1,104 @@
+"""What the page shows, read from the workspace's files; each part is absent when its stage is not done yet."""
+
+import csv
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openclimb.stages import STAGES
+from openclimb.trials import Trial, read_trials
+from openclimb.workspace import read_json
+
+MAP_POINTS = 1500  # sampled documents on the map; more would make the page slow on a phone
+EXAMPLES = 2  # documents shown for each domain
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A workspace as the page tells it."""
+
+    name: str
+    settings: str  # the text of climb.toml
+    config: dict[str, Any]
+    records: dict[str, dict[str, Any]]  # stage → record.json
+    answer: dict[str, Any] | None  # mixture.json
+    domains: list[dict[str, str]]  # rows of domains.csv
+    clusters: list[dict[str, str]]  # rows of clusters.csv
+    points: list[dict[str, Any]]  # sampled documents with a place on the map
+    examples: dict[str, list[str]]  # domain → excerpts of documents near its centres
+    trials: list[Trial] = field(default_factory=list)
+    iterations: list[dict[str, Any]] = field(default_factory=list)
+    train_seconds: float = 0.0
+
+
+def read_facts(root: Path) -> Facts:
+    """Read everything the page shows. Files that are not there yet leave their part empty."""
+    settings = (root / "climb.toml").read_text(encoding="utf-8")
+    records = {stage: found for stage in STAGES if (found := _json(root / stage / "record.json"))}
+    clusters = _rows(root / "domains" / "clusters.csv")
+    points = _points(root / "clusters" / "sample.parquet", clusters)
+    data = records["tokens"]["fingerprint"] if "tokens" in records else ""
+    return Facts(
+        root.absolute().name,
+        settings,
+        tomllib.loads(settings),
+        records,
+        _json(root / "mixture" / "mixture.json"),
+        _rows(root / "domains" / "domains.csv"),
+        clusters,
+        [point for point in points if point["x"] == point["x"]][:MAP_POINTS],
+        _examples(points),
+        read_trials(root / "trials", data),
+        [found for path in sorted(root.glob("iterations/*/diagnostics.json")) if (found := _json(path))],
+        sum(_json(path).get("seconds", 0.0) for path in root.glob("trials/*/scores.json")),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _points(path: Path, clusters: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return the sampled documents with their domain, nearest to their centroid first within the hash order given."""
+    if not path.is_file() or not clusters:
+        return []
+    import pyarrow.parquet as pq
+
+    domain_of = {row["cluster"]: row["domain"] for row in clusters}
+    columns = ["cluster", "source", "distance", "excerpt", "x", "y"]
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    for row in rows:
+        row["domain"] = domain_of.get(str(row["cluster"]) if row["cluster"] >= 0 else row["source"], "")
+    return rows
+
+
+def _examples(points: list[dict[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for point in sorted(points, key=lambda point: float(point["distance"])):
+        texts = found.setdefault(point["domain"], [])
+        excerpt = " ".join(point["excerpt"].split())
+        if len(texts) < EXAMPLES and len(excerpt) > 60 and excerpt[:60] not in {text[:60] for text in texts}:
+            texts.append(excerpt)
+    return found
+
+
+def to_script(value: Any) -> str:
+    """Return JSON that is safe inside a <script>: no text of a document can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return (
+        text.replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("&", "\\u0026")
+        .replace("\u2028", "")
+        .replace("\u2029", "")
+    )

@@ -1,0 +1,171 @@
+"""The whole line on a small real corpus: files to mixture, page and dataset; reuse, staleness, failure, interruption."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_workspace
+
+import openclimb
+from openclimb.cli import main
+from openclimb.config import preset
+from openclimb.errors import StaleError
+from openclimb.workspace import read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path, tiny_tasks: Path) -> Path:
+    root = make_tiny_workspace(tmp_path_factory.mktemp("line") / "run", tiny_corpus, tiny_tasks)
+    assert main(["run", str(root), "--quiet"]) == 0
+    return root
+
+
+def test_the_answer_is_a_mixture_under_its_caps_with_margins(finished: Path) -> None:
+    answer = openclimb.open(finished).mixture()
+    weights = [row["weight"] for row in answer["domains"]]
+    assert sum(weights) == pytest.approx(1.0)
+    assert all(row["weight"] <= row["cap"] + 1e-6 for row in answer["domains"])
+    assert all(row["repetitions"] <= preset("demo").target.max_repetitions + 1e-6 for row in answer["domains"])
+    assert {"natural", "uniform"} <= {row["name"] for row in answer["mixtures"]}
+    low, high = answer["margins"]["natural"]["interval"]
+    assert low <= answer["margins"]["natural"]["mean"] <= high
+    assert answer["sentence"]
+
+
+def test_search_items_and_report_items_are_disjoint(finished: Path) -> None:
+    trials = openclimb.open(finished).trials()
+    searched = read_json(finished / "trials" / f"{trials[0].number:04d}" / "scores.json")
+    assert searched["search"]
+    assert not searched["report"]
+    picked = [trial for trial in trials if trial.role != "search"]
+    assert {trial.role for trial in picked} >= {"natural", "uniform"}
+    assert {trial.seed for trial in picked}.isdisjoint({trial.seed for trial in trials if trial.role == "search"})
+
+
+def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and "report" not in path.parts}
+    assert main(["run", str(finished), "--quiet"]) == 0
+    after = {path: path.stat().st_mtime_ns for path in before if path.name not in (".lock",)}
+    assert after == {path: before[path] for path in after}
+    assert "report:" in capsys.readouterr().out
+
+
+def test_the_page_needs_no_network(finished: Path) -> None:
+    page = (finished / "report" / "index.html").read_text()
+    assert openclimb.open(finished).mixture()["sentence"][:40] in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page.replace('href="https://arxiv.org', "")
+
+
+def test_the_export_is_the_mixture(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    assert main(["export", str(finished), "--tokens", "100K", "--out", str(out), "--quiet"]) == 0
+    assert (out / "README.md").exists()
+    assert "--data-path" in (out / "megatron.txt").read_text()
+
+
+def test_status_and_plan_tell_the_state_and_change_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(finished.rglob("*"))
+    assert main(["status", str(finished), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert {row["state"] for row in status["stages"]} == {"done"}
+    assert status["trials"]["failed"] == 0
+    assert status["next"].startswith("climb export")
+    assert main(["plan", str(finished), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"]["search"] == 8
+    assert main(["plan", str(finished)]) == 0
+    assert main(["status", str(finished)]) == 0
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_ask_gives_new_trials_and_tell_closes_them(finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["ask", str(finished), "-n", "2"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({row["trial"] for row in rows}) == 2
+    assert all(sum(row["mixture"].values()) == pytest.approx(1.0) for row in rows)
+    tasks = openclimb.open(finished).trials()[0].scores
+    write_json(tmp_path / "scores.json", {task: -2.0 for task in tasks})
+    assert main(["tell", str(finished), str(rows[0]["trial"]), str(tmp_path / "scores.json")]) == 0
+    assert main(["tell", str(finished), str(rows[0]["trial"]), str(tmp_path / "scores.json")]) == 1
+    assert main(["tell", str(finished), "9999", str(tmp_path / "scores.json")]) == 1
+    assert "there is no trial 9999" in capsys.readouterr().err
+
+
+def test_changed_settings_stop_the_run_and_redo_moves_aside(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks)
+    openclimb.open(root).run()
+    path = root / "climb.toml"
+    path.write_text(path.read_text().replace("merge_to = 4", "merge_to = 3"))
+    with pytest.raises(StaleError) as caught:
+        openclimb.open(root).run()
+    assert "domains.merge_to: 4 then, 3 now" in caught.value.message
+    n_trials = len(openclimb.open(root).trials())
+    answer = openclimb.open(root).run(redo="domains")
+    assert len(answer["domains"]) == 3
+    assert (root / "domains.old-1" / "record.json").exists()
+    assert (root / "mixture.old-1" / "mixture.json").exists()
+    assert len(openclimb.open(root).trials()) > n_trials
+
+
+def test_a_changed_input_file_stops_the_run_and_is_named(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_bytes(tiny_corpus.read_bytes())
+    root = make_tiny_workspace(tmp_path / "run", corpus, tiny_tasks)
+    openclimb.open(root).run()
+    with open(corpus, "a") as file:
+        file.write('{"text": "One more document, at the end."}\n')
+    with pytest.raises(StaleError) as caught:
+        openclimb.open(root).run()
+    assert "corpus.jsonl" in caught.value.message
+    assert (root / "mixture" / "mixture.json").exists()
+
+
+def test_a_changed_task_file_stops_the_run(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for path in tiny_tasks.glob("*.jsonl"):
+        (tasks / path.name).write_bytes(path.read_bytes())
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tasks)
+    openclimb.open(root).run()
+    first = sorted(tasks.glob("*.jsonl"))[0]
+    first.write_text("\n".join(first.read_text().splitlines()[1:]) + "\n")
+    with pytest.raises(StaleError, match="task_files"):
+        openclimb.open(root).run()
+
+
+def test_a_trial_whose_loss_is_not_a_number_fails_alone(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, proxy={"learning_rate": 1e30})
+    assert main(["run", str(root), "--quiet"]) == 1
+    trials = openclimb.open(root).trials()
+    assert {trial.state for trial in trials} == {"failed"}
+    assert "loss" in trials[0].failure
+
+
+def test_ctrl_c_stops_cleanly_with_130_and_the_run_goes_on(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks)
+    with subprocess.Popen(
+        [sys.executable, "-m", "openclimb.cli", "run", str(root)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (root / "trials").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate()[1]
+    assert process.returncode == 130
+    assert "what is done is kept" in error
+    assert "Traceback" not in error
+    assert openclimb.open(root).run()["domains"]
+
+
+def test_ready_made_domains_skip_clustering(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, corpus={"domains": "column:domain"})
+    answer = openclimb.open(root).run()
+    sources = {json.loads(line)["domain"] for line in tiny_corpus.read_text().splitlines()}
+    assert {row["name"] for row in answer["domains"]} == sources
+    assert not (root / "clusters" / "centroids.npy").exists()
