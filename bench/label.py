@@ -74,7 +74,9 @@ def label_once(config: Config, units: list[Any], root: Path, workers: int) -> fl
     with tempfile.TemporaryDirectory(dir=root) as out:
         began = time.perf_counter()
         progress = PlainProgress() if len(units) > 3 else Progress()
-        label(units, root / "clusters", config.corpus, config.embed, config.quality, Path(out), Engine(workers), progress)
+        label(
+            units, root / "clusters", config.corpus, config.embed, config.quality, Path(out), Engine(workers), progress
+        )
         return time.perf_counter() - began
 
 
@@ -109,7 +111,12 @@ def speed_rows(corpus: Path, model: str, n: int, workers: int) -> list[dict[str,
     bare, whole = (n / min(seconds[name]) for name in ("bare embedder", "label pass"))
     case = f"{n} documents, {workers} processes"
     return [
-        {"case": f"label pass, {case}", "metric": "documents a second", "value": round(whole, 1), "reference": round(bare, 1)}
+        {
+            "case": f"label pass, {case}",
+            "metric": "documents a second",
+            "value": round(whole, 1),
+            "reference": round(bare, 1),
+        }
     ]
 
 
@@ -168,7 +175,12 @@ def memory_rows(corpus: Path, model: str, workers: int) -> list[dict[str, Any]]:
             seconds[found] = time.perf_counter() - began
     small, large = sorted(peaks)
     rows = [
-        {"case": f"{large} documents against {small}", "metric": metric, "value": peaks[large][i], "reference": peaks[small][i]}
+        {
+            "case": f"{large} documents against {small}",
+            "metric": metric,
+            "value": peaks[large][i],
+            "reference": peaks[small][i],
+        }
         for i, metric in enumerate(("peak resident bytes, largest process", "peak resident bytes, all processes"))
     ]
     return [*rows, {"case": f"{large} documents", "metric": "seconds", "value": round(seconds[large], 1)}]

@@ -1,9 +1,8 @@
-"""What a class of documents is about: class-based TF-IDF words, documents nearest to the middle, a flat map."""
+"""What a class of documents is about: class-based TF-IDF words, names made of them, a flat map."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,29 +57,20 @@ def _alike(word: str, before: str | None) -> bool:
 
 def flat_map(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Return places on a map, shape (n, 2): t-SNE, 0 to 1 each way; NaN for vectors beyond the first `MAP_SIZE`."""
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     places = np.full((len(vectors), 2), np.nan, dtype=np.float32)
     some = vectors[:MAP_SIZE].astype(np.float64)
     n = len(some)
-    if n < 4:
-        places[:n] = np.stack([np.linspace(0, 1, n), np.full(n, 0.5)], axis=1)
-        return places
     with threadpool_limits(1):  # sums by several threads differ from run to run
-        near = PCA(min(30, n, some.shape[1]), random_state=seed).fit_transform(some)
-        start = near[:, :2] if near.shape[1] > 1 else np.repeat(near, 2, axis=1)
-        start = 1e-4 * start / max(float(np.std(start[:, 0])), 1e-12)
-        perplexity = min(30.0, (n - 1) / 3)
-        flat = TSNE(2, perplexity=perplexity, init=start, max_iter=400, random_state=seed).fit_transform(near)
+        left, singular, _ = np.linalg.svd(some - some.mean(axis=0), full_matrices=False)
+        near = np.pad(left * singular, ((0, 0), (0, 1)))[:, :30]
+        flat = near[:, :2]
+        if n > 4 and singular[0] > 1e-9:  # else there is nothing to spread out
+            start = 1e-4 * flat / flat[:, 0].std()
+            perplexity = min(30.0, (n - 1) / 3)
+            flat = TSNE(2, perplexity=perplexity, init=start, max_iter=400, random_state=seed).fit_transform(near)
     span = np.maximum(flat.max(axis=0) - flat.min(axis=0), 1e-12)
     places[:n] = (flat - flat.min(axis=0)) / span
     return places
-
-
-def nearest_documents(cluster: NDArray[np.int32], distance: NDArray[np.float32], n: int) -> dict[int, list[int]]:
-    """Return for each cluster the rows of its n documents nearest to the centroid, nearest first."""
-    order = np.lexsort((distance, cluster))
-    edges = [0, *(np.flatnonzero(np.diff(cluster[order])) + 1).tolist(), len(order)]
-    return {int(cluster[order[a]]): order[a : min(b, a + n)].tolist() for a, b in pairwise(edges) if b > a}

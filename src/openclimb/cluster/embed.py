@@ -94,7 +94,9 @@ def _model2vec(settings: EmbedSettings, folder: Path) -> Embedder:
         from model2vec import StaticModel
     except ImportError:
         raise MissingDependency("model2vec", "pip install 'openclimb[embed]'") from None
-    model = _pretrained(settings, lambda name: StaticModel.from_pretrained(name, quantize_to="float32", force_download=False))
+    model = _pretrained(
+        settings, lambda name: StaticModel.from_pretrained(name, quantize_to="float32", force_download=False)
+    )
     return partial(model.encode, use_multiprocessing=False, batch_size=settings.batch)
 
 

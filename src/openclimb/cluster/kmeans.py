@@ -37,7 +37,7 @@ def fit_kmeans(vectors: Vectors, k: int, seed: int, rounds: int, restarts: int) 
     if len(vectors) < k:
         raise InputError(
             f"{len(vectors)} documents are fewer than {k} clusters",
-            f"set clusters.k to at most {len(vectors)}, or clusters.k = 0 to choose it from the corpus",
+            f"set clusters.k to at most {len(vectors)} (0: chosen from the corpus), or raise clusters.sample",
         )
     kmeans = faiss.Kmeans(
         vectors.shape[1],
