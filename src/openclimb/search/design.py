@@ -16,7 +16,7 @@ from openclimb.trials import Trial
 Floats = NDArray[np.float64]
 
 FIRST_DRAWS = 64  # candidates for each mixture of the first design
-SCREENED = 3000  # candidates of the first screening, and 1/3 of it in each refinement
+SCREENED = 2000  # candidates of the first screening, and 1/3 of it in each refinement
 REFINEMENTS = 4
 SHORTLIST = 500  # candidates among which a batch is chosen
 KEPT = 30  # candidates that a refinement goes on from

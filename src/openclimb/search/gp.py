@@ -118,7 +118,8 @@ def _matern(a: Floats, b: Floats) -> tuple[Floats, Floats]:
         np.fill_diagonal(squared, 0.0)
     distance = np.sqrt(5.0 * squared)
     decay = np.exp(-distance)
-    return (1.0 + distance + 5.0 / 3.0 * squared) * decay, 5.0 / 6.0 * (1.0 + distance) * decay
+    slope = (1.0 + distance) * decay
+    return slope + 5.0 / 3.0 * squared * decay, 5.0 / 6.0 * slope
 
 
 def _maximise(x: Floats, linear: Floats, targets: Floats, steps: int) -> Floats:

@@ -3,9 +3,10 @@
 Same trials, settings and seed give the same mixtures, whatever the order of the trials or of the domains.
 """
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from openclimb.search.sample import bounds, round_weights
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 FINALIST_DRAW = 10_000  # stands for "after the last iteration" in the seed of a draw
 CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: what is far from all trials must promise more
@@ -30,6 +33,22 @@ NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
 LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
 
 
+def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return `function` run with one BLAS thread: the matrices are small, and sums then do not depend on the cores."""
+
+    @functools.wraps(function)
+    def limited(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        from threadpoolctl import threadpool_limits
+
+        import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be limited)
+
+        with threadpool_limits(limits=1):
+            return function(*args, **kwargs)
+
+    return limited
+
+
+@one_thread
 def next_batch(
     told: Sequence[Trial],
     domains: Sequence[Domain],
@@ -50,6 +69,7 @@ def next_batch(
     return check_proposed(weights, ordered, n, search.proposer)[:, back]
 
 
+@one_thread
 def finalists(
     told: Sequence[Trial],
     domains: Sequence[Domain],
@@ -82,6 +102,7 @@ def finalists(
     return [(role, tuple(row[back].tolist())) for role, row in rows]
 
 
+@one_thread
 def diagnose(
     told: Sequence[Trial],
     domains: Sequence[Domain],

@@ -14,6 +14,7 @@ from openclimb.mixture import Weights
 Floats = NDArray[np.float64]
 
 GAMMAS = (0.5, 0.2)  # the starts
+FIRST_VARIANCE = 0.05  # of the noise of standardised scores, until the fit tells it
 LEAST_WEIGHT = 1e-5
 LEAST_SUM = 1e-3
 FACTOR_SD = 1.5  # of log C round its mean
@@ -35,16 +36,18 @@ class PowerLaw:
         self.mean, spread = float(scores.mean()), float(scores.std())
         self.spread = spread if spread > 1e-9 * (1.0 + abs(self.mean)) else 1.0
         targets = (scores - self.mean) / self.spread
+        logs, present = _logs(weights)
         if self.start is not None:
-            starts = [self.start]
+            theta = self.start
         else:
             starts = [np.concatenate([np.zeros(d), [np.log(gamma), 1.0, 0.0]]) for gamma in GAMMAS]
-        fits = [_minimise(start, weights, targets, 0.05, self.steps) for start in starts]
-        theta = min(fits, key=lambda pair: pair[1])[0]
+            fits = [_minimise(start, logs, present, targets, FIRST_VARIANCE, self.steps // 4) for start in starts]
+            theta = min(fits, key=lambda pair: pair[1])[0]
+        theta = _minimise(theta, logs, present, targets, FIRST_VARIANCE, self.steps // 2)[0]
         rest = targets - _value(theta, weights)[0]
         # each fitted number takes a degree of freedom, but never more than half of them: the prior holds the rest
         self.variance = max(float(rest @ rest) / max(n - min(d, n / 2), 1.0), 1e-3)
-        self.theta = _minimise(theta, weights, targets, self.variance, self.steps)[0]
+        self.theta = _minimise(theta, logs, present, targets, self.variance, self.steps)[0]
         self._linearise(weights, targets)
         return self
 
@@ -70,8 +73,8 @@ def _value(theta: Floats, weights: Weights) -> tuple[Floats, Floats]:
     """Return the law's standardised scores (n,) and their derivatives by θ, shape (n, n_domains + 3)."""
     d = weights.shape[1]
     gamma, size = np.exp(theta[d]), np.exp(theta[d + 2])
-    logs = np.log(np.maximum(weights, LEAST_WEIGHT))
-    parts = np.exp(theta[:d] + gamma * logs) * (weights > 0)
+    logs, present = _logs(weights)
+    parts = np.exp(theta[:d] + gamma * logs) * present
     total = parts.sum(1) + LEAST_SUM
     fall = (size / total**2)[:, None]
     by_gamma = fall[:, 0] * (parts * logs).sum(1) * gamma
@@ -81,25 +84,35 @@ def _value(theta: Floats, weights: Weights) -> tuple[Floats, Floats]:
     return theta[d + 1] - size / total, slopes
 
 
-def _minimise(start: Floats, weights: Weights, targets: Floats, variance: float, steps: int) -> tuple[Floats, float]:
+def _logs(weights: Weights) -> tuple[Floats, Floats]:
+    """Return log w, and 1 where a domain is present."""
+    return np.log(np.maximum(weights, LEAST_WEIGHT)), (weights > 0).astype(np.float64)
+
+
+def _minimise(
+    start: Floats, logs: Floats, present: Floats, targets: Floats, variance: float, steps: int
+) -> tuple[Floats, float]:
     from scipy.optimize import minimize
 
-    d = weights.shape[1]
+    d = logs.shape[1]
     mean = np.concatenate([np.zeros(d), TAIL_MEAN])
     deviation = np.concatenate([np.full(d, FACTOR_SD), TAIL_SD])
 
     def loss(theta: Floats) -> tuple[float, Floats]:
-        value, slopes = _value(theta, weights)
-        rest = value - targets
+        gamma, size, factors = np.exp(theta[d]), np.exp(theta[d + 2]), np.exp(theta[:d])
+        powers = np.exp(gamma * logs) * present
+        total = powers @ factors + LEAST_SUM
+        rest = theta[d + 1] - size / total - targets
         off = (theta - mean) / deviation
-        return float(0.5 * (rest @ rest) / variance + 0.5 * off @ off), slopes.T @ rest / variance + off / deviation
+        fall = rest * size / total**2
+        gradient = np.concatenate(
+            [
+                factors * (fall @ powers),
+                [gamma * float(fall @ ((powers * logs) @ factors)), rest.sum(), -size * float(rest @ (1.0 / total))],
+            ]
+        )
+        return float(0.5 * (rest @ rest) / variance + 0.5 * off @ off), gradient / variance + off / deviation
 
-    found = minimize(
-        loss,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-6.0, 6.0)] * d + list(TAIL_LIMITS),
-        options={"maxiter": steps},
-    )
+    limits = [(-6.0, 6.0)] * d + list(TAIL_LIMITS)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": steps})
     return found.x, float(found.fun)
