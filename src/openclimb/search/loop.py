@@ -139,24 +139,32 @@ def diagnose(
         "noise_floor": forecast.objective_noise,
         "best_predicted": float(forecast.predict(history.weights)[0].max()),
         "best_measured": float(np.nanmax(objective)) if np.isfinite(objective).any() else None,
-        "warning": _warning(history, rho["objective"]),
+        "warning": _warning(history, rho["objective"], _error_ratio(guess, objective)),
         "seconds": round(time.monotonic() - began, 3),
     }
 
 
-def _warning(history: History, rho: float | None) -> str:
+def _warning(history: History, rho: float | None, error: float) -> str:
     n = len(history.weights)
     scores = history.scores[np.isfinite(history.scores)]
-    if np.ptp(scores) == 0 and n > 1:
+    if n > 1 and np.ptp(scores) == 0:
         return "all trials have the same score: the tasks do not tell mixtures apart"
     if rho is None:
         return f"{n} trials are too few to say how well scores can be predicted"
-    if rho < 0.2:
+    if rho < 0.2 or error > 0.95:
         return (
             f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}): "
             "more trials, more task items or a larger proxy would help"
         )
     return ""
+
+
+def _error_ratio(guess: Floats, scores: Floats) -> float:
+    """Return the cross-validated error over that of the mean of the other trials: 1 is no better than a constant."""
+    known = np.isfinite(guess) & np.isfinite(scores)
+    n = int(known.sum())
+    constant = float(np.var(scores[known])) * (n / (n - 1)) ** 2 if n > 1 else 0.0
+    return float(np.sqrt(np.mean((guess - scores)[known] ** 2) / constant)) if constant > 0 else 1.0
 
 
 def _rank_correlation(guess: Floats, scores: Floats) -> float | None:

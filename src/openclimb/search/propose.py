@@ -24,6 +24,7 @@ from openclimb.trials import Trial
 Floats = NDArray[np.float64]
 
 CAUTION = 1.0  # mean of the weights of the deviation in a batch: how much is explored
+BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
 
 
 def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
@@ -67,11 +68,15 @@ def _batch(candidates: Weights, n: int, forecast: Forecast, guide: GaussianProce
         -np.log(1.0 - (np.arange(n) + 0.5) / n)
     )  # spread evenly over an exponential's quantiles
     chosen: list[int] = []
+    near = np.zeros(len(mean), dtype=bool)
     for bold in boldness:
         left = np.sqrt(np.maximum(np.diag(covariance), 1e-12)) / before
         bound = mean + bold * deviation * left
-        bound[chosen] = -np.inf
+        bound[near] = -np.inf
+        if not np.isfinite(bound).any():
+            bound = np.where(np.isin(np.arange(len(mean)), chosen), -np.inf, mean)
         chosen.append(int(bound.argmax()))
+        near |= 0.5 * np.abs(candidates - candidates[chosen[-1]]).sum(1) < BATCH_APART
         column = covariance[:, chosen[-1]]
         covariance = covariance - np.outer(column, column) / (column[chosen[-1]] + noise)
     return chosen

@@ -1,0 +1,89 @@
+"""Contract tests for the seams: what your own part must do, checked as ours is.
+
+    from openclimb.testing import check_predictor, check_proposer
+
+    def test_mine():
+        check_predictor("my_package.my_module:make_predictor")
+        check_proposer("my_package.my_module:propose")
+
+Each raises AssertionError with what is wrong.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.mixture import Domain
+from openclimb.trials import Trial
+
+
+def check_predictor(name: str) -> None:
+    """Check a predictor by its name in the settings: shapes, finite numbers, repeatability, and that it learns.
+
+    It is given constant scores, one trial, more domains than trials, duplicates, and 60 trials of a smooth law.
+    """
+    from openclimb.search.predictor import fit_predictor
+
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(5), 90)
+    scores = np.sqrt(weights) @ np.array([3.0, -1.0, 0.5, 0.0, 2.0]) + 0.01 * rng.standard_normal(90)
+    wide = rng.dirichlet(np.ones(40), 6)
+    cases = {
+        "one trial": (weights[:1], scores[:1]),
+        "two trials": (weights[:2], scores[:2]),
+        "constant scores": (weights[:20], np.full(20, 0.25)),
+        "the same mixture again and again": (np.repeat(weights[:1], 8, axis=0), scores[:8]),
+        "duplicates": (np.repeat(weights[:6], 3, axis=0), np.repeat(scores[:6], 3)),
+        "more domains than trials": (wide, wide[:, 0]),
+        "some scores missing": (weights[:30], np.where(np.arange(30) % 5 == 0, np.nan, scores[:30])),
+        "tiny scores": (weights[:20], 1e-6 * scores[:20]),
+    }
+    for case, (rows, values) in cases.items():
+        mean, deviation = fit_predictor(rows, values, name).predict(rows)
+        assert mean.shape == deviation.shape == (len(rows),), f"{case}: predict must return two arrays of one number a mixture"
+        assert np.isfinite(mean).all() and np.isfinite(deviation).all(), f"{case}: predictions must be finite"
+        assert (deviation >= 0).all(), f"{case}: a standard deviation is not negative"
+    first, again = (fit_predictor(weights[:60], scores[:60], name).predict(weights[60:])[0] for _ in range(2))
+    assert np.array_equal(first, again), "the same trials must give the same predictions"
+    learnt = float(np.corrcoef(first, scores[60:])[0, 1])
+    assert learnt > 0.5, f"60 trials of a smooth law must be learnt (correlation with unseen scores {learnt:.2f})"
+
+
+def check_proposer(name: str, predictor: str = "gp") -> None:
+    """Check a proposer by its name in the settings: shapes, simplex, caps, and that it is a function of the trials.
+
+    `predictor` is the one in the settings that it is given. It is asked without trials, with one, with constant and missing scores, and with more domains than trials.
+    """
+    from openclimb.config import SearchSettings
+    from openclimb.search.loop import next_batch
+
+    rng = np.random.default_rng(0)
+    for n_domains, n_told, n in ((2, 0, 3), (5, 0, 8), (5, 1, 2), (5, 24, 6), (30, 8, 4)):
+        domains = [Domain(f"domain-{i:02d}", 1000 * (i + 1), max(0.4, 1.5 / n_domains)) for i in range(n_domains)]
+        weights = rng.dirichlet(np.ones(n_domains), n_told)
+        for case, scores in (
+            ("smooth scores", np.sqrt(weights).sum(1)),
+            ("constant scores", np.zeros(n_told)),
+            ("a missing score", np.where(np.arange(n_told) == 1, np.nan, weights[:, 0])),
+        ):
+            told = [_told(i, domains, weights[i], float(scores[i])) for i in range(n_told)]
+            settings = SearchSettings(proposer=name, predictor=predictor)
+            proposed = next_batch(told, domains, n, 1, settings, {}, 7)  # raises where caps or simplex are broken
+            again = next_batch(told[::-1], domains, n, 1, settings, {}, 7)
+            assert proposed.shape == (n, n_domains), f"{case}: one row a mixture, one column a domain"
+            assert np.array_equal(proposed, again), f"{case}: the same trials must give the same mixtures, in any order"
+
+
+def _told(index: int, domains: list[Domain], weights: NDArray[np.float64], score: float) -> Trial:
+    return Trial(
+        number=index + 1,
+        role="search",
+        iteration=0,
+        domains=tuple(domain.name for domain in domains),
+        weights=tuple(weights.tolist()),
+        seed=0,
+        token_budget=1,
+        data="",
+        proposer="",
+        identity=str(index),
+        scores={"task": score},
+    )

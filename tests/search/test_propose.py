@@ -1,0 +1,180 @@
+"""Proposals are a pure function of the told trials, under the caps, distinct, and the search finds the optimum."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trial_rows import make_domains, make_trial, smooth_trials
+
+from openclimb.config import PickSettings, SearchSettings
+from openclimb.errors import ConfigError, DomainError, SearchError
+from openclimb.mixture import Domain, natural
+from openclimb.search.baselines import natural_mixture, uniform_mixture
+from openclimb.search.loop import diagnose, finalists, next_batch
+from openclimb.search.propose import PROPOSERS
+from openclimb.search.simulate import PROBLEMS, make_problem, simulate
+from openclimb.testing import check_proposer
+
+QUICK = SearchSettings(predictor="gp")
+
+
+def propose_natural(trials: object, domains: list[Domain], n: int, rng: object, aim: object) -> np.ndarray:
+    """A stranger's proposer."""
+    return np.repeat(natural(domains)[None], n, axis=0)
+
+
+def propose_too_much(trials: object, domains: list[Domain], n: int, rng: object, aim: object) -> np.ndarray:
+    """A stranger's proposer that breaks the caps."""
+    return np.eye(len(domains))[np.zeros(n, dtype=int)]
+
+
+@pytest.mark.parametrize("name", [*PROPOSERS, "test_propose:propose_natural"])
+def test_contract(name: str) -> None:
+    check_proposer(name, "ridge" if name == "paper" else "gp")  # ridge: the recipe predicts 100,000 draws
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    d=st.integers(2, 24),
+    n_told=st.integers(0, 12),
+    n=st.integers(1, 6),
+    cap=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**31),
+    name=st.sampled_from(["climb", "uniform"]),
+)
+def test_proposals_hold_in_any_order(d: int, n_told: int, n: int, cap: float, seed: int, name: str) -> None:
+    domains = make_domains(d, cap, seed)
+    rng = np.random.default_rng(seed)
+    trials = smooth_trials(domains, n_told, seed)
+    search = SearchSettings(proposer=name, predictor="gp")
+    weights = next_batch(trials, domains, n, 2, search, {}, seed)
+    caps = np.array([domain.cap for domain in domains])
+    assert weights.shape == (n, d)
+    assert np.abs(weights.sum(1) - 1.0).max() < 1e-9
+    assert (weights >= 0).all()
+    assert (weights <= caps + 1e-9).all()
+    assert len(np.unique(weights, axis=0)) == n
+    shuffled = [trials[i] for i in rng.permutation(n_told)]
+    assert np.array_equal(next_batch(shuffled, domains, n, 2, search, {}, seed), weights)
+    order = rng.permutation(d)
+    turned = next_batch(trials, [domains[i] for i in order], n, 2, search, {}, seed)
+    assert np.array_equal(turned, weights[:, order])
+
+
+def test_first_batch_has_the_natural_mixture_and_spreads() -> None:
+    domains = make_domains(8, 0.5)
+    weights = next_batch([], domains, 12, 0, SearchSettings(), {}, 0)
+    assert np.abs(weights - natural(domains)).sum(1).min() < 0.005
+    distance = 0.5 * np.abs(weights[:, None] - weights[None]).sum(2)
+    assert distance[~np.eye(12, dtype=bool)].min() > 0.05
+
+
+def test_later_batches_are_diverse() -> None:
+    domains = make_domains(6)
+    weights = next_batch(smooth_trials(domains, 24), domains, 8, 1, SearchSettings(), {}, 0)
+    distance = 0.5 * np.abs(weights[:, None] - weights[None]).sum(2)
+    assert distance[~np.eye(8, dtype=bool)].min() > 0.01
+
+
+@pytest.mark.parametrize("score", [0.5, float("nan")])
+def test_scores_that_say_nothing(score: float) -> None:
+    domains = make_domains(4)
+    trials = [make_trial(i + 1, domains, np.eye(4)[i % 4], {"task": score}) for i in range(6)]
+    weights = next_batch(trials, domains, 4, 1, SearchSettings(), {}, 0)
+    assert len(np.unique(weights, axis=0)) == 4
+
+
+def test_duplicate_trials_are_replicates() -> None:
+    domains = make_domains(4)
+    trials = smooth_trials(domains, 8)
+    again = [make_trial(i + 20, domains, trial.weights, dict(trial.scores), seed=1) for i, trial in enumerate(trials)]
+    weights = next_batch([*trials, *again], domains, 4, 1, SearchSettings(), {}, 0)
+    assert len(np.unique(weights, axis=0)) == 4
+
+
+def test_caps_that_leave_one_mixture() -> None:
+    domains = [Domain(name, 100, 0.25) for name in "abcd"]
+    weights = next_batch([], domains, 3, 0, SearchSettings(), {}, 0)
+    assert weights == pytest.approx(np.full((3, 4), 0.25), abs=1e-6)
+    rows = finalists(smooth_trials(domains, 6), domains, QUICK, PickSettings(), {}, 0)
+    assert {role for role, _ in rows} >= {"natural", "uniform"}
+
+
+def test_one_domain() -> None:
+    domains = [Domain("all", 100, 1.0)]
+    assert next_batch([], domains, 2, 0, SearchSettings(), {}, 0) == pytest.approx(np.ones((2, 1)))
+
+
+def test_finalists_are_feasible_apart_and_beside_the_baselines() -> None:
+    domains = make_domains(6, 0.4)
+    rows = finalists(smooth_trials(domains, 30), domains, SearchSettings(), PickSettings(finalists=3), {}, 0)
+    assert [role for role, _ in rows] == ["finalist"] * 3 + ["natural", "uniform"]
+    weights = np.array([row for _, row in rows])
+    assert (weights <= np.array([domain.cap for domain in domains]) + 1e-9).all()
+    assert weights.sum(1) == pytest.approx(np.ones(5))
+    assert 0.5 * np.abs(weights[0] - weights[1]).sum() >= 0.09
+
+
+def test_finalists_need_scores() -> None:
+    with pytest.raises(SearchError, match="no trial"):
+        finalists([], make_domains(3), QUICK, PickSettings(), {}, 0)
+
+
+def test_uniform_mixture_bends_to_the_caps() -> None:
+    domains = [Domain("small", 1, 0.1), Domain("large", 100, 1.0), Domain("larger", 200, 1.0)]
+    assert uniform_mixture(domains) == pytest.approx([0.1, 0.45, 0.45])
+    assert natural_mixture(domains) == pytest.approx(natural(domains))
+
+
+def test_proposer_that_breaks_the_caps_is_named() -> None:
+    with pytest.raises(DomainError, match="propose_too_much"):
+        next_batch([], make_domains(4, 0.5), 2, 0, SearchSettings(proposer="test_propose:propose_too_much"), {}, 0)
+
+
+def test_unknown_proposer_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'paper'"):
+        next_batch([], make_domains(4), 2, 0, SearchSettings(proposer="papers"), {}, 0)
+
+
+def test_paper_draws_hold_the_recipe_and_our_caps() -> None:
+    domains = make_domains(10, 0.3)
+    weights = next_batch([], domains, 32, 0, SearchSettings(proposer="paper"), {}, 0)
+    assert (weights <= np.array([domain.cap for domain in domains]) + 1e-9).all()
+    assert (weights == 0).any()
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_search_finds_nearly_the_optimum(kind: str) -> None:
+    problem = make_problem(kind, 8, seed=1)
+    found, trials = simulate(problem, SearchSettings(trials=(16, 8, 4)), seed=0)
+    assert len(trials) == 28
+    measured = problem.objective(np.array([trial.weights for trial in trials]))
+    assert problem.regret(found) < 0.25
+    assert problem.regret(found) < problem.regret(natural(problem.domains)) + 0.02
+    assert problem.objective(found)[0] > np.sort(measured)[-6]
+
+
+def test_diagnostics_say_what_was_learnt() -> None:
+    domains = make_domains(5)
+    facts = diagnose(smooth_trials(domains, 24), domains, 1, SearchSettings(), {}, 0)
+    assert facts["rank_correlation"]["objective"] > 0.8
+    assert set(facts["rank_correlation"]) == {"first", "second", "objective"}
+    assert facts["warning"] == ""
+    assert facts["trials"] == list(range(1, 25))
+    assert 0.5 < facts["coverage_80"]["objective"] <= 1.0
+    assert "gp" in facts["predictor"]["first"] or "power" in facts["predictor"]["first"]
+
+
+def test_diagnostics_warn_of_noise() -> None:
+    domains = make_domains(5)
+    rng = np.random.default_rng(0)
+    trials = [make_trial(i + 1, domains, rng.dirichlet(np.ones(5)), {"task": float(rng.standard_normal())}) for i in range(24)]
+    assert "cannot be predicted" in diagnose(trials, domains, 0, SearchSettings(), {}, 0)["warning"]
+
+
+def test_diagnostics_of_one_trial_and_of_constant_scores() -> None:
+    domains = make_domains(3)
+    one = diagnose([make_trial(1, domains, [0.2, 0.3, 0.5], {"task": 1.0})], domains, 0, SearchSettings(), {}, 0)
+    assert "too few" in one["warning"]
+    same = [make_trial(i + 1, domains, np.eye(3)[i % 3], {"task": 1.0}) for i in range(6)]
+    assert "same score" in diagnose(same, domains, 0, SearchSettings(), {}, 0)["warning"]
