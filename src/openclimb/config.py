@@ -146,13 +146,13 @@ class TasksSettings:
 class ProxySettings:
     """The small model of a trial and its training run."""
 
-    width: int = setting(128, "hidden size", low=8)
-    depth: int = setting(4, "layers", low=1)
-    heads: int = setting(4, "attention heads; width is divided among them", low=1)
-    sequence: int = setting(256, "tokens a sequence", low=8)
-    batch: int = setting(16, "sequences a step", low=1)
-    token_budget: int = setting(1_000_000, "tokens a proxy is trained on", low=1, count=True)
-    learning_rate: float = setting(3e-3, "peak learning rate of AdamW", low=0.0)
+    width: int = setting(96, "hidden size", low=8)
+    depth: int = setting(3, "layers", low=1)
+    heads: int = setting(3, "attention heads; width is divided among them", low=1)
+    sequence: int = setting(128, "tokens a sequence", low=8)
+    batch: int = setting(8, "sequences a step", low=1)
+    token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, count=True)
+    learning_rate: float = setting(6e-3, "peak learning rate of AdamW", low=0.0)
     warmup: float = setting(0.05, "share of the steps in which the rate rises", low=0.0, high=1.0)
     decay: float = setting(0.5, "share of the steps, at the end, in which the rate falls to zero", low=0.0, high=1.0)
     weight_decay: float = setting(0.1, "decoupled weight decay of the matrices", low=0.0)
@@ -227,8 +227,16 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
         "domains": {"merge_to": 10},
         "target": {"token_budget": 4_000_000},
         "tokens": {"vocab_size": 2048},
-        "tasks": {"max_items": 250},
-        "proxy": {"width": 96, "depth": 3, "heads": 3, "sequence": 128, "token_budget": 300_000},
+        "tasks": {"max_items": 300},
+        "proxy": {
+            "width": 64,
+            "depth": 2,
+            "heads": 2,
+            "sequence": 128,
+            "batch": 4,
+            "token_budget": 300_000,
+            "learning_rate": 1e-2,
+        },
         "search": {"trials": (8, 4, 2)},
         "pick": {"finalists": 2},
     },

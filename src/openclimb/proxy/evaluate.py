@@ -48,6 +48,8 @@ def evaluate(
                     name: stored[f"{part}/{name}"]
                     for name in ("tokens", "lengths", "contexts", "bytes", "item", "gold")
                 }
+                if part == "search" and tasks.metric == "bpb":
+                    packed = gold_pairs(packed)
                 if len(packed["gold"]):
                     logs = log_likelihoods(model, packed, int(longest), device)  # type: ignore[arg-type]
                     for result, row in zip(results, logs, strict=True):
@@ -87,6 +89,22 @@ def log_likelihoods(
         for i in range(m):
             out[i] += np.bincount(pair, weights=each[i].cpu().numpy(), minlength=out.shape[1])
     return out
+
+
+def gold_pairs(packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the items with their right option alone: all that bits per byte need, and a quarter of the work."""
+    right = np.searchsorted(packed["item"], np.arange(len(packed["gold"]))) + packed["gold"]
+    starts = np.cumsum(packed["lengths"]) - packed["lengths"]
+    lengths = packed["lengths"][right]
+    spans = [packed["tokens"][start : start + n] for start, n in zip(starts[right], lengths, strict=True)]
+    return {
+        "tokens": np.concatenate(spans) if spans else packed["tokens"][:0],
+        "lengths": lengths,
+        "contexts": packed["contexts"][right],
+        "bytes": packed["bytes"][right],
+        "item": np.arange(len(right), dtype=np.int32),
+        "gold": np.zeros(len(right), dtype=np.int32),
+    }
 
 
 def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
