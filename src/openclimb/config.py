@@ -83,7 +83,7 @@ class ClustersSettings:
     k: int = setting(0, "clusters to fit (K_init); 0: from the size of the corpus", low=0)
     sample: int = setting(100_000, "documents drawn uniformly to fit on", low=1)
     rounds: int = setting(50, "most k-means rounds of assignment and update", low=1)
-    restarts: int = setting(1, "k-means runs from other starts; the best is kept", low=1)
+    restarts: int = setting(3, "k-means runs from other starts; the best is kept", low=1)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "paper": {
         "embed": {"embedder": "sentence-transformers", "model": "NovaSearch/stella_en_400M_v5"},
-        "clusters": {"k": 1000, "sample": 1_000_000, "rounds": 300},
+        "clusters": {"k": 1000, "sample": 1_000_000, "rounds": 300, "restarts": 1},
         "domains": {"merge_distance": 1.5},
         "tokens": {"vocab_size": 50_304},
         "target": {"token_budget": 40_000_000_000},
