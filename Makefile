@@ -1,0 +1,43 @@
+# Needs Python 3.11, pip and make. PYTHON=python3.12 picks another Python, PIP_FLAGS adds flags for pip.
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := .demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check slow bench report clean distclean
+
+demo: $(READY)  ## real text and tasks, the main job, the result
+	$(BIN)/python demo/run.py $(DEMO)
+
+test: $(READY)  ## the tests
+	$(BIN)/python -m pytest -q
+
+check: $(READY)  ## style, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+bench: $(READY)  ## what we claim about speed and quality; writes bench/results/
+	for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## what the tools left; the environment and the demo stay
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests bench docs demo -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## also the environment and the demo
+	rm -rf $(VENV) $(DEMO)
+
+# torch goes in first and by itself, at the pinned release, so that nothing pulled in later chooses another build of it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch $@
