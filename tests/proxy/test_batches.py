@@ -1,0 +1,73 @@
+"""Which tokens a trial reads: exact budget, exact shares everywhere, common random numbers, repetition."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openclimb.errors import SearchError
+from openclimb.proxy.batches import Reader, Tokens, counts, open_tokens, order
+from openclimb.trials import Trial
+from openclimb.workspace import write_json
+
+SEQUENCE = 8
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    rows = []
+    for i, (name, n) in enumerate((("a", 400), ("b", 100))):
+        np.arange(1000 * i, 1000 * i + n, dtype=np.uint16).tofile(tmp_path / f"{name}.bin")
+        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": n})
+    write_json(tmp_path / "domains.json", {"dtype": "uint16", "eos": 0, "vocab_size": 4000, "domains": rows})
+    return open_tokens(tmp_path)
+
+
+def trial(*weights: float, seed: int = 0, budget: int = 50 * SEQUENCE) -> Trial:
+    return Trial(1, "search", 0, ("a", "b"), weights, seed, budget, "", "", "")
+
+
+def test_counts_are_exact_and_within_one_sequence_of_the_shares() -> None:
+    weights = np.array([0.501, 0.299, 0.2])
+    found = counts(weights, 97)
+    assert found.sum() == 97
+    assert np.abs(found - 97 * weights).max() < 1
+
+
+def test_every_stretch_has_the_mixtures_shares() -> None:
+    domains = order(np.array([60, 30, 10]), seed=3)
+    for start in range(0, 80, 20):
+        found = np.bincount(domains[start : start + 20], minlength=3) / 20
+        assert np.abs(found - [0.6, 0.3, 0.1]).max() <= 0.05 + 1e-9
+
+
+def test_the_budget_is_exact_and_a_target_follows_its_token(tokens: Tokens) -> None:
+    reader = Reader(tokens, trial(0.7, 0.3), SEQUENCE)
+    rows = reader.read(0, len(reader))
+    assert rows.shape == (50, SEQUENCE + 1)
+    assert (np.diff(rows, axis=1) == 1).all()
+    assert Counter((rows[:, 0] >= 1000).tolist()) == {False: 35, True: 15}
+
+
+def test_trials_of_a_seed_share_each_domains_sequences(tokens: Tokens) -> None:
+    one, two = (Reader(tokens, trial(w, 1 - w), SEQUENCE) for w in (0.8, 0.4))
+    first = [row.tolist() for row in one.read(0, 50) if row[0] < 1000]
+    second = [row.tolist() for row in two.read(0, 50) if row[0] < 1000]
+    assert first[: len(second)] == second
+    other = [row.tolist() for row in Reader(tokens, trial(0.8, 0.2, seed=9), SEQUENCE).read(0, 50) if row[0] < 1000]
+    assert other[:5] != first[:5]
+
+
+def test_a_small_domain_is_repeated_whole_before_it_begins_again(tokens: Tokens) -> None:
+    reader = Reader(tokens, trial(0.0, 1.0), SEQUENCE)
+    starts = reader.read(0, 50)[:, 0].tolist()
+    n = len(reader.orders[1])
+    assert len(set(starts[:n])) == n
+    assert starts[n : 2 * n] == starts[:n]
+
+
+def test_a_domain_without_tokens_is_told(tokens: Tokens) -> None:
+    with pytest.raises(SearchError, match="weighs 'c'"):
+        Reader(tokens, replace(trial(0.5, 0.5), domains=("a", "c")), SEQUENCE)

@@ -1,0 +1,88 @@
+"""Scores: log-likelihoods as computed one by one, ties shared, padding and stacking without effect."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openclimb.config import ProxySettings
+from openclimb.corpus.tokenize import train_tokenizer
+from openclimb.proxy import evaluate
+from openclimb.proxy.evaluate import gold_pairs, log_likelihoods, measure, score_of
+from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.tasks import read_items, tokenised
+
+PROXY = ProxySettings(width=32, depth=1, heads=2, sequence=32)
+VOCAB = 300
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> dict[str, np.ndarray]:
+    rows = [
+        {"context": "The quick " * (1 + i % 4), "options": ["brown fox", "lazy dog and more", "x"], "gold": i % 3}
+        for i in range(12)
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_tokenizer(["The quick brown fox jumps over the lazy dog"] * 5, VOCAB, tmp_path / "tokenizer.json")
+    return tokenised(read_items(str(tmp_path / "t.jsonl")), tmp_path / "tokenizer.json")
+
+
+def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray]) -> list[float]:
+    found = []
+    for tokens, n in zip(
+        np.split(packed["tokens"], np.cumsum(packed["lengths"])[:-1]), packed["contexts"], strict=True
+    ):
+        row = torch.from_numpy(tokens.astype(np.int64))[None, None]
+        with torch.inference_mode():
+            logs = model.logits(model(row[:, :, :-1]))[0].log_softmax(-1)
+        found.append(float(logs[torch.arange(len(tokens) - 1), row[0, 0, 1:]][n - 1 :].sum()))
+    return found
+
+
+def test_log_likelihoods_are_those_of_each_pair_alone(
+    packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BATCH_TOKENS", 64)  # several batches, each with padding
+    stack = StackedDecoder(PROXY, VOCAB, [0, 1])
+    found = log_likelihoods(stack, packed, 128, "cpu")
+    for i, seed in enumerate((0, 1)):
+        np.testing.assert_allclose(found[i], one_by_one(StackedDecoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
+
+
+def test_a_pair_that_is_too_long_loses_the_beginning_of_its_context(packed: dict[str, np.ndarray]) -> None:
+    model = StackedDecoder(PROXY, VOCAB, [0])
+    longest = int(packed["lengths"].max()) - 3
+    found = log_likelihoods(model, packed, longest, "cpu")[0]
+    fits = packed["lengths"] <= longest + 1
+    np.testing.assert_allclose(found[fits], np.array(one_by_one(model, packed))[fits], atol=1e-3)
+    assert np.isfinite(found).all()
+
+
+def test_scoring_the_right_option_alone_gives_the_same_bits_per_byte(packed: dict[str, np.ndarray]) -> None:
+    model = StackedDecoder(PROXY, VOCAB, [0])
+    alone = gold_pairs(packed)
+    every = measure(log_likelihoods(model, packed, 128, "cpu")[0], packed)
+    gold = measure(log_likelihoods(model, alone, 128, "cpu")[0], alone)
+    np.testing.assert_allclose(gold["bpb"], every["bpb"], rtol=1e-4)
+    assert set(gold) == {"bpb"}
+
+
+def test_measures_by_hand_and_ties_share_the_point() -> None:
+    packed = {
+        "item": np.array([0, 0, 1, 1, 1]),
+        "gold": np.array([1, 2]),
+        "bytes": np.array([1, 4, 2, 2, 2]),
+    }
+    found = measure(np.array([-1.0, -2.0, -3.0, -3.0, -3.0]), packed)
+    np.testing.assert_allclose(found["bpb"], [2 / np.log(2) / 4, 3 / np.log(2) / 2], rtol=1e-6)
+    np.testing.assert_allclose(found["correct"], [0, 1 / 3])
+    np.testing.assert_allclose(found["correct_norm"], [1, 1 / 3])
+
+
+def test_a_score_is_higher_when_better() -> None:
+    measures = {"bpb": 1.5, "accuracy": 0.4, "accuracy_norm": 0.3}
+    assert score_of(measures, "bpb") == -1.5
+    assert score_of(measures, "accuracy_norm") == 0.3
+    assert score_of({"bpb": 2.0}, "accuracy") == -2.0

@@ -1,0 +1,127 @@
+"""Training: a finished schedule, clipping for each model, the same bits again, learning, and a loss that is not a number."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openclimb.config import ProxySettings, TasksSettings
+from openclimb.console import Progress
+from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
+from openclimb.errors import MissingDependency
+from openclimb.proxy.tasks import pack_tasks
+from openclimb.proxy.train import clip, plan_stack, run_stack, schedule
+from openclimb.trials import Proposal, ask, read_trial, trial_folder
+from openclimb.workspace import read_json, write_json
+
+PROXY = ProxySettings(width=16, depth=1, heads=2, sequence=16, batch=4, token_budget=16 * 64, learning_rate=1e-2)
+LINES = {"counting": "one two three four five six seven eight nine ten", "foxes": "the quick brown fox jumps over"}
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    out = tmp_path / "tokens"
+    out.mkdir()
+    train_tokenizer(list(LINES.values()) * 20, 300, out / "tokenizer.json")
+    loaded = load_tokenizer(out / "tokenizer.json")
+    rows = []
+    for name, line in LINES.items():
+        ids = np.array(encode_batch(loaded, [f"{line}. " * 60])[0], dtype=np.uint16)
+        ids.tofile(out / f"{name}.bin")
+        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": len(ids)})
+    facts = {"dtype": "uint16", "eos": 0, "vocab_size": loaded.get_vocab_size(), "domains": rows}
+    write_json(out / "domains.json", facts)
+    ids.tofile(out / "heldout.bin")
+    write_json(out / "heldout.json", {"n_bytes": 1800, "n_tokens": len(ids)})
+    task = tmp_path / "count.jsonl"
+    items = [{"context": f"{i} one two three", "options": [" four five", " brown fox"], "gold": 0} for i in range(40)]
+    task.write_text("".join(json.dumps(item) + "\n" for item in items))
+    pack_tasks(TasksSettings(paths=(str(task),)), out / "tokenizer.json", out / "tasks", Progress())
+    return out
+
+
+def asked(tmp_path: Path, name: str, *weights: tuple[float, float], proxy: ProxySettings = PROXY) -> list[Path]:
+    folder = tmp_path / name
+    proposals = [Proposal("search", 0, row, 0, "climb") for row in weights]
+    trials = ask(folder, proposals, list(LINES), {"token_budget": proxy.token_budget}, "data")
+    return [trial_folder(folder, trial.number) for trial in trials]
+
+
+def run(folders: list[Path], tokens: Path, proxy: ProxySettings = PROXY, *parts: str) -> dict[Path, str]:
+    return run_stack(folders, tokens, proxy, TasksSettings(), parts or ("search",), "cpu")
+
+
+def test_the_schedule_rises_holds_and_ends_at_zero() -> None:
+    rates = [schedule(step, 100, 0.1, 0.5) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[9:50] == [1.0] * 41
+    assert np.all(np.diff(rates[50:]) < 0)
+    assert rates[-1] == pytest.approx(0.02)
+
+
+def test_each_models_gradient_is_clipped_by_itself() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2, 3, 3))
+    parameter.grad = torch.stack([torch.full((3, 3), 10.0), torch.full((3, 3), 0.01)])
+    clip([parameter])
+    assert parameter.grad[0].norm() == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(parameter.grad[1], torch.full((3, 3), 0.01))
+
+
+def test_the_same_trial_gives_the_same_bits(tmp_path: Path, tokens: Path) -> None:
+    first, again = asked(tmp_path, "a", (0.5, 0.5)), asked(tmp_path, "b", (0.5, 0.5))
+    assert run(first, tokens) == run(again, tokens) == {}
+    one, two = (read_json(folder[0] / "scores.json") for folder in (first, again))
+    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    assert (first[0] / "items.npz").read_bytes() == (again[0] / "items.npz").read_bytes()
+    assert (first[0] / "train.jsonl").read_bytes() == (again[0] / "train.jsonl").read_bytes()
+
+
+def test_a_stack_gives_the_scores_of_its_trials_alone(tmp_path: Path, tokens: Path) -> None:
+    weights = [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+    stacked, alone = asked(tmp_path, "stack", *weights), asked(tmp_path, "alone", *weights)
+    assert run(stacked, tokens) == {}
+    for folder in alone:
+        assert run([folder], tokens) == {}
+    for one, two in zip(stacked, alone, strict=True):
+        assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
+
+
+def test_more_of_the_right_domain_gives_a_better_score(tmp_path: Path, tokens: Path) -> None:
+    folders = asked(tmp_path, "t", (1.0, 0.0), (0.0, 1.0))
+    assert run(folders, tokens) == {}
+    right, wrong = (read_trial(folder).scores["count"] for folder in folders)
+    assert right > wrong + 0.1
+
+
+def test_report_items_are_scored_only_when_asked_for(tmp_path: Path, tokens: Path) -> None:
+    folders = asked(tmp_path, "t", (0.5, 0.5))
+    run(folders, tokens, PROXY, "search", "report")
+    scores = read_json(folders[0] / "scores.json")
+    assert set(scores["search"]) == {"count"}
+    assert set(scores["report"]) == {"count", "heldout"}
+    assert 0 <= scores["report"]["count"]["accuracy"] <= 1
+    assert scores["report"]["heldout"]["bpb"] > 0
+    assert scores["tokens"] == PROXY.token_budget
+    rows = [json.loads(line) for line in (folders[0] / "train.jsonl").read_text().splitlines()]
+    assert rows[-1]["tokens"] == PROXY.token_budget
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_a_loss_that_is_not_a_number_fails_that_trial(tmp_path: Path, tokens: Path) -> None:
+    proxy = replace(PROXY, learning_rate=1e30)
+    folders = asked(tmp_path, "t", (0.5, 0.5), proxy=proxy)
+    failed = run(folders, tokens, proxy)
+    assert "learning rate" in failed[folders[0]]
+    assert not (folders[0] / "scores.json").exists()
+
+
+def test_where_trials_run(tokens: Path) -> None:
+    assert plan_stack("cpu", 8, 10, PROXY, tokens) == ("cpu", 1)
+    if not torch.cuda.is_available():
+        assert plan_stack("auto", 0, 10, PROXY, tokens) == ("cpu", 1)
+        with pytest.raises(MissingDependency, match="CUDA"):
+            plan_stack("cuda", 0, 10, PROXY, tokens)
