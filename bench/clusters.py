@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _results import write_results
 
+from _results import write_results
 from openclimb.cluster.embed import load_embedder
 from openclimb.cluster.kmeans import assign, fit_kmeans
 from openclimb.config import ClustersSettings, EmbedSettings

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from _results import write_results
-
 from openclimb.cluster.embed import load_embedder
 from openclimb.cluster.fit import fit
 from openclimb.cluster.label import label
@@ -168,7 +167,7 @@ def memory_rows(corpus: Path, model: str, workers: int) -> list[dict[str, Any]]:
             part = root / f"{n}"
             part.mkdir()
             found = cut_corpus(corpus, n, part / "cut.jsonl")
-            config, units = prepare(part / "cut.jsonl", model, part, workers, preset("laptop").corpus.unit_mb)
+            prepare(part / "cut.jsonl", model, part, workers, preset("laptop").corpus.unit_mb)
             began = time.perf_counter()
             command = [sys.executable, __file__, "--only-label", str(part), "--corpus", str(part / "cut.jsonl")]
             peaks[found] = peak_of([*command, "--model", model, "--workers", str(workers)])

@@ -176,3 +176,10 @@ def test_caps_that_no_mixture_can_meet_are_told_and_the_cure_works(tmp_path: Pat
     assert "at least 5" in caught.value.fix
     assert len(read_domains(make(tmp_path / "less", target=replace(greedy, token_budget=12_800)))) == 3
     assert len(read_domains(make(tmp_path / "more", target=replace(greedy, max_repetitions=5)))) == 3
+
+
+def test_of_a_large_corpus_a_share_of_the_hashes_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openclimb.cluster.totals.MOST_HASHES", 30)  # of 60: every other hash
+    rows = read_table(make(tmp_path) / "clusters.csv")
+    # The copied hashes are 8, 18, 28 …, all even: each copy found stands for two.
+    assert column(rows, "duplicates") == ["2"] * 6

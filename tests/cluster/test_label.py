@@ -1,4 +1,4 @@
-"""The streaming pass: a row for each document, the same whatever the workers, resumable, with the rejected ones told."""
+"""The streaming pass: a row for each document whatever the workers, resumable, with the rejected ones told."""
 
 import json
 from collections.abc import Sequence

@@ -87,17 +87,15 @@ def score_names(scorers: Sequence[Scorer]) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """Return a text as NVIDIA's recipe gives it to fastText.
+    """Return a text as NVIDIA's recipe gives it to fastText, so that its classifiers see what they were trained on.
 
-    A newline becomes "<newline>", punctuation stands apart, letters are small, white space is squeezed.
+    A newline becomes "<newline>", which clings to its neighbours as it does there; punctuation stands apart; letters
+    are small; white space is squeezed.
     """
-    text = text.replace("\n", " <newline> ")
-    text = PUNCTUATION.sub(r" \1 ", text)
-    return " ".join(text.lower().split())
+    return " ".join(PUNCTUATION.sub(r" \1 ", text.replace("\n", "<newline>")).lower().split())
 
 
-# The recipe's: . ! ? , ' / ( ); what fastText's own preparation script sets apart.
-PUNCTUATION = re.compile(r"([.!?,'/()])")
+PUNCTUATION = re.compile(r"([.!?,'/()])")  # what fastText's own preparation script sets apart
 
 
 def _rules(settings: QualitySettings) -> list[Scorer]:

@@ -36,21 +36,23 @@ def add_up(folder: Path, k: int | None) -> Totals:
     share = max(1, -(-n_rows // MOST_HASHES))  # every share-th hash value is watched
     sums = np.zeros((4, len(names)))
     score_sums: dict[str, NDArray[np.float64]] = {}
-    seen = np.empty(0, dtype=np.uint64)
+    hashes: list[NDArray[np.uint64]] = []
+    owners: list[NDArray[np.int32]] = []
     for _, labels in read_labels(folder):
         owner = _owner(labels, names, k is not None)
         tokens = labels.column("tokens").to_numpy().astype(np.float64)
         sums[0] += np.bincount(owner, minlength=len(names))
         sums[1] += np.bincount(owner, weights=tokens, minlength=len(names))
         sums[2] += np.bincount(owner, weights=labels.column("bytes").to_numpy(), minlength=len(names))
-        hashes = labels.column("hash").to_numpy()
-        watched = hashes % np.uint64(share) == 0
-        again, seen = _duplicates(hashes[watched], seen)
-        sums[3] += share * np.bincount(owner[watched], weights=again, minlength=len(names))
+        found = labels.column("hash").to_numpy()
+        watched = found % np.uint64(share) == 0
+        hashes.append(found[watched])
+        owners.append(owner[watched].astype(np.int32))
         for score in (name for name in labels.column_names if name not in FIXED):
             values = labels.column(score).to_numpy().astype(np.float64)
             before = score_sums.get(score, np.zeros(len(names)))
             score_sums[score] = before + np.bincount(owner, weights=values * tokens, minlength=len(names))
+    sums[3] = share * _duplicates(hashes, owners, len(names))
     documents, n_tokens, n_bytes, duplicates = np.rint(sums).astype(np.int64)
     means = {score: total / np.maximum(sums[1], 1) for score, total in score_sums.items()}
     return Totals(names, documents, n_tokens, n_bytes, duplicates, means)
@@ -78,12 +80,11 @@ def _owner(labels: Any, names: Sequence[str], clustered: bool) -> NDArray[np.int
     return numbers[column.indices.to_numpy()] if len(numbers) else np.empty(0, dtype=np.int64)
 
 
-def _duplicates(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """Return 1 for each hash that occurred before, else 0, and the sorted distinct hashes seen so far."""
-    distinct, first = np.unique(hashes, return_index=True)
-    again = np.ones(len(hashes))
-    if len(seen):
-        place = np.minimum(np.searchsorted(seen, distinct), len(seen) - 1)
-        first = first[seen[place] != distinct]
-    again[first] = 0
-    return again, np.union1d(seen, distinct)
+def _duplicates(hashes: list[NDArray[np.uint64]], owners: list[NDArray[np.int32]], n: int) -> NDArray[np.int64]:
+    """Return for each cluster how many of the hashes occurred before, in the order of the corpus."""
+    if not hashes:
+        return np.zeros(n, dtype=np.int64)
+    together = np.concatenate(hashes)
+    order = np.argsort(together, kind="stable")
+    again = order[1:][together[order[1:]] == together[order[:-1]]]
+    return np.bincount(np.concatenate(owners)[again], minlength=n)
