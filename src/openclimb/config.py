@@ -93,7 +93,9 @@ class QualitySettings:
     scorers: tuple[str, ...] = setting(
         ("rules",), 'any of "rules" (documented signals), "fasttext", or `package.module:function`'
     )
-    fasttext: dict[str, str] = setting({}, "name → path of fastText .bin or .ftz classifiers")
+    fasttext: dict[str, str] = setting(
+        {}, "name → path of a fastText .bin or .ftz classifier (path#label: that label's probability)"
+    )
 
 
 @dataclass(frozen=True)

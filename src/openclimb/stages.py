@@ -39,7 +39,9 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=folder_fingerprint(config.tokens.tokenizer),
     )
-    models = {f"fasttext {name}": folder_fingerprint(path) for name, path in config.quality.fasttext.items()}
+    models = {
+        f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
+    }
     add("labels", _named(config, "quality"), ("clusters",), **models)
     add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
     tasks = {
