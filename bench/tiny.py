@@ -13,6 +13,7 @@ SETTINGS = {
     "proxy": {"width": 32, "depth": 1, "heads": 2, "sequence": 32, "batch": 8, "token_budget": 8192},
     "search": {"trials": [4, 2, 2]},
     "pick": {"finalists": 1, "seeds": 2},
+    "run": {"workers": 1},
 }
 
 

@@ -31,7 +31,11 @@ class OpenWorkspace:
 
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
-        run(self.workspace, Engine(self.config.run.workers), progress or Progress(), redo)
+        engine = Engine(self.config.run.workers)
+        try:
+            run(self.workspace, engine, progress or Progress(), redo)
+        finally:
+            engine.release()
         return self.mixture()
 
     def ask(self, n: int = 1) -> list[Trial]:
@@ -87,10 +91,13 @@ class OpenWorkspace:
 
         self._done("mixture")
         engine = Engine(self.config.run.workers)
-        with self.workspace.hold():
-            return export(
-                self.workspace.root, token_budget, out, format, self.config.seed, engine, progress or Progress()
-            )
+        try:
+            with self.workspace.hold():
+                return export(
+                    self.workspace.root, token_budget, out, format, self.config.seed, engine, progress or Progress()
+                )
+        finally:
+            engine.release()
 
     @property
     def _trials(self) -> Path:

@@ -35,10 +35,12 @@ def n_cores() -> int:
 
 
 class Engine:
-    """The `local` engine: `workers` processes (0: one a core)."""
+    """The `local` engine: `workers` processes (0: one a core), kept from one map to the next until released."""
 
     def __init__(self, workers: int = 0) -> None:
         self.workers = workers or n_cores()
+        self._pool: ProcessPoolExecutor | None = None
+        self._size = 0
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
@@ -52,18 +54,28 @@ class Engine:
             for index, item in enumerate(items):
                 yield index, function(item)
             return
-        pool = _start(n)
+        if self._pool is None or self._size < n:
+            self.release()
+            self._pool, self._size = _start(n), n
+        pool = self._pool
         try:
-            yield from _results(pool, function, items, n)
+            yield from _results(pool, function, items, self._size)
         except BrokenProcessPool:
+            self._pool = None
             raise OpenclimbError(
                 "a worker process died (often: out of memory)", "run again with fewer workers: [run] workers = 1"
             ) from None
         except BaseException:
+            self._pool = None
             _kill(pool)
-            raise
-        finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+    def release(self) -> None:
+        """End the worker processes and what they hold in memory; the next map starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
 
 def _results(

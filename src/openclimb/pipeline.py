@@ -56,6 +56,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             progress,
             lambda out: label(units, clusters, config.corpus, config.embed, config.quality, out, engine, progress),
         )
+        engine.release()  # the embedder's memory
         domains = workspace.make(
             recipes["domains"],
             progress,
