@@ -68,14 +68,12 @@ def prepare(corpus: Path, model: str, root: Path, workers: int, unit_mb: int) ->
     return config, units
 
 
-def label_once(config: Config, units: list[Any], root: Path, workers: int) -> float:
-    """Label all units in a fresh folder; return the seconds, processes' start included."""
+def label_once(config: Config, units: list[Any], root: Path, engine: Engine) -> float:
+    """Label all units in a fresh folder; return the seconds."""
     with tempfile.TemporaryDirectory(dir=root) as out:
         began = time.perf_counter()
         progress = PlainProgress() if len(units) > 3 else Progress()
-        label(
-            units, root / "clusters", config.corpus, config.embed, config.quality, Path(out), Engine(workers), progress
-        )
+        label(units, root / "clusters", config.corpus, config.embed, config.quality, Path(out), engine, progress)
         return time.perf_counter() - began
 
 
@@ -84,10 +82,10 @@ def embed_block(embed: EmbedSettings, texts: list[str]) -> int:
     return len(load_embedder(embed, Path())(texts))
 
 
-def embed_once(embed: EmbedSettings, blocks: list[list[str]], workers: int) -> float:
-    """Embed all blocks in processes as the label pass has them; return the seconds, processes' start included."""
+def embed_once(embed: EmbedSettings, blocks: list[list[str]], engine: Engine) -> float:
+    """Embed all blocks in the processes that label; return the seconds."""
     began = time.perf_counter()
-    for _ in Engine(workers).map(partial(embed_block, embed), blocks):
+    for _ in engine.map(partial(embed_block, embed), blocks):
         pass
     return time.perf_counter() - began
 
@@ -104,9 +102,10 @@ def speed_rows(corpus: Path, model: str, n: int, workers: int) -> list[dict[str,
         size = -(-n // len(units))
         blocks = [texts[i : i + size] for i in range(0, n, size)]  # as many as there are units
         seconds: dict[str, list[float]] = {"bare embedder": [], "label pass": []}
-        for _ in range(TURNS):
-            seconds["bare embedder"].append(embed_once(config.embed, blocks, workers))
-            seconds["label pass"].append(label_once(config, units, root, workers))
+        engine = Engine(workers)
+        for _ in range(TURNS):  # the first also starts the processes and loads the model
+            seconds["bare embedder"].append(embed_once(config.embed, blocks, engine))
+            seconds["label pass"].append(label_once(config, units, root, engine))
     bare, whole = (n / min(seconds[name]) for name in ("bare embedder", "label pass"))
     case = f"{n} documents, {workers} processes"
     return [
@@ -197,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.only_label:
         config, units = prepare(options.corpus, options.model, options.only_label, options.workers, 64)
-        label_once(config, units, options.only_label, options.workers)
+        label_once(config, units, options.only_label, Engine(options.workers))
         return
     rows = speed_rows(options.corpus, options.model, options.documents, options.workers)
     if options.memory:
