@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _results import write_results
+from tiny import TINY_CORPUS, make_tiny_tasks, make_tiny_workspace
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture", "export")
 
@@ -39,7 +40,10 @@ def climb(*arguments: str) -> subprocess.Popen[bytes]:
 
 def run_and_export(root: Path, out: Path, tokens: str) -> None:
     """Run to the end and export; raise when a command fails."""
-    for arguments in (("run", str(root), "--quiet"), ("export", str(root), "--tokens", tokens, "--out", str(out), "--quiet")):
+    for arguments in (
+        ("run", str(root), "--quiet"),
+        ("export", str(root), "--tokens", tokens, "--out", str(out), "--quiet"),
+    ):
         if climb(*arguments).wait() != 0:
             raise RuntimeError(f"climb {arguments[0]} failed")
 
@@ -54,11 +58,11 @@ def kill_in(stage: str, delay: float, root: Path, out: Path, tokens: str) -> Kil
     exporting = stage == "export"
     if exporting:
         process = climb("export", str(root), "--tokens", tokens, "--out", str(out), "--quiet")
-        began = out.parent
+        began = out.with_name(out.name + ".partial")
     else:
         process = climb("run", str(root), "--quiet")
         began = root / f"{stage}.partial"
-    while process.poll() is None and not (began.exists() or (root / stage).exists()):
+    while process.poll() is None and not (began.exists() or (out if exporting else root / stage).exists()):
         time.sleep(0.001)
     try:
         process.wait(delay)
@@ -81,7 +85,9 @@ def fingerprint_tree(*folders: Path) -> dict[str, str]:
     return sums
 
 
-def killed_run(root: Path, out: Path, tokens: str, seconds: dict[str, float], moments: Sequence[str], rng: random.Random) -> list[Kill]:
+def killed_run(
+    root: Path, out: Path, tokens: str, seconds: dict[str, float], moments: Sequence[str], rng: random.Random
+) -> list[Kill]:
     """Kill once for each stage in `moments`, in order, each followed by another run; then finish."""
     kills = []
     for stage in moments:
@@ -97,16 +103,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from tiny import make_tiny_workspace
-
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        whole, broken = (make_tiny_workspace(base / name / "run") for name in ("whole", "broken"))
-        tokens = "200K"
+        corpus, tasks = TINY_CORPUS, make_tiny_tasks(base / "tasks")
+        whole, broken = (make_tiny_workspace(base / name / "run", corpus, tasks) for name in ("whole", "broken"))
+        tokens = "100K"
         began = time.monotonic()
         run_and_export(whole, whole.parent / "out" / "data", tokens)
-        seconds = stage_seconds(whole) | {"export": max(1.0, time.monotonic() - began - sum(stage_seconds(whole).values()))}
+        seconds = stage_seconds(whole) | {
+            "export": max(1.0, time.monotonic() - began - sum(stage_seconds(whole).values()))
+        }
         moments = sorted((STAGES[i % len(STAGES)] for i in range(options.kills)), key=STAGES.index)
         kills = killed_run(broken, broken.parent / "out" / "data", tokens, seconds, moments, rng)
         same = fingerprint_tree(whole / "mixture", whole.parent / "out" / "data") == fingerprint_tree(
@@ -120,8 +127,22 @@ def main() -> None:
     write_results(
         "kill",
         [
-            {"bench": "kill", "case": "all stages", "metric": "kills", "value": hits, "reference": options.kills, "ratio": hits / options.kills},
-            {"bench": "kill", "case": "mixture.json and exported bytes", "metric": "same as uninterrupted", "value": int(same), "reference": 1, "ratio": float(same)},
+            {
+                "bench": "kill",
+                "case": "all stages",
+                "metric": "kills",
+                "value": hits,
+                "reference": options.kills,
+                "ratio": hits / options.kills,
+            },
+            {
+                "bench": "kill",
+                "case": "mixture.json and exported bytes",
+                "metric": "same as uninterrupted",
+                "value": int(same),
+                "reference": 1,
+                "ratio": float(same),
+            },
         ],
     )
     sys.exit(0 if same else 1)

@@ -1,6 +1,6 @@
 """Write docs/reference.md from the code: every command with its options, every setting with its preset.
 
-    python docs/make_reference.py
+python docs/make_reference.py
 """
 
 import argparse
@@ -74,8 +74,10 @@ def _settings() -> list[str]:
 
 
 def _errors() -> list[str]:
-    known = [value for value in vars(errors).values() if isinstance(value, type)]
-    return [f"- `{error.__name__}`: {(error.__doc__ or '').splitlines()[0]}" for error in known]
+    known = [
+        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.OpenclimbError)
+    ]
+    return [f"- `{error.__name__}`: {(error.__doc__ or '').partition(chr(10))[0]}" for error in known]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,17 @@ import tomllib
 
 import pytest
 
-from openclimb.config import SCALES, SECTIONS, Config, format_count, from_dict, parse_count, preset, result_settings, to_toml
+from openclimb.config import (
+    SCALES,
+    SECTIONS,
+    Config,
+    format_count,
+    from_dict,
+    parse_count,
+    preset,
+    result_settings,
+    to_toml,
+)
 from openclimb.errors import ConfigError
 
 

@@ -8,7 +8,9 @@ from tiny import make_tiny_workspace
 
 
 def test_killed_at_random_moments_the_result_is_the_same(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
-    whole, broken = (make_tiny_workspace(tmp_path / name / "run", tiny_corpus, tiny_tasks) for name in ("whole", "broken"))
+    whole, broken = (
+        make_tiny_workspace(tmp_path / name / "run", tiny_corpus, tiny_tasks) for name in ("whole", "broken")
+    )
     outs = [root.parent / "out" / "data" for root in (whole, broken)]
     run_and_export(whole, outs[0], "100K")
     seconds = stage_seconds(whole) | {"export": 2.0}

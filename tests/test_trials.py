@@ -25,7 +25,9 @@ def test_asking_again_gives_the_same_trials(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seed", "proxy", "data"), [(1, PROXY, "data"), (0, {**PROXY, "width": 16}, "data"), (0, PROXY, "other")]
 )
-def test_another_seed_proxy_or_data_is_another_trial(tmp_path: Path, seed: int, proxy: dict[str, int], data: str) -> None:
+def test_another_seed_proxy_or_data_is_another_trial(
+    tmp_path: Path, seed: int, proxy: dict[str, int], data: str
+) -> None:
     ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "data")
     assert ask(tmp_path, [propose(0.5, 0.5, seed=seed)], ["a", "b"], proxy, data)[0].number == 2
 

@@ -10,7 +10,7 @@ from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
-from openclimb.stages import STAGES, current_recipes, trial_settings
+from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
 from openclimb.workspace import Workspace, read_json
 
@@ -93,8 +93,9 @@ class OpenWorkspace:
         engine = Engine(self.config.run.workers)
         try:
             with self.workspace.hold():
+                stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
                 return export(
-                    self.workspace.root, token_budget, out, format, self.config.seed, engine, progress or Progress()
+                    self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress()
                 )
         finally:
             engine.release()

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from openclimb import __version__
-from openclimb.config import SCALES, SECTIONS, Config, from_dict, parse_count
+from openclimb.config import SCALES, SECTIONS, format_count, from_dict, parse_count
 from openclimb.console import choose_progress
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
 
@@ -168,11 +168,13 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         progress.close()
     report = opened.report()
+    budget = format_count(opened.config.target.token_budget)
     if options.json:
         print(json.dumps({"event": "answer", "mixture": answer, "report": str(report)}))
     else:
         print(
-            f"{answer_text(answer)}\n\nreport: {report}\nnext: climb export {options.workspace} --tokens 10B --out FOLDER"
+            f"{answer_text(answer)}\n\nreport: {report}\n"
+            f"next: climb export {options.workspace} --tokens {budget} --out FOLDER"
         )
     return 0
 

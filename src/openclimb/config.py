@@ -356,7 +356,8 @@ def to_toml(config: Config) -> str:
             text = _toml(format_count(value)) if f.metadata["count"] else _toml(value)
             comment = f.metadata["doc"]
             if f.metadata["choices"]:
-                comment += f" ({' | '.join(f.metadata['choices'])}{' | package.module:function' if f.metadata['open_choice'] else ''})"
+                more = ("package.module:function",) if f.metadata["open_choice"] else ()
+                comment += f" ({' | '.join((*f.metadata['choices'], *more))})"
             lines += [f"# {comment}", f"{f.name} = {text}"]
     return "\n".join(lines) + "\n"
 
@@ -389,7 +390,7 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
             f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
         )
     low, high = metadata["low"], metadata["high"]
-    if low is not None and value < low or high is not None and value > high:
+    if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ConfigError(f"{label} = {value} is out of range", f"it must be {bounds}")
     return value

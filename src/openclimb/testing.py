@@ -39,8 +39,11 @@ def check_predictor(name: str) -> None:
     }
     for case, (rows, values) in cases.items():
         mean, deviation = fit_predictor(rows, values, name).predict(rows)
-        assert mean.shape == deviation.shape == (len(rows),), f"{case}: predict must return two arrays of one number a mixture"
-        assert np.isfinite(mean).all() and np.isfinite(deviation).all(), f"{case}: predictions must be finite"
+        assert mean.shape == deviation.shape == (len(rows),), (
+            f"{case}: predict must return two arrays of one number a mixture"
+        )
+        assert np.isfinite(mean).all(), f"{case}: predictions must be finite"
+        assert np.isfinite(deviation).all(), f"{case}: standard deviations must be finite"
         assert (deviation >= 0).all(), f"{case}: a standard deviation is not negative"
     first, again = (fit_predictor(weights[:60], scores[:60], name).predict(weights[60:])[0] for _ in range(2))
     assert np.array_equal(first, again), "the same trials must give the same predictions"
@@ -51,7 +54,8 @@ def check_predictor(name: str) -> None:
 def check_proposer(name: str, predictor: str = "gp") -> None:
     """Check a proposer by its name in the settings: shapes, simplex, caps, and that it is a function of the trials.
 
-    `predictor` is the one in the settings that it is given. It is asked without trials, with one, with constant and missing scores, and with more domains than trials.
+    `predictor` is the one in the settings that it is given. It is asked without trials, with one, with constant and
+    missing scores, and with more domains than trials.
     """
     from openclimb.config import SearchSettings
     from openclimb.search.loop import next_batch

@@ -1,4 +1,4 @@
-"""Runs trials that wait: one process a core, or stacked on a GPU. A failed trial stays, is retried once, and stops nothing."""
+"""Runs trials that wait: one process a core, or stacked on a GPU. A failed trial is retried once and stops nothing."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -315,7 +315,6 @@ def _differences(record: Mapping[str, Any], recipe: Recipe) -> tuple[str, ...]:
         then, new = record["settings"].get(key), now["settings"].get(key)
         if then != new:
             lines.append(f"{key}: {json.dumps(then)} then, {json.dumps(new)} now")
-    for key in sorted({*record["inputs"], *now["inputs"]}):
-        if record["inputs"].get(key) != now["inputs"].get(key):
-            lines.append(f"its input: {key}")
+    inputs = sorted({*record["inputs"], *now["inputs"]})
+    lines += [f"its input: {key}" for key in inputs if record["inputs"].get(key) != now["inputs"].get(key)]
     return tuple(lines)

@@ -1,4 +1,4 @@
-"""The decoder: causal, stacked without touching its neighbours, and the same as transformers' Llama on the same weights."""
+"""The decoder: causal, stacked without touching its neighbours, and equal to transformers' Llama on its weights."""
 
 import pytest
 import torch

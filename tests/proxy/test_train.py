@@ -1,4 +1,4 @@
-"""Training: a finished schedule, clipping for each model, the same bits again, learning, and a loss that is not a number."""
+"""Training: a finished schedule, clipping for each model, the same bits again, learning, a loss that is no number."""
 
 import json
 from dataclasses import replace

@@ -41,7 +41,10 @@ def make_picked(
                 arrays[f"sciq/{part}/bpb"] = bpb.astype(np.float32)
                 arrays[f"sciq/{part}/correct"] = (bpb < 1.0).astype(np.int8)
                 arrays[f"text/{part}/bpb"] = bpb.astype(np.float32)
-            scores = {"sciq": -float(arrays["sciq/search/bpb"].mean()), "text": -float(arrays["text/search/bpb"].mean())}
+            scores = {
+                "sciq": -float(arrays["sciq/search/bpb"].mean()),
+                "text": -float(arrays["text/search/bpb"].mean()),
+            }
             role = name if name in mixtures else "finalist"
             trials.append(make_trial(number, DOMAINS, weights, scores, role=role, seed=one + 1))
             items[number] = arrays
@@ -147,7 +150,10 @@ def test_no_trials_left() -> None:
 
 def test_no_report_items() -> None:
     trials, items = make_picked({"found-1": 0.2, "natural": 0.0}, 0.01, 10)
-    bare = {number: {name: values for name, values in arrays.items() if "/search/" in name} for number, arrays in items.items()}
+    bare = {
+        number: {name: values for name, values in arrays.items() if "/search/" in name}
+        for number, arrays in items.items()
+    }
     with pytest.raises(SearchError, match="no report items"):
         answer(trials, bare)
 

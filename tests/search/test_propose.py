@@ -168,7 +168,9 @@ def test_diagnostics_say_what_was_learnt() -> None:
 def test_diagnostics_warn_of_noise() -> None:
     domains = make_domains(5)
     rng = np.random.default_rng(0)
-    trials = [make_trial(i + 1, domains, rng.dirichlet(np.ones(5)), {"task": float(rng.standard_normal())}) for i in range(24)]
+    trials = [
+        make_trial(i + 1, domains, rng.dirichlet(np.ones(5)), {"task": float(rng.standard_normal())}) for i in range(24)
+    ]
     assert "cannot be predicted" in diagnose(trials, domains, 0, SearchSettings(), {}, 0)["warning"]
 
 

@@ -13,7 +13,9 @@ def make_domains(n: int, cap: float = 1.0, seed: int = 0) -> list[Domain]:
     """Return n domains of very different sizes; caps leave room for a mixture."""
     rng = np.random.default_rng(seed)
     tokens = np.round(1e6 * np.exp(rng.standard_normal(n))).astype(int)
-    return [Domain(f"domain-{i:02d}", int(tokens[i]), max(cap, 1.2 / n, float(tokens[i] / tokens.sum()))) for i in range(n)]
+    return [
+        Domain(f"domain-{i:02d}", int(tokens[i]), max(cap, 1.2 / n, float(tokens[i] / tokens.sum()))) for i in range(n)
+    ]
 
 
 def make_trial(
@@ -48,5 +50,6 @@ def smooth_trials(domains: Sequence[Domain], n: int, seed: int = 0, noise: float
     likes = rng.random((len(domains), 2))
     scores = np.sqrt(weights) @ likes + noise * rng.standard_normal((n, 2))
     return [
-        make_trial(i + 1, domains, weights[i], {"first": float(scores[i, 0]), "second": float(scores[i, 1])}) for i in range(n)
+        make_trial(i + 1, domains, weights[i], {"first": float(scores[i, 0]), "second": float(scores[i, 1])})
+        for i in range(n)
     ]

@@ -65,7 +65,7 @@ def load_function(name: str, setting: str) -> Callable[..., Any]:
         ) from None
     if not callable(function):
         raise ConfigError(f"{setting}: '{name}' is not a function", "name something that can be called")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _embed(encode: Callable[[Sequence[str]], Any], settings: EmbedSettings, texts: Sequence[str]) -> Vectors:

@@ -19,7 +19,7 @@ from openclimb.config import CorpusSettings, TargetSettings, TokensSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
 from openclimb.corpus.heldout import is_heldout
-from openclimb.corpus.read import Document, Unit, place_hash, read_unit
+from openclimb.corpus.read import Document, Unit, document_order, read_unit
 from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
@@ -28,7 +28,6 @@ from openclimb.workspace import atomic, write_json
 
 HELDOUT_TOKENS = 50_000  # enough for a steady loss
 SLACK = 1.15  # documents are picked for this many times the tokens needed: counts in labels are estimates
-MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
 BATCH = 256  # documents tokenised at once
 
 
@@ -71,9 +70,11 @@ def pack(
     needed = [n_packed(domain, proxy_token_budget, target.token_budget) for domain in domains]
     _check_lengths(domains, needed, sequence)
     n_documents = [int(row["documents"]) for row in read_table(domains_folder / "domains.csv")]
-    rates = [_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
+    rates = [pick_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
     total = sum(domain.n_tokens for domain in domains)
-    rates.append(_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout)))
+    rates.append(
+        pick_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout))
+    )
     shutil.copyfile(tokenizer, out / "tokenizer.json")
     work = _Work(
         labels, domains_folder, out / "tokenizer.json", corpus, tuple(rates), tokens.heldout, seed, out / "pieces"
@@ -107,24 +108,16 @@ def _check_lengths(domains: Sequence[Domain], n_tokens: Sequence[int], sequence:
     short = [f"{domain.name} ({n})" for domain, n in zip(domains, n_tokens, strict=True) if n < sequence + 1]
     if short:
         raise DomainError(
-            f"too few tokens for one sequence of {sequence} once cut to the proxy's share of the target: {', '.join(short)}",
+            f"too few tokens for one sequence of {sequence} once cut to the proxy's share of the target: "
+            f"{', '.join(short)}",
             "raise proxy.token_budget or domains.min_share, merge to fewer domains, or lower proxy.sequence",
         )
 
 
-def _rate(need: int, n_tokens: int, n_documents: int) -> float:
+def pick_rate(need: int, n_tokens: int, n_documents: int) -> float:
     """Return the share of documents to pick so that they hold `need` tokens almost surely."""
     share = min(1.0, need / max(1, n_tokens))
     return min(1.0, SLACK * share + 6 * (share / max(1, n_documents)) ** 0.5 + 6 / max(1, n_documents))
-
-
-def _order(unit: Unit, positions: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
-    """Return 64 uniform bits for each document of a unit, from its place and the seed (splitmix64)."""
-    with np.errstate(over="ignore"):
-        z = positions.astype(np.uint64) * np.uint64(MIX[0]) + np.uint64(place_hash(unit.name, -1, seed))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX[1])
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX[2])
-        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def _pack_unit(work: _Work, unit: Unit) -> None:
@@ -140,7 +133,7 @@ def _pack_unit(work: _Work, unit: Unit) -> None:
     domain = read_assignment(work.domains)(table).astype(np.int64)
     n_domains = len(work.rates) - 1
     domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), work.heldout)] = n_domains
-    order = _order(unit, positions, work.seed)
+    order = document_order(unit, positions, work.seed)
     bounds = np.array(work.rates, dtype=np.float64) * 2.0**64
     picked = (domain >= 0) & (order.astype(np.float64) <= bounds[np.maximum(domain, 0)])
     chosen = {

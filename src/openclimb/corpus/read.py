@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openclimb.config import CorpusSettings
 
 SUFFIXES = {
@@ -26,6 +29,7 @@ SUFFIXES = {
 }
 BLOCK = 1 << 20
 ROWS = 1024  # of Parquet decoded at once
+MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,18 @@ def place_hash(name: str, position: int, salt: int = 0) -> int:
     key = salt.to_bytes(8, "little", signed=True)
     digest = hashlib.blake2b(f"{name}\0{position}".encode(), digest_size=8, key=key).digest()
     return int.from_bytes(digest, "little")
+
+
+def document_order(unit: Unit, positions: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Return 64 uniform bits for each position of a unit (splitmix64): the order in which documents are drawn.
+
+    A smaller draw holds the first documents of a larger one. It follows from place and seed alone.
+    """
+    with np.errstate(over="ignore"):
+        z = positions.astype(np.uint64) * np.uint64(MIX[0]) + np.uint64(place_hash(unit.name, -1, seed))
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX[1])
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX[2])
+        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def content_hash(text: str) -> int:

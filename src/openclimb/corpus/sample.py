@@ -1,6 +1,7 @@
 """A uniform sample of documents: those with the smallest salted hash of their place, whatever the file borders.
 
-The draw follows from places and seed alone: not from workers, units or the order of files. It holds the sample, never the corpus.
+The draw follows from places and seed alone: not from workers, units or the order of files. It holds the sample, never
+the corpus.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which tokens a trial reads, and in which order: exact budget, exact shares, common random numbers.
 
-The j-th sequence that a trial reads of a domain is the same in every trial of a seed, whatever the mixture; a domain that is read
-more often than it has sequences begins again, as the target run would repeat it.
+The j-th sequence that a trial reads of a domain is the same in every trial of a seed, whatever the mixture; a domain
+that is read more often than it has sequences begins again, as the target run would repeat it.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ def open_tokens(folder: Path) -> Tokens:
     """Open `tokens/` for reading."""
     facts = read_json(folder / "domains.json")
     dtype = np.dtype(facts["dtype"])
-    arrays = {row["name"]: np.memmap(folder / Path(row["file"]).name, dtype, "r") for row in facts["domains"]}
+    arrays: dict[str, NDArray[Any]] = {
+        row["name"]: np.memmap(folder / Path(row["file"]).name, dtype, "r") for row in facts["domains"]
+    }
     return Tokens(arrays, facts["vocab_size"], facts["eos"])
 
 

@@ -1,4 +1,5 @@
-"""Scores a stack of proxies on packed items: bits per byte of the gold answer, accuracy, accuracy by length; and held-out text.
+"""Scores a stack of proxies on packed items: bits per byte of the gold answer, accuracy, accuracy by length; and
+held-out text.
 
 Reads `tokens/tasks/*.npz` and `tokens/heldout.bin`. Items are batched by length and padded on the right.
 """
@@ -31,7 +32,7 @@ class Result:
 
 
 def score_of(measures: Mapping[str, float], metric: str) -> float:
-    """Return a task's score, higher is better: accuracy, or bits per byte with its sign changed (always so for text)."""
+    """Return a task's score, higher is better: accuracy, or minus bits per byte (always so for text)."""
     return -measures["bpb"] if metric == "bpb" or metric not in measures else measures[metric]
 
 
@@ -40,7 +41,6 @@ def evaluate(
 ) -> list[Result]:
     """Return the scores of each model of a stack on the items of these parts."""
     results = [Result({"search": {}, "report": {}}, {}) for _ in range(model.n_models)]
-    longest = model.cosines.shape[0]  # type: ignore[union-attr, index]
     for path in sorted((tokens / "tasks").glob("*.npz")):
         with np.load(path, allow_pickle=False) as stored:
             for part in parts:
@@ -51,7 +51,7 @@ def evaluate(
                 if part == "search" and tasks.metric == "bpb":
                     packed = gold_pairs(packed)
                 if len(packed["gold"]):
-                    logs = log_likelihoods(model, packed, int(longest), device)  # type: ignore[arg-type]
+                    logs = log_likelihoods(model, packed, model.longest, device)
                     for result, row in zip(results, logs, strict=True):
                         _add(result, path.stem, part, measure(row, packed))
     if "report" in parts:
@@ -140,7 +140,8 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _gold_logs(model: StackedDecoder, hidden: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability (nats) of each target (M, n) after each hidden state (M, n, width)."""
     parts = []
-    for states, golds in zip(hidden.split(4096, 1), targets.split(4096, 1), strict=True):
+    for i in range(0, hidden.shape[1], 4096):
+        states, golds = hidden[:, i : i + 4096], targets[:, i : i + 4096]
         logits = model.logits(states).float()
         parts.append(logits.gather(2, golds[:, :, None])[:, :, 0] - logits.logsumexp(2))
     return torch.cat(parts, 1)
@@ -158,7 +159,7 @@ def _add_heldout(model: StackedDecoder, tokens: Path, results: list[Result], dev
     """Score the held-out text in pieces of a few hundred tokens; its bits per byte are of the whole."""
     facts, data = read_json(tokens / "heldout.json"), read_json(tokens / "domains.json")
     array = np.fromfile(tokens / "heldout.bin", dtype=np.dtype(data["dtype"])).astype(np.int32)
-    length = int(model.cosines.shape[0]) // 4  # type: ignore[union-attr, index, arg-type]
+    length = model.longest // 4
     n = (len(array) - 1) // length
     if n < 1:
         return

@@ -1,11 +1,12 @@
 """A small Llama-like decoder, stacked: every parameter has a leading model axis M, and M models train as one program.
 
-RMSNorm (Zhang & Sennrich 2019), SwiGLU (Shazeer 2020), rotary positions (Su et al. 2021), tied embeddings: at these sizes the
-vocabulary is most of the parameters. Written with batched matrix products, not with vmap, so that M = 1 costs nothing extra.
+RMSNorm (Zhang & Sennrich 2019), SwiGLU (Shazeer 2020), rotary positions (Su et al. 2021), tied embeddings: at these
+sizes the vocabulary is most of the parameters. Written with batched matrix products, not with vmap, so that M = 1 costs
+nothing extra.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ class StackedDecoder(nn.Module):
             for _ in range(proxy.depth)
         )
         self.final_norm = norm()
-        cosines, sines = rotary(4 * proxy.sequence, width // proxy.heads)
+        self.longest = 4 * proxy.sequence  # tokens that one forward pass can read
+        cosines, sines = rotary(self.longest, width // proxy.heads)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
 
@@ -63,7 +65,7 @@ class StackedDecoder(nn.Module):
         m, batch, length = tokens.shape
         offsets = torch.arange(m, device=tokens.device)[:, None] * self.embedding.shape[1]
         x = nn.functional.embedding(tokens.reshape(m, -1) + offsets, self.embedding.flatten(0, 1))
-        for layer in self.layers:
+        for layer in cast("list[nn.ParameterDict]", self.layers):
             x = x + self._attention(layer, _rms(x, layer["attention_norm"]), batch, length)
             gate, up = torch.bmm(_rms(x, layer["mlp_norm"]), layer["gate_up"]).chunk(2, dim=-1)
             x = x + torch.bmm(nn.functional.silu(gate) * up, layer["down"])

@@ -1,15 +1,15 @@
 """Tasks: JSONL files of items, tokenised once, split by hash into a search part and a report part.
 
-An item is {"context", "options": [...], "gold"}; or {"contexts": [...], "continuation", "gold"} where the contexts differ
-and the continuation is the same; or {"text"}. A task is a file; its name is the file's stem.
-Reads `tasks.paths`. Writes `tokens/tasks/<task>.npz` and tasks.json.
+An item is {"context", "options": [...], "gold"}; or {"contexts": [...], "continuation", "gold"} where the contexts
+differ and the continuation is the same; or {"text"}. A task is a file; its name is the file's stem. Reads
+`tasks.paths`. Writes `tokens/tasks/<task>.npz` and tasks.json.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,8 +149,9 @@ def split(name: str, items: Sequence[Item], settings: TasksSettings) -> dict[str
 def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]:
     """Return flat arrays of the items' pairs: tokens, lengths and context lengths (n_pairs), bytes, item, gold.
 
-    A context is preceded by the end token, so that an empty one conditions on a document's beginning. Context and continuation
-    are tokenised as one text and cut where the context's tokens end, as they would be read; trailing spaces of a context go with the continuation.
+    A context is preceded by the end token, so that an empty one conditions on a document's beginning. Context and
+    continuation are tokenised as one text and cut where the context's tokens end, as they would be read; trailing
+    spaces of a context go with the continuation.
     """
     loaded = load_tokenizer(tokenizer)
     end = end_id(loaded)
@@ -177,7 +178,7 @@ def _item(raw: Any, line: bytes, where: str) -> Item:
     if not isinstance(raw, dict):
         raise InputError(f"{where}: not a JSON object", 'write {"context": …, "options": […], "gold": 0}')
     if "text" in raw:
-        pairs, gold = [("", raw["text"])], 0
+        pairs, gold = [("", raw["text"])], cast("Any", 0)
     elif "options" in raw:
         pairs, gold = [(raw.get("context", ""), option) for option in _listed(raw["options"])], raw.get("gold")
     elif "contexts" in raw:

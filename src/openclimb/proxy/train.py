@@ -1,7 +1,8 @@
 """Trains the proxies of one or more trials as one program, scores them and tells the scores.
 
 Reads trials/NNNN/trial.json and `tokens/`. Writes trials/NNNN/train.jsonl, items.npz and, last, scores.json.
-An exact number of tokens, a finished schedule, fp32 on a CPU and bf16 on a GPU. On a CPU the same trial gives the same bits.
+An exact number of tokens, a finished schedule, fp32 on a CPU and bf16 on a GPU. On a CPU the same trial gives the same
+bits.
 """
 
 import json
@@ -56,9 +57,24 @@ def run_stack(
 
     `parts`: which items are scored, "search" or "search" and "report".
     """
-    if device == "cpu":
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
+    if device != "cpu":
+        return _run(folders, tokens_folder, proxy, tasks, parts, device)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # products of denormals are many times slower
+    try:
+        return _run(folders, tokens_folder, proxy, tasks, parts, device)
+    finally:
+        torch.set_flush_denormal(False)  # with one worker this is the process that also fits predictors
+
+
+def _run(
+    folders: Sequence[Path],
+    tokens_folder: Path,
+    proxy: ProxySettings,
+    tasks: TasksSettings,
+    parts: tuple[str, ...],
+    device: str,
+) -> dict[Path, str]:
     began = time.monotonic()
     trials = [read_trial(folder) for folder in folders]
     tokens = open_tokens(tokens_folder)

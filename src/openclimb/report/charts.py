@@ -1,4 +1,4 @@
-"""Charts as plotly figures: plain dictionaries of data and layout. Colours of text and grid are set by the page's theme."""
+"""Charts as plotly figures: plain dictionaries of data and layout. The page's theme sets colours of text and grid."""
 
 import html
 from collections.abc import Mapping, Sequence

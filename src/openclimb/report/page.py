@@ -1,11 +1,11 @@
 """The report: one self-contained page, made from the workspace's files. Nobody calls it but the command line.
 
-Reads the whole workspace (facts.py), writes report/index.html. Works while the search is still running, shows what there is,
-and needs no network: the charting library stands in the page. Every text of a document is escaped.
+Reads the whole workspace (facts.py), writes report/index.html. Works while the search is still running, shows what
+there is, and needs no network: the charting library stands in the page. Every text of a document is escaped.
 """
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     figures["weights"] = charts.weights_chart(facts.answer)
     target = facts.answer["target"]
     note = (
-        f"For a target of {target['token_budget']:,} tokens, no domain repeated more than {target['max_repetitions']:g} times. "
-        "The tick is the cap that follows."
+        f"For a target of {target['token_budget']:,} tokens, no domain repeated more than "
+        f"{target['max_repetitions']:g} times. The tick is the cap that follows."
     )
     rows = sorted(facts.answer["domains"], key=lambda row: -row["weight"])
     table = _table(
@@ -192,7 +192,10 @@ def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     if failed:
         listed = _table(("trial", "message"), [(str(trial.number), trial.failure) for trial in failed])
         body += _details(f"{len(failed)} trials failed", listed)
-    note = "Every point is a proxy trained on one mixture. Rank correlation is cross-validated: each trial predicted from the others."
+    note = (
+        "Every point is a proxy trained on one mixture. Rank correlation is cross-validated: each trial is predicted "
+        "from the others."
+    )
     return _section("The search", note, body)
 
 
@@ -202,7 +205,8 @@ def _cost(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     rows = [(stage, f"{record['seconds']:,.1f}") for stage, record in facts.records.items()]
     trained = sum(trial.token_budget for trial in facts.trials if trial.state == "done")
     note = (
-        f"{len(facts.trials)} trials, {trained:,} tokens trained, {facts.train_seconds:,.0f} process-seconds in proxies. "
+        f"{len(facts.trials)} trials, {trained:,} tokens trained, "
+        f"{facts.train_seconds:,.0f} process-seconds in proxies. "
         f"Finished {facts.records[next(reversed(facts.records))]['finished']}."
     )
     return _section("What it cost", note, _table(("stage", "seconds"), rows))
@@ -249,7 +253,7 @@ def _details(title: str, body: str) -> str:
     return f"<details><summary>{_text(title)}</summary>{body}</details>"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -43,10 +43,11 @@ def propose_uniform(trials: Sequence[Trial], domains: Sequence[Domain], n: int, 
 def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
     """Return n mixtures by NVIDIA's recipe for CLIMB.
 
-    As the recipe: first Dirichlet draws whose concentration is the square root of the natural mixture times one of 15 strengths
-    (0.1…5), weights at most 15 × natural, below 2e-4 set to 0; later 100,000 draws of Dirichlet(natural), the predictor's top
-    max(n², 128), n of these at random. Unlike it: the caps from repetitions hold in every draw, weights are rounded to our grid
-    (1e-4, half the recipe's), and the predictor is the one in the settings (`paper` is the recipe's LightGBM).
+    As the recipe: first Dirichlet draws whose concentration is the square root of the natural mixture times one of 15
+    strengths (0.1…5), weights at most 15 × natural, below 2e-4 set to 0; later 100,000 draws of Dirichlet(natural), the
+    predictor's top max(n², 128), n of these at random. Unlike it: the caps from repetitions hold in every draw, weights
+    are rounded to our grid (1e-4, half the recipe's), and the predictor is the one in the settings (`paper` is the
+    recipe's LightGBM).
     """
     floors, caps = bounds(domains)
     history = read_history(trials, domains, aim.task_weights)

@@ -1,8 +1,9 @@
 """Gaussian process on mixture weights: Matérn 5/2 on w^power with one length scale a domain, plus a linear part.
 
-The hyperparameters are the maximum a posteriori. Each domain's length scale is the common one times a factor that is drawn
-to 1 by a prior, so that a few trials give one length scale and many give one a domain, with no switch between them.
-Formulas: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 4.2, 5.4 (leave-one-out: 5.12).
+The hyperparameters are the maximum a posteriori. Each domain's length scale is the common one times a factor that is
+drawn to 1 by a prior, so that a few trials give one length scale and many give one a domain, with no switch between
+them. Formulas: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 4.2, 5.4
+(leave-one-out: 5.12).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from openclimb.mixture import Weights
 
 Floats = NDArray[np.float64]
 
-# θ = log of: common length scale, sd of the Matérn part, sd of the linear part, sd of the noise; then one factor a domain
+# θ = log of: common length scale, sds of the Matérn part, the linear part and the noise; then one factor a domain
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, -1.5])
 PRIOR_SD = np.ones(4)
 LIMITS = ((-3.0, 4.0), (-5.0, 4.0), (-5.0, 4.0), (-5.0, 1.0))

@@ -26,7 +26,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 FINALIST_DRAW = 10_000  # stands for "after the last iteration" in the seed of a draw
-CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: what is far from all trials must promise more
+CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: far from all trials, promise more
 APART = 0.1  # least total variation between two finalists
 TOP_REGION = 20  # an answer is the mean of so many best candidates: their errors average out
 NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
@@ -38,9 +38,8 @@ def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
     @functools.wraps(function)
     def limited(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        from threadpoolctl import threadpool_limits
-
         import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be limited)
+        from threadpoolctl import threadpool_limits
 
         with threadpool_limits(limits=1):
             return function(*args, **kwargs)
@@ -127,7 +126,7 @@ def diagnose(
     coverage["objective"] = _share(
         (np.abs(objective - guess) <= NORMAL_80 * forecast._joined(forecast.loo_sd))[known.all(1)]
     )
-    names = {task: "" for task in history.tasks}
+    names = dict.fromkeys(history.tasks, "")
     for columns, predictor in forecast.groups:
         names |= {history.tasks[j]: getattr(predictor, "description", search.predictor) for j in columns}
     return {

@@ -1,6 +1,7 @@
 """Per-item results of trials as scores: items.npz holds "<task>/<part>/<measure>" arrays, one number an item.
 
-Measures are bits per byte (`bpb`, of the gold answer or of the text) and, for choice tasks, `correct` and `correct_norm` (0 or 1).
+Measures are bits per byte (`bpb`, of the gold answer or of the text) and, for choice tasks, `correct` and
+`correct_norm` (0 or 1).
 """
 
 from collections.abc import Mapping, Sequence

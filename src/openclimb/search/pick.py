@@ -1,8 +1,8 @@
 """The answer: which mixture, by how much it beats the natural and the uniform one, and how sure that is.
 
-The mixture is chosen by its mean over seeds on search items and judged on report items, which nothing has seen before. Mixtures are
-trained with the same seeds (common random numbers) and scored on the same items, so margins are taken seed by seed and item by
-item (`statistics.py`).
+The mixture is chosen by its mean over seeds on search items and judged on report items, which nothing has seen before.
+Mixtures are trained with the same seeds (common random numbers) and scored on the same items, so margins are taken seed
+by seed and item by item (`statistics.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,9 @@ def pick(
 ) -> dict[str, Any]:
     """Return the answer in the form of mixture/mixture.json.
 
-    `told` are the search trials, `picked` the trials of the finalists and baselines with scores, `items` their per-item results.
-    Trials that failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is left.
+    `told` are the search trials, `picked` the trials of the finalists and baselines with scores, `items` their per-item
+    results. Trials that failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is
+    left.
     """
     compared = group(picked, domains)
     tasks = sorted({task for trial in picked for task in trial.scores})
@@ -189,7 +190,10 @@ def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool) -> st
     if sure and margin.low > 0:
         return f"{what.capitalize()} beats the natural mixture on report items by {numbers}."
     if not sure:
-        return f"{what.capitalize()} differs from the natural mixture by {numbers}, but one seed cannot tell that from noise."
+        return (
+            f"{what.capitalize()} differs from the natural mixture by {numbers}, "
+            "but one seed cannot tell that from noise."
+        )
     return (
         f"Nothing beats the natural mixture beyond noise: on report items {what} differs from it by {numbers}. "
         "Both are given; the natural mixture is the safe choice."

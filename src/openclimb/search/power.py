@@ -1,7 +1,8 @@
 """The power law of mixtures: score = level − size / Σ C_i · w_i^γ, a loss that falls with a power of the weights.
 
 Fitted as maximum a posteriori from several starts; the uncertainty and the leave-one-out predictions come from the
-linearisation at the fit (Gauss–Newton). Form: E + 1/Σ C·w^γ, as in the laws of data mixing (Ye et al. 2024, Olmix 2602.12237).
+linearisation at the fit (Gauss–Newton). Form: E + 1/Σ C·w^γ, as in the laws of data mixing (Ye et al. 2024, Olmix
+2602.12237).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """The seam "predictor": mixture → expected score of one task, with its uncertainty.
 
-A predictor has `fit(weights, scores)` and `predict(weights)` → mean and standard deviation of the score that a trial would
-get. Ours also carry `loo_mean` and `loo_sd` (each trial predicted from the others) and `noise`; a stranger's need not.
+A predictor has `fit(weights, scores)` and `predict(weights)` → mean and standard deviation of the score that a trial
+would get. Ours also carry `loo_mean` and `loo_sd` (each trial predicted from the others) and `noise`; a stranger's need
+not.
 """
 
 import importlib
@@ -49,7 +50,8 @@ def make_predictor(name: str) -> Predictor:
 
 
 def fit_predictor(weights: Weights, scores: Floats, name: str = "auto") -> Predictor:
-    """Return the predictor `name` fitted on weights (n, n_domains) and one task's scores (n,); trials without a finite score are left out.
+    """Return the predictor `name` fitted on weights (n, n_domains) and one task's scores (n,); trials without a finite
+    score are left out.
 
     Raises SearchError when no trial has a score, ConfigError when the predictor is not known.
     """

@@ -1,7 +1,7 @@
 """The seam "proposer": (trials, domains, n, Generator, Aim) → weights (n, n_domains).
 
-A proposer is a pure function of the told trials. What it returns is under the caps, on the grid and without repeats; `climb`,
-ours, is here, the others are in `baselines.py`.
+A proposer is a pure function of the told trials. What it returns is under the caps, on the grid and without repeats;
+`climb`, ours, is here, the others are in `baselines.py`.
 """
 
 import importlib
@@ -30,9 +30,9 @@ BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell tri
 def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
     """Return n mixtures. Without told trials: the natural mixture and a design that fills the region under the caps.
 
-    Then: upper confidence bounds of the forecast, each with its own weight of the deviation, so that a batch holds careful
-    and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels et al. 2014,
-    GP-BUCB), which keeps a batch diverse.
+    Then: upper confidence bounds of the forecast, each with its own weight of the deviation, so that a batch holds
+    careful and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels
+    et al. 2014, GP-BUCB), which keeps a batch diverse.
     """
     history = read_history(trials, domains, aim.task_weights)
     if not len(history.weights):
@@ -54,7 +54,7 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
 
 
 def _guide(history: History, forecast: Forecast) -> GaussianProcess:
-    """Return a process on the objective, for how the scores of two mixtures go together; missing scores are forecast."""
+    """Return a process on the objective: how the scores of two mixtures go together. Missing scores are forecast."""
     filled = np.where(np.isfinite(history.scores), history.scores, forecast.predict_tasks(history.weights)[0])
     return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
 

@@ -40,7 +40,7 @@ class Ridge:
         self.right, shrink = right[keep], values[keep] / (values[keep] ** 2 + penalty)
         self.coefficients = self.right.T @ (shrink * inside[keep])
         self.inverse = 1.0 / (values[keep] ** 2 + penalty)
-        self.noise = float(np.sqrt(max(np.mean(rest**2 * (1.0 - leverage)), 1e-18)))
+        self.noise = float(np.sqrt(max(float(np.mean(rest**2 * (1.0 - leverage))), 1e-18)))
         self.loo_mean = scores - rest
         self.loo_sd = self.noise / np.sqrt(1.0 - leverage)
         return self

@@ -1,8 +1,8 @@
 """The one simplex sampler: every mixture that anyone proposes is drawn, bent under the caps and rounded here.
 
-A mixture is feasible when floor ≤ weight ≤ cap for each domain and the weights sum to 1. Draws come broad (whole region),
-sparse (few domains) and local (round given mixtures); `fill` bends a draw into the region, `project` finds the nearest
-feasible mixture, `round_weights` puts it on a grid so that it has one identity.
+A mixture is feasible when floor ≤ weight ≤ cap for each domain and the weights sum to 1. Draws come broad (whole
+region), sparse (few domains) and local (round given mixtures); `fill` bends a draw into the region, `project` finds the
+nearest feasible mixture, `round_weights` puts it on a grid so that it has one identity.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Objectives with a known optimum: where a search can be judged in seconds, without training anything.
 
-Each problem has domains with caps, tasks whose scores follow a law of the mixture, and noise like that of trials. `simulate` plays
-the whole search on it; its regret is the best possible objective minus that of the mixture it found.
+Each problem has domains with caps, tasks whose scores follow a law of the mixture, and noise like that of trials.
+`simulate` plays the whole search on it; its regret is the best possible objective minus that of the mixture it found.
 """
 
 from collections.abc import Callable, Sequence
@@ -127,7 +127,8 @@ def simulate(
 ) -> tuple[Weights, list[Trial]]:
     """Play the search on a problem; return the weights it answers with (n_domains,) and its trials.
 
-    With `pick_seeds` the finalists are measured so often more and the best mean answers; without, the first finalist does.
+    With `pick_seeds` the finalists are measured so often more and the best mean answers; without, the first finalist
+    does.
     """
     names = tuple(domain.name for domain in problem.domains)
     trials: list[Trial] = []

@@ -1,9 +1,9 @@
 """The predictor `auto`: two Gaussian processes and the power law, weighted by how each predicts trials it has not seen.
 
-The weights minimise the squared leave-one-out error of the weighted mean (stacking: Wolpert 1992, Breiman 1996), drawn to
-equal weights by as much as a few trials are worth. The standard deviation is scaled so that the leave-one-out errors
-have the spread that it says. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its log w runs away and
-the search runs after it (bench/search).
+The weights minimise the squared leave-one-out error of the weighted mean (stacking: Wolpert 1992, Breiman 1996), drawn
+to equal weights by as much as a few trials are worth. The standard deviation is scaled so that the leave-one-out errors
+have the spread that it says. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its log w
+runs away and the search runs after it (bench/search).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 
 @dataclass
 class Stack:
-    """`fit(weights, scores)`, `predict(weights)`. Scores (n,), or (n, columns) for like tasks that share hyperparameters."""
+    """`fit(weights, scores)`, `predict(weights)`. Scores (n,), or (n, columns) of like tasks with one fit."""
 
     columns: int = 0  # 0: one task, scores (n,)
 

@@ -1,9 +1,10 @@
 """How sure a mean over seeds and items is.
 
-A mean's variance has two parts. Seeds: mixtures × seeds is a table with one number a cell; what its row means (and, for differences
-between mixtures, its column means) leave is the noise of a trial, pooled over all mixtures, so that three seeds of five mixtures
-give eight degrees of freedom instead of two. Items: the variance of the items' scores, or of their paired differences, over
-their number. Intervals are Student's t. *Not* a bootstrap over seeds: of three seeds, it gives intervals that are far too narrow.
+A mean's variance has two parts. Seeds: mixtures × seeds is a table with one number a cell; what its row means (and, for
+differences between mixtures, its column means) leave is the noise of a trial, pooled over all mixtures, so that three
+seeds of five mixtures give eight degrees of freedom instead of two. Items: the variance of the items' scores, or of
+their paired differences, over their number. Intervals are Student's t. *Not* a bootstrap over seeds: of three seeds, it
+gives intervals that are far too narrow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +32,9 @@ class Estimate:
 def seed_noise(tables: Sequence[Mapping[int, float]], *, paired: bool) -> tuple[float, int]:
     """Return (standard deviation of a trial's score over seeds, degrees of freedom), pooled over mixtures.
 
-    `tables` give for each mixture its score by seed. `paired`: what is left after the means of mixtures and of seeds, for
-    differences between mixtures of the same seeds, which share a seed's luck; otherwise what is left after the means of mixtures.
-    A table with holes is fitted by least squares. (0, 0) when nothing is left to estimate it from.
+    `tables` give for each mixture its score by seed. `paired`: what is left after the means of mixtures and of seeds,
+    for differences between mixtures of the same seeds, which share a seed's luck; otherwise what is left after the
+    means of mixtures. A table with holes is fitted by least squares. (0, 0) when nothing is left to estimate it from.
     """
     cells = [(i, seed, value) for i, table in enumerate(tables) for seed, value in table.items()]
     seeds = sorted({seed for _, seed, _ in cells})

@@ -19,7 +19,7 @@ FOLDS = 5
 
 @dataclass
 class Trees:
-    """`fit(weights, scores)`, `predict(weights)`; the standard deviation is the cross-validated error, the same everywhere."""
+    """`fit(weights, scores)`, `predict(weights)`; the deviation is the cross-validated error, everywhere the same."""
 
     trees: int = 200
     learning_rate: float = 0.05

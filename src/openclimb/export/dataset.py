@@ -1,0 +1,483 @@
+"""The dataset: shards in which reading in order is the mixture, for a token budget.
+
+Reads the input files, `labels/`, `domains/`, `tokens/tokenizer.json` and `mixture/`. Writes, beside OUT until it is
+whole, `OUT.partial/`: pieces/unit-00012.parquet (the texts that are needed, tokenised, in order) and the shards made
+from them; then `OUT/`: data/, README.md, mixture.json, mixture.csv, megatron.txt, record.json. No step holds more
+than one stretch of a unit or one shard in memory, and finished pieces and shards survive a kill.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.config import Config, CorpusSettings, format_count
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
+from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.pack import pick_rate
+from openclimb.corpus.read import Document, Unit, document_order, read_unit
+from openclimb.corpus.survey import read_units
+from openclimb.corpus.tokenize import encode_batch, load_tokenizer
+from openclimb.engine import Engine
+from openclimb.errors import DomainError, InputError, WorkspaceError
+from openclimb.export.configs import dataset_card, megatron_line
+from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
+from openclimb.mixture import Domain, mixture_table
+from openclimb.workspace import atomic, file_checksum, read_json, versions, write_json, write_text
+
+SHARD_BYTES = 128_000_000  # of text in a shard
+STRETCH_CHARS = 32_000_000  # of text sorted at once while pieces are made
+GROUP_CHARS = 1_000_000  # of text in a row group of a piece
+BATCH = 256  # documents tokenised at once
+TOLERANCE = 0.001  # of a realised share against the one asked for
+ESTIMATE = 1.05  # token counts in labels are estimates; repetitions are told to be too many only beyond this
+FORMATS = {"parquet": ".parquet", "jsonl.zst": ".jsonl.zst"}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker needs to make pieces or shards."""
+
+    labels: Path
+    domains: Path
+    tokenizer: Path
+    corpus: CorpusSettings
+    rates: tuple[float, ...]  # share of each domain's documents, first in order, that are read
+    heldout: float
+    seed: int
+    names: tuple[str, ...]
+    pieces: Path
+    data: Path
+    format: str
+
+
+def export(
+    root: Path,
+    config: Config,
+    token_budget: int,
+    out: Path,
+    format: str,
+    engine: Engine,
+    progress: Progress,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write the dataset of `token_budget` tokens to `out` and return what was written.
+
+    An export that was interrupted goes on; a finished one with the same settings is returned as it is.
+    Raises WorkspaceError when `out` holds something else, DomainError when the budget would repeat a domain more
+    than `target.max_repetitions` times, InputError when documents that were labelled cannot be read any more.
+    """
+    domains = read_domains(root / "domains")
+    answer = read_json(root / "mixture" / "mixture.json")
+    weights = [row["weight"] for row in answer["domains"]]
+    asked = {
+        "mixture": {row["name"]: row["weight"] for row in answer["domains"]},
+        "token_budget": token_budget,
+        "format": format,
+        "shard_bytes": shard_bytes,
+        "seed": config.seed,
+        "tokens": read_json(root / "tokens" / "record.json")["fingerprint"],
+    }
+    if (done := _done_before(out, asked)) is not None:
+        progress.note(f"{out}: done before, reused")
+        return done
+    quota = quotas(weights, token_budget)
+    _check_repetitions(domains, quota, token_budget, config)
+
+    partial_out = _begin(out, asked)
+    units = read_units(root / "corpus")
+    slack = 1.0
+    while True:
+        work = _Work(
+            root / "labels",
+            root / "domains",
+            root / "tokens" / "tokenizer.json",
+            config.corpus,
+            _rates(root / "domains", domains, quota, config.tokens.heldout, slack),
+            config.tokens.heldout,
+            config.seed,
+            tuple(domain.name for domain in domains),
+            partial_out / f"pieces-{slack:g}",
+            partial_out / "data",
+            format,
+        )
+        counts = _make_pieces(work, units, engine, progress)
+        found = counts.tokens.sum(axis=1)
+        short = [d for d, rate in enumerate(work.rates) if rate < 1 and found[d] < quota[d]]
+        if not short:
+            break
+        shutil.rmtree(work.pieces)
+        slack *= 2  # the labels' estimate was far off: read more documents
+    plans = [
+        plan_domain(quota[d], counts.tokens[d], work.rates[d] >= 1) if quota[d] else DomainPlan(0)
+        for d in range(len(domains))
+    ]
+    _choose_last(work, plans, counts)
+    n_shards = max(1, round(_n_bytes(work, counts, quota) / shard_bytes))
+    written = _make_shards(work, plans, n_shards, engine, progress)
+    facts = _facts(domains, weights, written, counts, token_budget)
+
+    shutil.rmtree(work.pieces)
+    shutil.rmtree(partial_out / "shards")
+    write_json(partial_out / "mixture.json", {**facts, "search": answer["sentence"]})
+    write_text(partial_out / "mixture.csv", mixture_table(facts["domains"]))
+    write_text(partial_out / "megatron.txt", megatron_line(facts["domains"]))
+    write_text(partial_out / "README.md", dataset_card(facts, answer, config, format))
+    files = sorted(path for path in partial_out.rglob("*") if path.is_file() and path.name != "recipe.json")
+    record = {
+        "asked": asked,
+        "facts": facts,
+        "files": {
+            str(p.relative_to(partial_out)): {"bytes": p.stat().st_size, "checksum": file_checksum(p)} for p in files
+        },
+        "versions": versions(),
+    }
+    write_json(partial_out / "record.json", record)
+    (partial_out / "recipe.json").unlink()
+    os.rename(partial_out, out)
+    return facts
+
+
+def _done_before(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the facts of a finished export with the same settings; None when there is nothing at `out` yet."""
+    partial_out = out.with_name(out.name + ".partial")
+    if (partial_out / "record.json").is_file() and not out.exists():
+        (partial_out / "recipe.json").unlink(missing_ok=True)
+        os.rename(partial_out, out)  # killed just before its last step
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    record = read_json(out / "record.json") if (out / "record.json").is_file() else {}
+    if record.get("asked") != asked:
+        _refuse(out, record.get("asked", {}), asked)
+    facts: dict[str, Any] = record["facts"]
+    return facts
+
+
+def _begin(out: Path, asked: dict[str, Any]) -> Path:
+    """Return the folder to work in, with what was asked in it; pieces of a killed export are still there."""
+    partial_out = out.with_name(out.name + ".partial")
+    recipe = partial_out / "recipe.json"
+    if recipe.is_file():
+        if read_json(recipe) != asked:
+            _refuse(partial_out, read_json(recipe), asked)
+    elif partial_out.exists() and any(partial_out.glob("[!.]*")):
+        _refuse(partial_out, {}, asked)
+    if out.exists():
+        out.rmdir()  # empty: `_done_before` saw to it
+    write_json(recipe, asked)
+    return partial_out
+
+
+def _refuse(folder: Path, then: dict[str, Any], asked: dict[str, Any]) -> None:
+    differs = [name for name in asked if then and then.get(name) != asked[name]]
+    what = f"holds an export with another {', '.join(differs)}" if differs else "holds something that is no export"
+    raise WorkspaceError(f"{folder} {what}", "choose another --out, or move that folder away")
+
+
+def _check_repetitions(domains: Sequence[Domain], quota: Sequence[int], token_budget: int, config: Config) -> None:
+    most = config.target.max_repetitions * ESTIMATE / (1 - config.tokens.heldout)
+    over = {d.name: q / d.n_tokens for d, q in zip(domains, quota, strict=True) if q > most * d.n_tokens}
+    if over:
+        listed = ", ".join(f"{name} ({times:.1f} times)" for name, times in over.items())
+        fits = token_budget * config.target.max_repetitions / max(over.values())
+        raise DomainError(
+            f"{format_count(token_budget)} tokens would repeat more than target.max_repetitions = "
+            f"{config.target.max_repetitions:g} times: {listed}",
+            f"export at most {format_count(int(fits) // 1000 * 1000)} tokens, or set target.token_budget = "
+            f'"{format_count(token_budget)}" and search again under the caps that follow from it',
+        )
+
+
+def _rates(
+    folder: Path, domains: Sequence[Domain], quota: Sequence[int], heldout: float, slack: float
+) -> tuple[float, ...]:
+    """Return for each domain the share of its documents that must be read to meet its quota almost surely."""
+    n_documents = [int(row["documents"]) for row in read_table(folder / "domains.csv")]
+    return tuple(
+        0.0 if not q else pick_rate(round(q * slack / (1 - heldout)), domain.n_tokens, n)
+        for q, domain, n in zip(quota, domains, n_documents, strict=True)
+    )
+
+
+def _make_pieces(work: _Work, units: Sequence[Unit], engine: Engine, progress: Progress) -> Counts:
+    """Make the piece of every unit that has none; return exact counts over all of them."""
+    import pyarrow.parquet as pq
+
+    progress.start("gather documents", len(units), "units")
+    waiting = [unit for unit in units if not _piece(work, unit.number).is_file()]
+    progress.advance(len(units) - len(waiting))
+    for _ in engine.map(partial(_make_piece, work), waiting):
+        progress.advance()
+    counts = Counts.empty(len(work.names))
+    for path in sorted(work.pieces.glob("unit-*.parquet")):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["domain", "order", "tokens"])
+            counts.add(*(rows.column(name).to_numpy() for name in ("domain", "order", "tokens")))
+    progress.finish(f"{int(counts.documents.sum()):,} documents")
+    return counts
+
+
+def _piece(work: _Work, number: int) -> Path:
+    return work.pieces / f"unit-{number:05d}.parquet"
+
+
+def _piece_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("domain", pa.int16()),
+            ("order", pa.uint64()),
+            ("tokens", pa.int32()),
+            ("bytes", pa.int32()),
+            ("position", pa.int64()),
+            ("id", pa.string()),
+            ("text", pa.string()),
+        ]
+    )
+
+
+def _make_piece(work: _Work, unit: Unit) -> None:
+    """Write the documents of a unit that the dataset may hold, tokenised: stretches sorted by domain and order."""
+    import pyarrow.parquet as pq
+
+    column = read_assignment_column(work.domains)
+    labels = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
+    domain = read_assignment(work.domains)(labels).astype(np.int64)
+    position = labels.column("position").to_numpy()
+    order = document_order(unit, position, work.seed)
+    bounds = np.array([*work.rates, 0.0]) * 2.0**64  # the last one stands for no domain (−1)
+    wanted = (domain >= 0) & ~is_heldout(labels.column("hash").to_numpy(), work.heldout)
+    wanted &= (order.astype(np.float64) <= bounds[domain]) & (bounds[domain] > 0)
+    chosen = {int(p): (int(d), int(o)) for p, d, o in zip(position[wanted], domain[wanted], order[wanted], strict=True)}
+    with (
+        atomic(_piece(work, unit.number)) as temporary,
+        pq.ParquetWriter(temporary, _piece_schema(), compression="zstd", compression_level=1) as writer,
+    ):
+        n_read = 0
+        for stretch in _stretches(work, unit, chosen):
+            n_read += len(stretch)
+            for table in _groups(work, stretch, chosen):
+                writer.write_table(table)
+    if n_read != len(chosen):
+        raise InputError(
+            f"{unit.name}: {len(chosen) - n_read} of {len(chosen)} labelled documents cannot be read any more",
+            "restore the file, or label it again: climb run DIR --redo corpus",
+        )
+
+
+def _stretches(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> Iterator[list[Document]]:
+    """Yield the chosen documents of a unit, about `STRETCH_CHARS` of text at a time."""
+    stretch: list[Document] = []
+    n_chars = 0
+    for found in read_unit(unit, work.corpus, chosen.__contains__) if chosen else ():
+        if isinstance(found, Document):
+            stretch.append(found)
+            n_chars += len(found.text)
+            if n_chars >= STRETCH_CHARS:
+                yield stretch
+                stretch, n_chars = [], 0
+    if stretch:
+        yield stretch
+
+
+def _groups(work: _Work, stretch: list[Document], chosen: dict[int, tuple[int, int]]) -> Iterator[Any]:
+    """Yield tables of at most about `GROUP_CHARS` of one domain's text, by order; each becomes a row group."""
+    import pyarrow as pa
+
+    tokenizer = load_tokenizer(work.tokenizer)
+    n_tokens: list[int] = []
+    for i in range(0, len(stretch), BATCH):
+        n_tokens += [len(ids) + 1 for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
+    rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))
+    group: list[dict[str, Any]] = []
+    n_chars = 0
+    for domain, order, i in rows:
+        if group and (n_chars >= GROUP_CHARS or group[0]["domain"] != domain):
+            yield pa.Table.from_pylist(group, schema=_piece_schema())
+            group, n_chars = [], 0
+        document = stretch[i]
+        text = document.text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8
+        n_bytes = len(text.encode("utf-8"))
+        row = (domain, order, n_tokens[i], n_bytes, document.position, document.id, text)
+        group.append(dict(zip(_piece_schema().names, row, strict=True)))
+        n_chars += len(text)
+    if group:
+        yield pa.Table.from_pylist(group, schema=_piece_schema())
+
+
+def _choose_last(work: _Work, plans: Sequence[DomainPlan], counts: Counts) -> None:
+    """Complete the plans: read the documents about each domain's cut and choose those that meet its quota."""
+    windows = [window(plan, counts.documents[d]) if plan.quota else (0, 0) for d, plan in enumerate(plans)]
+    rows: list[tuple[list[NDArray[Any]], list[NDArray[Any]]]] = [([], []) for _ in plans]
+    for path in sorted(work.pieces.glob("unit-*.parquet")):
+        for d, table in _row_groups(
+            path, lambda d, low, high: _overlap(windows[d], low, high), ["domain", "order", "tokens"]
+        ):
+            order = table.column("order").to_numpy()
+            bucket = (order >> SHIFT).astype(np.int64)
+            inside = (bucket >= windows[d][0]) & (bucket < windows[d][1])
+            rows[d][0].append(order[inside])
+            rows[d][1].append(table.column("tokens").to_numpy()[inside])
+    for plan, (orders, tokens) in zip(plans, rows, strict=True):
+        if orders:
+            plan.extras = choose_extras(plan, np.concatenate(orders), np.concatenate(tokens))
+
+
+def _overlap(buckets: tuple[int, int], low: int, high: int) -> bool:
+    return (low >> int(SHIFT)) < buckets[1] and (high >> int(SHIFT)) >= buckets[0]
+
+
+def _row_groups(path: Path, wanted: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
+    """Yield (domain, table) of the row groups of a piece for which wanted(domain, lowest, highest order) is true."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    for group in range(file.num_row_groups):
+        found = file.metadata.row_group(group)
+        domain, order = found.column(0).statistics, found.column(1).statistics
+        if wanted(int(domain.min), int(order.min), int(order.max)):
+            yield int(domain.min), file.read_row_group(group, columns=columns)
+
+
+def _n_bytes(work: _Work, counts: Counts, quota: Sequence[int]) -> float:
+    """Return about how many bytes of text the dataset has: each domain's bytes a token, times its quota."""
+    import pyarrow.parquet as pq
+
+    n_bytes = np.zeros(len(quota))
+    for path in sorted(work.pieces.glob("unit-*.parquet")):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["domain", "bytes"])
+            n_bytes[rows.column("domain")[0].as_py()] += float(rows.column("bytes").to_numpy().sum())
+    return float((n_bytes / np.maximum(1, counts.tokens.sum(axis=1)) * np.array(quota)).sum())
+
+
+def _make_shards(
+    work: _Work, plans: Sequence[DomainPlan], n_shards: int, engine: Engine, progress: Progress
+) -> list[dict[str, Any]]:
+    """Write every shard that is not there yet; return what each holds."""
+    notes = work.data.parent / "shards"
+    progress.start("write shards", n_shards, "shards")
+    waiting = [shard for shard in range(n_shards) if not (notes / f"{shard:05d}.json").is_file()]
+    progress.advance(n_shards - len(waiting))
+    for _ in engine.map(partial(_make_shard, work, tuple(plans), n_shards), waiting):
+        progress.advance()
+    written = [read_json(notes / f"{shard:05d}.json") for shard in range(n_shards)]
+    progress.finish(f"{sum(sum(row['tokens']) for row in written):,} tokens")
+    return written
+
+
+def _make_shard(work: _Work, plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
+    """Write one shard: the copies whose place lies in it, interleaved; then a note of what it holds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts: list[Any] = []
+    places: list[NDArray[np.float64]] = []
+    for path in sorted(work.pieces.glob("unit-*.parquet")):
+        unit = int(path.stem.removeprefix("unit-"))
+        wanted = partial(_may_hold, plans, n_shards, shard)
+        for d, table in _row_groups(path, wanted, _piece_schema().names):
+            order = table.column("order").to_numpy()
+            for number, mine in plans[d].copies(order, n_shards, shard):
+                part = table.take(pa.array(mine))
+                part = part.append_column("repetition", pa.array(np.full(len(mine), number, dtype=np.int16)))
+                parts.append(part.append_column("unit", pa.array(np.full(len(mine), unit, dtype=np.int32))))
+                places.append(plans[d].places(order[mine], number))
+    names = {unit.number: unit.name for unit in read_units(work.labels.parent / "corpus")}
+    tokens, documents = np.zeros(len(plans), np.int64), np.zeros(len(plans), np.int64)
+    rows = None
+    if parts:
+        together = pa.concat_tables(parts)
+        domain = together.column("domain").to_numpy()
+        n_tokens = together.column("tokens").to_numpy().astype(np.int64)
+        rows = together.take(pa.array(interleave(domain, np.concatenate(places), n_tokens)))
+        np.add.at(tokens, domain, n_tokens)
+        np.add.at(documents, domain, 1)
+        domain_names = pa.array(work.names)
+        files = pa.array([names.get(i, "") for i in range(max(names) + 1)])
+        columns = {
+            "text": rows.column("text"),
+            "id": rows.column("id"),
+            "domain": pc.take(domain_names, rows.column("domain")),
+            "tokens": rows.column("tokens"),
+            "repetition": rows.column("repetition"),
+            "source_file": pc.take(files, rows.column("unit")),
+            "position": rows.column("position"),
+        }
+        rows = pa.table(columns)
+    path = work.data / f"shard-{shard:05d}-of-{n_shards:05d}{FORMATS[work.format]}"
+    n_bytes = 0
+    if rows is not None:
+        n_bytes = int(rows.column("text").nbytes)
+        _write_rows(rows, path, work.format)
+    note = {"file": path.name, "tokens": tokens.tolist(), "documents": documents.tolist(), "bytes": n_bytes}
+    write_json(work.data.parent / "shards" / f"{shard:05d}.json", note)
+
+
+def _may_hold(plans: Sequence[DomainPlan], n_shards: int, shard: int, domain: int, low: int, high: int) -> bool:
+    return bool(plans[domain].quota) and plans[domain].may_hold(low, high, n_shards, shard)
+
+
+def _write_rows(rows: Any, path: Path, format: str) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        if format == "parquet":
+            pq.write_table(rows, temporary, compression="zstd", row_group_size=4096)
+            return
+        import zstandard
+
+        with open(temporary, "wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as stream:
+            for batch in rows.to_batches(max_chunksize=1024):
+                lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+                stream.write("".join(lines).encode("utf-8"))
+
+
+def _facts(
+    domains: Sequence[Domain],
+    weights: Sequence[float],
+    written: Sequence[dict[str, Any]],
+    counts: Counts,
+    token_budget: int,
+) -> dict[str, Any]:
+    """Return what was written, and how near its shares are to the mixture's."""
+    tokens = np.sum([row["tokens"] for row in written], axis=0)
+    documents = np.sum([row["documents"] for row in written], axis=0)
+    realised = tokens / max(1, tokens.sum())
+    n_tokens = np.array([domain.n_tokens for domain in domains], dtype=np.float64)
+    natural = n_tokens / n_tokens.sum()
+    rows = [
+        {
+            "name": domain.name,
+            "weight": float(weights[d]),
+            "realised": float(realised[d]),
+            "natural": float(natural[d]),
+            "cap": domain.cap,
+            "tokens": int(tokens[d]),
+            "documents": int(documents[d]),
+            "repetitions": float(tokens[d] / domain.n_tokens),
+        }
+        for d, domain in enumerate(domains)
+    ]
+    difference = float(np.abs(realised - np.asarray(weights)).max())
+    return {
+        "token_budget": token_budget,
+        "tokens": int(tokens.sum()),
+        "documents": int(documents.sum()),
+        "shards": [row["file"] for row in written if sum(row["documents"])],
+        "text_bytes": sum(row["bytes"] for row in written),
+        "largest_difference": difference,
+        "within_tolerance": difference <= TOLERANCE,
+        "domains": rows,
+    }
