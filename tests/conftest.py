@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny import TINY_CORPUS, make_tiny_tasks
+from openclimb.cli import main
+from tiny import TINY_CORPUS, make_tiny_tasks, make_tiny_workspace
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,11 @@ def tiny_corpus() -> Path:
 def tiny_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two task files."""
     return make_tiny_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path, tiny_tasks: Path) -> Path:
+    """A workspace that was run to its end. Tests that change it copy it first."""
+    root = make_tiny_workspace(tmp_path_factory.mktemp("line") / "run", tiny_corpus, tiny_tasks)
+    assert main(["run", str(root), "--quiet"]) == 0
+    return root

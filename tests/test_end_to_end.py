@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,13 +24,6 @@ from openclimb.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 sys.exit(main(sys.argv[1:]))
 """
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path, tiny_tasks: Path) -> Path:
-    root = make_tiny_workspace(tmp_path_factory.mktemp("line") / "run", tiny_corpus, tiny_tasks)
-    assert main(["run", str(root), "--quiet"]) == 0
-    return root
 
 
 def test_the_answer_is_a_mixture_under_its_caps_with_margins(finished: Path) -> None:
@@ -95,6 +90,7 @@ def test_status_and_plan_tell_the_state_and_change_nothing(finished: Path, capsy
 def test_ask_gives_new_trials_and_tell_closes_them(
     finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    finished = shutil.copytree(finished, tmp_path / "run")
     assert main(["ask", str(finished), "-n", "2"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len({row["trial"] for row in rows}) == 2
