@@ -98,3 +98,8 @@ def test_rounding_to_caps_that_leave_one_mixture() -> None:
     floors, caps = bounds(domains)
     rounded = round_weights(natural(domains)[None], floors, caps)
     assert rounded[0] == pytest.approx([1 / 3] * 3, abs=1e-6)
+
+
+def test_a_weight_of_nothing_is_plain_zero() -> None:
+    rows = round_weights(np.array([[1.0, 0.0, 0.0]]), np.zeros(3), np.ones(3))
+    assert not np.signbit(rows).any()

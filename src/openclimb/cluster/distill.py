@@ -7,6 +7,7 @@ Each entry of the model's vocabulary is embedded by itself, and a text becomes t
 """
 
 import argparse
+import logging
 import os
 import shutil
 import sys
@@ -18,10 +19,8 @@ from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
 def distill(model: str, out: Path, dim: int = 256) -> None:
     """Write the static model of `model` (folder or hub name) to the folder `out`; an `out` that is there is kept."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # half a minute needs no bars
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # it warns of a buffer that newer releases do not keep
     try:
-        from transformers.utils.logging import set_verbosity_error
-
-        set_verbosity_error()  # its loader warns of a buffer that newer releases do not keep
         from model2vec.distill import distill as distill_static
     except ImportError:
         raise MissingDependency("model2vec[distill]", "pip install 'openclimb[embed]'") from None

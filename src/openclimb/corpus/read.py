@@ -157,7 +157,7 @@ def _lines(stream: IO[bytes], unit: Unit, limit: int) -> Iterator[tuple[int, int
     A line belongs to the byte range that its first byte lies in, so every line is read in exactly one unit.
     """
     plain = unit.format == "jsonl"
-    lines = stream if plain else _decompressed(stream, unit.format)
+    lines = _decompressed(stream, unit.format)
     offset = unit.start if plain else 0
     if plain and offset:
         lines.seek(offset - 1)
@@ -187,11 +187,14 @@ def _skip_line(stream: IO[bytes]) -> int:
 
 
 def _decompressed(stream: IO[bytes], kind: str) -> IO[bytes]:
+    from fsspec.spec import AbstractBufferedFile
+
     if kind == "jsonl.gz":
         return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
     if kind == "jsonl.zst":
         return io.BufferedReader(_ZstdReader(stream), BLOCK)
-    return stream
+    # a remote file's own readline knows no limit
+    return io.BufferedReader(stream, BLOCK) if isinstance(stream, AbstractBufferedFile) else stream
 
 
 class _ZstdReader(io.RawIOBase):

@@ -229,11 +229,11 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
 
 
 def _objective(facts: Facts) -> dict[int, float]:
-    """Return trial → objective: the scores of the tasks under the settings' weights, all equal when there are none."""
+    """Return trial → objective: the mean of its tasks under the settings' weights (1 where none is given)."""
     given = facts.config.get("tasks", {}).get("weights", {})
     found = {}
     for trial in facts.trials:
-        weights = {task: float(given.get(task, 0.0) if given else 1.0) for task in trial.scores}
+        weights = {task: float(given.get(task, 1.0)) for task in trial.scores}
         total = sum(weights.values())
         if total > 0:
             found[trial.number] = sum(weights[task] * score for task, score in trial.scores.items()) / total

@@ -30,6 +30,11 @@ class History:
         objective: Floats = self.scores[:, counts] @ self.importance[counts]
         return objective
 
+    def only(self, chosen: NDArray[np.bool_]) -> "History":
+        """The history of the trials that `chosen` (n,) marks."""
+        numbers = tuple(number for number, one in zip(self.numbers, chosen, strict=True) if one)
+        return History(self.weights[chosen], self.scores[chosen], self.tasks, self.importance, numbers)
+
     def aggregated(self) -> "History":
         """The same trials with the objective as their only task; those without one are left out."""
         known = np.isfinite(self.objective)

@@ -15,7 +15,7 @@ from openclimb.config import PickSettings, SearchSettings
 from openclimb.mixture import Domain, Weights
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.design import Aim, search_region
-from openclimb.search.forecast import fit_forecast
+from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.history import History, read_history
 from openclimb.search.propose import check_proposed, find_proposer
 from openclimb.search.sample import bounds, round_weights
@@ -31,6 +31,7 @@ APART = 0.1  # least total variation between two finalists
 TOP_REGION = 20  # an answer is the mean of so many best candidates: their errors average out
 NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
 LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
+CHANCE = 1.645  # rank correlations of unrelated numbers are normal with deviation 1/√(n−1): one in twenty is above this
 
 
 def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -115,17 +116,14 @@ def diagnose(
     ordered, _ = _by_name(domains)
     history = read_history(told, ordered, task_weights)
     forecast = fit_forecast(history, search.predictor)
-    objective, guess = history.objective, forecast.loo_mean @ np.nan_to_num(history.importance)
-    rho = {
-        task: _rank_correlation(forecast.loo_mean[:, j], history.scores[:, j]) for j, task in enumerate(history.tasks)
-    }
+    means, deviations, whole = cross_validate(history, search.predictor)
+    objective, guess = history.objective, means @ history.importance
+    rho = {task: _rank_correlation(means[:, j], history.scores[:, j]) for j, task in enumerate(history.tasks)}
     rho["objective"] = _rank_correlation(guess, objective)
-    inside = np.abs(history.scores - forecast.loo_mean) <= NORMAL_80 * forecast.loo_sd
-    known = np.isfinite(history.scores) & np.isfinite(forecast.loo_mean)
+    inside = np.abs(history.scores - means) <= NORMAL_80 * deviations
+    known = np.isfinite(history.scores) & np.isfinite(means)
     coverage = {task: _share(inside[known[:, j], j]) for j, task in enumerate(history.tasks)}
-    coverage["objective"] = _share(
-        (np.abs(objective - guess) <= NORMAL_80 * forecast._joined(forecast.loo_sd))[known.all(1)]
-    )
+    coverage["objective"] = _share((np.abs(objective - guess) <= NORMAL_80 * whole)[known.all(1)])
     names = dict.fromkeys(history.tasks, "")
     for columns, predictor in forecast.groups:
         names |= {history.tasks[j]: getattr(predictor, "description", search.predictor) for j in columns}
@@ -138,6 +136,11 @@ def diagnose(
         "noise_floor": forecast.objective_noise,
         "best_predicted": float(forecast.predict(history.weights)[0].max()),
         "best_measured": float(np.nanmax(objective)) if np.isfinite(objective).any() else None,
+        "forecast": [
+            {"trial": number, "predicted": float(mean), "deviation": float(deviation), "measured": float(measured)}
+            for number, mean, deviation, measured in zip(history.numbers, guess, whole, objective, strict=True)
+            if np.isfinite(mean + deviation + measured)
+        ],
         "warning": _warning(history, rho["objective"], _error_ratio(guess, objective)),
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -150,9 +153,10 @@ def _warning(history: History, rho: float | None, error: float) -> str:
         return "all trials have the same score: the tasks do not tell mixtures apart"
     if rho is None:
         return f"{n} trials are too few to say how well scores can be predicted"
-    if rho < 0.2 or error > 0.95:
+    chance = CHANCE / np.sqrt(n - 1)
+    if rho < chance or error > 0.95:
         return (
-            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}): "
+            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}, chance alone reaches {chance:.2f}): "
             "more trials, more task items or a larger proxy would help"
         )
     return ""

@@ -79,7 +79,7 @@ def round_weights(weights: Weights, floors: Weights, caps: Weights) -> Weights:
     rows = np.atleast_2d(weights)
     grid = GRID
     while True:
-        least, most = np.ceil(floors * grid - 1e-6), np.floor(caps * grid + 1e-6)
+        least, most = np.ceil(floors * grid - 1e-6) + 0.0, np.floor(caps * grid + 1e-6)  # + 0.0: no minus zero
         if least.sum() <= grid <= most.sum() and (least <= most).all():
             break
         if grid >= 10**9:

@@ -1,0 +1,105 @@
+"""The token arrays: repetition matched to the target, the same documents first, held-out ones apart."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import openclimb
+from openclimb.config import TargetSettings, TokensSettings
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.corpus.pack import n_packed, pack
+from openclimb.corpus.survey import read_units
+from openclimb.engine import Engine
+from openclimb.errors import DomainError
+from openclimb.mixture import Domain
+from openclimb.workspace import read_json
+
+
+def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 100_000) -> dict:
+    config = openclimb.open(root).config
+    out.mkdir(parents=True)
+    engine = Engine(workers)
+    try:
+        pack(
+            read_units(root / "corpus"),
+            root / "labels",
+            root / "domains",
+            root / "clusters" / "tokenizer.json",
+            config.corpus,
+            config.tokens,
+            budget,
+            TargetSettings(token_budget=target),
+            config.proxy.sequence,
+            config.seed,
+            out,
+            engine,
+            Progress(),
+        )
+    finally:
+        engine.release()
+    return read_json(out / "domains.json")
+
+
+def test_a_proxy_repeats_a_domain_as_often_as_the_target_would() -> None:
+    domain = Domain("d", 1_000_000, cap=1.0)
+    n = n_packed(domain, proxy_token_budget=50_000, target_token_budget=10_000_000)
+    weight = 0.4
+    assert weight * 50_000 / n == pytest.approx(weight * 10_000_000 / 1_000_000)
+    assert n_packed(Domain("d", 1000, cap=0.1), 5000, 1000) == 500  # never more than the cap lets a proxy read
+
+
+def test_a_larger_budget_packs_the_same_documents_and_more(finished: Path, tmp_path: Path) -> None:
+    small, large = (_pack(finished, tmp_path / str(budget), budget) for budget in (8_192, 24_000))
+    for one, other in zip(small["domains"], large["domains"], strict=True):
+        first, more = (
+            np.fromfile(tmp_path / folder / row["file"], small["dtype"])
+            for folder, row in (("8192", one), ("24000", other))
+        )
+        assert len(more) > len(first) == one["n_tokens"]
+        assert (more[: len(first)] == first).all()
+
+
+def test_workers_change_nothing_and_no_piece_is_left(finished: Path, tmp_path: Path) -> None:
+    _pack(finished, tmp_path / "one", 8_192)
+    _pack(finished, tmp_path / "two", 8_192, workers=2)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    assert not (tmp_path / "one" / "pieces").exists()
+
+
+def test_held_out_text_is_in_no_array(finished: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokens = finished / "tokens"
+    tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
+    facts = read_json(tokens / "domains.json")
+    heldout = tokenizer.decode(np.fromfile(tokens / "heldout.bin", facts["dtype"]).tolist(), skip_special_tokens=False)
+    training = "\n".join(
+        tokenizer.decode(np.fromfile(tokens / row["file"], facts["dtype"]).tolist()) for row in facts["domains"]
+    )
+    pieces = [piece.strip()[:80] for piece in heldout.split("<|endoftext|>") if len(piece) > 200]
+    assert pieces
+    assert not any(piece in training for piece in pieces)
+
+
+def test_a_domain_with_too_few_tokens_is_named_with_the_ways_out(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(DomainError, match="too few tokens for one sequence") as caught:
+        _pack(finished, tmp_path / "out", 120)
+    assert "proxy.token_budget" in caught.value.fix
+    names = [domain.name for domain in read_domains(finished / "domains")]
+    assert any(name in caught.value.message for name in names)
+
+
+def test_names_that_are_no_file_names_never_leave_the_folder(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    table = root / "domains" / "domains.csv"
+    first = read_domains(root / "domains")[0].name
+    table.write_text(table.read_text().replace(first, "../../evil", 1))
+    facts = _pack(root, tmp_path / "out", 8_192)
+    assert facts["domains"][0]["name"] == "../../evil"
+    assert facts["domains"][0]["file"] == "domain-0000.bin"
+    assert not (tmp_path.parent / "evil.bin").exists()
+    assert TokensSettings().heldout > 0

@@ -1,0 +1,312 @@
+"""Formats, units and URLs: every document exactly once, every damaged one told with its place and reason."""
+
+import functools
+import gzip
+import http.server
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from openclimb.config import CorpusSettings
+from openclimb.console import Progress
+from openclimb.corpus.read import Document, Rejected, document_order, place_hash, read_unit
+from openclimb.corpus.survey import (
+    changed_inputs,
+    check_inputs,
+    input_fingerprint,
+    list_files,
+    read_units,
+    survey,
+)
+from openclimb.errors import ConfigError, InputError
+
+ROWS = [{"text": f"Document {i}: " + "größer as it goes, " * (i % 37), "id": f"d{i}"} for i in range(400)]
+
+
+def _lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=i % 2 == 0) + "\n" for i, row in enumerate(rows)).encode()
+
+
+def _parquet(rows: list[dict]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=50)
+    return sink.getvalue().to_pybytes()
+
+
+FORMATS: dict[str, Callable[[list[dict]], bytes]] = {
+    ".jsonl": _lines,
+    ".jsonl.gz": lambda rows: gzip.compress(_lines(rows)),
+    ".jsonl.zst": lambda rows: zstandard.compress(_lines(rows)),
+    ".parquet": _parquet,
+}
+
+
+def _units(
+    settings: CorpusSettings, tmp_path: Path, unit_bytes: int = 0, monkeypatch: pytest.MonkeyPatch | None = None
+):
+    if monkeypatch:
+        from openclimb.corpus import survey as module
+
+        real = module._cut
+        monkeypatch.setattr(module, "_cut", lambda file, _: real(file, unit_bytes))
+    out = tmp_path / "corpus-stage"
+    out.mkdir(exist_ok=True)
+    survey(settings, out, Progress())
+    return read_units(out)
+
+
+def _read(units, settings: CorpusSettings) -> tuple[list[Document], list[Rejected]]:
+    found = [item for unit in units for item in read_unit(unit, settings)]
+    return (
+        [item for item in found if isinstance(item, Document)],
+        [item for item in found if isinstance(item, Rejected)],
+    )
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_document_is_read_once_with_its_id(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(FORMATS[suffix](ROWS))
+    settings = CorpusSettings(paths=(str(tmp_path / f"a{suffix}"),), id="id")
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [(d.text, d.id) for d in documents] == [(row["text"], row["id"]) for row in ROWS]
+    assert not rejected
+    assert len({d.position for d in documents}) == len(ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("unit_bytes", [97, 1000, 12_345])
+def test_units_share_the_documents_whatever_their_size(
+    suffix: str, unit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(FORMATS[suffix](ROWS))
+    settings = CorpusSettings(paths=(str(tmp_path / f"a{suffix}"),), id="id")
+    units = _units(settings, tmp_path, unit_bytes, monkeypatch)
+    assert len(units) > 3
+    documents, _ = _read(units, settings)
+    assert [d.id for d in documents] == [row["id"] for row in ROWS]
+    whole, _ = _read(_units(settings, tmp_path, 10**9, monkeypatch), settings)
+    assert [d.position for d in documents] == [d.position for d in whole]
+
+
+def test_chosen_positions_alone_are_parsed(tmp_path: Path) -> None:
+    lines = _lines(ROWS).splitlines(keepends=True)
+    lines[7] = b"{not json}\n"
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    unit = _units(settings, tmp_path)[0]
+    positions = {d.position for d in read_unit(unit, settings) if isinstance(d, Document)}
+    few = sorted(positions)[:3]
+    assert [d.position for d in read_unit(unit, settings, few.__contains__)] == few  # the bad line is passed over
+
+
+@pytest.fixture(params=["memory", "http"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "memory":
+        with fsspec.open("memory://bucket/part.jsonl", "wb") as file:
+            file.write(_lines(ROWS))
+        yield "memory://bucket/part.jsonl"
+        fsspec.filesystem("memory").rm("bucket", recursive=True)
+        return
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "part.jsonl").write_bytes(_lines(ROWS))
+
+    class Ranges(http.server.SimpleHTTPRequestHandler):
+        """Serves byte ranges, as object stores do."""
+
+        def do_GET(self) -> None:
+            data = (tmp_path / "served" / "part.jsonl").read_bytes()
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(asked[1]) if asked else 0
+            last = min(int(asked[2]) if asked and asked[2] else len(data) - 1, len(data) - 1)
+            self.send_response(206 if asked else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+            self.end_headers()
+            self.wfile.write(data[first : last + 1])
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Ranges, directory=str(tmp_path / "served"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/part.jsonl"
+    server.shutdown()
+    server.server_close()
+
+
+def test_documents_are_read_from_a_url(url: str, tmp_path: Path) -> None:
+    settings = CorpusSettings(paths=(url,), id="id")
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [d.id for d in documents] == [row["id"] for row in ROWS]
+    assert not rejected
+    assert input_fingerprint(settings) == input_fingerprint(settings)
+
+
+def test_a_changed_remote_file_is_seen() -> None:
+    settings = CorpusSettings(paths=("memory://changing/*.jsonl",))
+    prints = []
+    for rows in (ROWS[:5], ROWS[:6]):
+        with fsspec.open("memory://changing/a.jsonl", "wb") as file:
+            file.write(_lines(rows))
+        prints.append(input_fingerprint(settings))
+    fsspec.filesystem("memory").rm("changing", recursive=True)
+    assert prints[0] != prints[1]
+
+
+def test_globs_folders_and_several_paths_give_each_file_once(tmp_path: Path) -> None:
+    for name in ("a/x.jsonl", "a/y.jsonl", "b/z.parquet", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(_parquet(ROWS[:3]) if name.endswith("parquet") else _lines(ROWS[:3]))
+    settings = CorpusSettings(paths=(str(tmp_path), str(tmp_path / "*" / "*.jsonl"), str(tmp_path / "a" / "x.jsonl")))
+    assert [file.name for file in list_files(settings)] == ["a/x.jsonl", "a/y.jsonl", "b/z.parquet"]
+    facts = check_inputs(settings)
+    assert facts["files"] == 3
+    assert facts["formats"] == {"jsonl": 2, "parquet": 1}
+
+
+def test_added_removed_and_changed_files_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b", "c"):
+        (data / f"{name}.jsonl").write_bytes(_lines(ROWS[:5]))
+    settings = CorpusSettings(paths=(str(data),))
+    _units(settings, tmp_path)
+    (data / "a.jsonl").write_bytes(_lines(ROWS[:6]))
+    (data / "b.jsonl").unlink()
+    (data / "d.jsonl").write_bytes(_lines(ROWS[:5]))
+    assert changed_inputs(tmp_path / "corpus-stage", settings) == [
+        "a.jsonl: changed", "b.jsonl: gone", "d.jsonl: new",
+    ]  # fmt: skip
+
+
+def test_a_moved_corpus_keeps_its_places(tmp_path: Path) -> None:
+    orders = []
+    for place in ("here", "there"):
+        folder = tmp_path / place / "data"
+        folder.mkdir(parents=True)
+        (folder / "a.jsonl").write_bytes(_lines(ROWS))
+        settings = CorpusSettings(paths=(str(folder),))
+        unit = _units(settings, tmp_path / place)[0]
+        positions = [d.position for d in read_unit(unit, settings) if isinstance(d, Document)]
+        orders.append(document_order(unit, pa.array(positions).to_numpy(), seed=3).tolist())
+    assert orders[0] == orders[1]
+    assert place_hash("a.jsonl", 0, 1) != place_hash("a.jsonl", 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "cut sho\n', "not a JSON line"),
+        (b'["text"]\n', "not a JSON object but list"),
+        (b'{"text": 7}\n', "'text' is int, not text"),
+        (b'{"text": null}\n', "'text' is NoneType, not text"),
+        (b'{"body": "x"}\n', "no column 'text'; it has: body"),
+        (b'{"text": "  \\n "}\n', "'text' is empty"),
+        (b'{"text": "caf\xe9"}\n', "not UTF-8"),
+        (b'{"text": "' + b"x" * 1_100_000 + b'"}\n', "longer than max_document_mb = 1"),
+    ],
+)
+def test_a_bad_line_is_rejected_with_its_place_and_the_rest_is_read(line: bytes, reason: str, tmp_path: Path) -> None:
+    lines = _lines(ROWS[:20]).splitlines(keepends=True)
+    lines.insert(5, line)
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    settings = CorpusSettings(paths=(str(tmp_path),), max_document_mb=1)
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert len(documents) == 20
+    assert len(rejected) == 1
+    assert rejected[0].file == "a.jsonl"
+    assert rejected[0].line == 6
+    assert rejected[0].position == len(b"".join(lines[:5]))
+    assert reason in rejected[0].reason
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_a_truncated_file_is_rejected_with_its_reason(suffix: str, tmp_path: Path) -> None:
+    data = FORMATS[suffix](ROWS)
+    (tmp_path / f"a{suffix}").write_bytes(data[: len(data) // 2])
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert len(documents) < len(ROWS)
+    assert [row.file for row in rejected] == [f"a{suffix}"]
+    assert "damaged or cut short" in rejected[0].reason
+
+
+def test_zstd_frames_one_after_the_other_are_one_file(tmp_path: Path) -> None:
+    half = len(ROWS) // 2
+    data = zstandard.compress(_lines(ROWS[:half])) + zstandard.compress(_lines(ROWS[half:]))
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    settings = CorpusSettings(paths=(str(tmp_path),), id="id")
+    assert [d.id for d in _read(_units(settings, tmp_path), settings)[0]] == [row["id"] for row in ROWS]
+
+
+def test_a_parquet_text_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"caf\xe9", b"fine too"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [d.text for d in documents] == ["fine", "fine too"]
+    assert "not UTF-8" in rejected[0].reason
+
+
+def test_no_file_matches(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file matches") as caught:
+        list_files(CorpusSettings(paths=(str(tmp_path / "*.jsonl"),)))
+    assert ".parquet" in caught.value.fix
+
+
+def test_a_format_that_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(InputError, match="format of"):
+        list_files(CorpusSettings(paths=(str(tmp_path / "a.docx"),)))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_missing_text_column_names_the_columns_there_are(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(FORMATS[suffix]([{"content": "x", "url": "y"}]))
+    with pytest.raises(InputError, match="no column 'text'.*content, url"):
+        check_inputs(CorpusSettings(paths=(str(tmp_path),)))
+
+
+def test_domains_from_folders_need_folders_and_known_words(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_lines(ROWS[:3]))
+    with pytest.raises(InputError, match="lies in no folder"):
+        check_inputs(CorpusSettings(paths=(str(tmp_path),), domains="folders"))
+    with pytest.raises(ConfigError, match=r"corpus\.domains"):
+        check_inputs(CorpusSettings(paths=(str(tmp_path),), domains="colum:source"))
+
+
+def test_domains_come_from_a_column_or_from_folders(tmp_path: Path) -> None:
+    for folder in ("law", "code"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        rows = [{**row, "source": folder.upper()} for row in ROWS[:4]]
+        (tmp_path / "data" / folder / "a.jsonl").write_bytes(_lines(rows))
+    for domains, expected in (("folders", {"law", "code"}), ("column:source", {"LAW", "CODE"})):
+        settings = CorpusSettings(paths=(str(tmp_path / "data"),), domains=domains)
+        assert {d.source for d in _read(_units(settings, tmp_path), settings)[0]} == expected
+
+
+@pytest.mark.slow
+def test_a_line_of_500_mb_is_passed_over_in_little_memory(tmp_path: Path) -> None:
+    import resource
+
+    with open(tmp_path / "a.jsonl", "wb") as file:
+        file.write(_lines(ROWS[:3]) + b'{"text": "')
+        file.writelines(b"x" * 1_000_000 for _ in range(500))
+        file.write(b'"}\n' + _lines(ROWS[3:6]))
+    settings = CorpusSettings(paths=(str(tmp_path),), unit_mb=2000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [d.text for d in documents] == [row["text"] for row in ROWS[:6]]
+    assert "longer than max_document_mb" in rejected[0].reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; the limit is 100 MB of text

@@ -1,0 +1,94 @@
+"""Imports point down only: the layers of the design, read from the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "openclimb"
+
+# Each layer may import those below it, and its own modules only where its row says so.
+LAYERS: list[set[str]] = [
+    {"cli", "__init__"},
+    {"planning", "api"},
+    {"report", "export"},
+    {"pipeline", "trial_runs", "stages", "testing"},
+    {"cluster", "search", "proxy"},
+    {"corpus"},
+    {"engine", "workspace", "trials", "config", "console"},
+    {"mixture", "errors"},
+]
+SIBLINGS = ({"cluster"}, {"search"}, {"proxy"})  # none imports another
+RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+LAZY = {"cli": {"report", "export"}}
+HEAVY = {"torch", "lightgbm", "faiss", "sklearn", "scipy", "pyarrow", "plotly", "tokenizers", "transformers", "rich"}
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """Return (module, at the top?) of every import; those for type checking only are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set()
+    for node in tree.body:
+        top.add(id(node))
+    found = []
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.module, id(node) in top))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    part = _part(path)
+    assert part in RANK, f"{part} stands in no layer"
+    for module, _ in _imports(path):
+        if not module.startswith("openclimb."):
+            continue
+        other = module.split(".")[1]
+        if other == part:
+            continue
+        assert RANK[other] >= RANK[part], f"{part} imports {other}, which stands above it"
+        assert not any({part} == one and {other} in SIBLINGS for one in SIBLINGS), f"{part} imports its sibling {other}"
+
+
+@pytest.mark.parametrize("part", ["report", "export"])
+def test_nobody_imports_report_and_export_but_the_front(part: str) -> None:
+    for path in SOURCE.rglob("*.py"):
+        if _part(path) not in (part, "api", "cli"):
+            assert not any(module.startswith(f"openclimb.{part}") for module, _ in _imports(path)), path
+
+
+def test_search_knows_no_torch_and_proxy_no_lightgbm() -> None:
+    for part, foreign in (("search", "torch"), ("proxy", "lightgbm"), ("report", "torch"), ("report", "lightgbm")):
+        for path in (SOURCE / part).rglob("*.py"):
+            assert not any(module.split(".")[0] == foreign for module, _ in _imports(path)), path
+
+
+def test_heavy_libraries_load_only_where_they_work() -> None:
+    for path in SOURCE.rglob("*.py"):
+        heavy = {module.split(".")[0] for module, top in _imports(path) if top} & HEAVY
+        if _part(path) == "proxy" or path.name == "trial_runs.py":
+            heavy -= {"torch"}  # proxies are torch; nothing imports them before trials run
+        assert not heavy, f"{path.name} imports {heavy} at its top"
+
+
+def test_nothing_reads_pickles() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "pickle" not in {module.split(".")[0] for module, _ in _imports(path)}, path
+        assert "torch.load" not in text, path
+        assert text.count("np.load(") <= text.count("allow_pickle=False"), path
