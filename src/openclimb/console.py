@@ -37,7 +37,7 @@ class PlainProgress(Progress):
     def start(self, label: str, total: int | None = None, unit: str = "") -> None:
         self.label, self.unit, self.total, self.done = label, unit, total, 0
         self.began = self.told = time.monotonic()
-        self._line(f"{label}: {total:,} {unit}".rstrip() if total else label)
+        self._line(f"{label}: {counted(total, unit)}" if total else label)
 
     def advance(self, n: int = 1) -> None:
         self.done += n
@@ -150,6 +150,11 @@ def choose_progress(*, quiet: bool, as_json: bool, stream: _HasTty | None = None
     if quiet:
         return Progress()
     return LiveProgress() if (stream or sys.stderr).isatty() else PlainProgress()
+
+
+def counted(n: int, unit: str) -> str:
+    """Return a number with its unit, given in the plural: "1 file", "2,000 files"."""
+    return f"{n:,} {unit.removesuffix('s') if n == 1 else unit}".rstrip()
 
 
 def _span(seconds: float) -> str:

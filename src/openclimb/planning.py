@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from openclimb.config import Config, ProxySettings, format_count
+from openclimb.console import counted
 from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
 from openclimb.proxy.tasks import check_tasks
@@ -77,7 +78,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
     lines = [
         f"{facts['workspace']} · scale {facts['scale']}",
         "",
-        f"reads     {inputs['files']:,} files, {_size(inputs['bytes'])}; never copied or changed",
+        f"reads     {counted(inputs['files'], 'files')}, {_size(inputs['bytes'])}; never copied or changed",
         *(
             f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config import CorpusSettings
-from openclimb.console import Progress
+from openclimb.console import Progress, counted
 from openclimb.corpus.read import SUFFIXES, Unit, columns_of, format_of
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.workspace import atomic, fingerprint
@@ -109,7 +109,7 @@ def survey(settings: CorpusSettings, out: Path, progress: Progress) -> dict[str,
             units.append(Unit(len(units), file.path, file.name, file.format, start, stop, n_bytes, first_row, *fixed))
         progress.advance()
     write_units(units, out / "units.parquet")
-    progress.finish(f"{len(units)} units")
+    progress.finish(counted(len(units), "units"))
     return {**facts, "units": len(units)}
 
 

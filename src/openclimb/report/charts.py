@@ -8,7 +8,7 @@ from openclimb.report.facts import Facts
 
 Figure = dict[str, Any]
 
-OURS, NATURAL, UNIFORM, MUTED = "#2f6fde", "#8a8f98", "#c58a1b", "#b9bec7"
+OURS, NATURAL, MUTED = "#2f6fde", "#8a8f98", "#b9bec7"
 # Tableau 20 in its order of contrast: neighbours in the legend are told apart in light and dark
 PALETTE = (
     "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1 #76b7b2 #edc948 #ff9da7 #9c755f #86bcb6 "
@@ -41,35 +41,38 @@ def weights_chart(answer: Mapping[str, Any]) -> Figure:
     axis = {
         "tickformat": ".0%",
         "range": [-0.01, min(1.02, top * 1.25)],
-        "title": {"text": "share of the training tokens"},
+        "title": {"text": "share of tokens"},
     }
     return _figure(data, 60 + 30 * len(rows), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
 
 
 def margins_chart(answer: Mapping[str, Any]) -> Figure:
-    """Each compared mixture's mean on report items, with its interval."""
-    rows = list(reversed(answer["mixtures"]))
-    names = [row["name"] for row in rows]
-    means = [row["report"]["mean"] for row in rows]
+    """By how much the found mixture beats each baseline on report items: paired differences with their intervals."""
+    margins = dict(reversed(answer["margins"].items()))
+    means = [margin["mean"] for margin in margins.values()]
     data = [
         {
             "x": means,
-            "y": names,
+            "y": [f"over {name}" for name in margins],
             "mode": "markers",
-            "marker": {"size": 12, "color": [_colour(name) for name in names]},
+            "marker": {"size": 13, "color": OURS},
             "error_x": {
                 "type": "data",
                 "symmetric": False,
-                "array": [row["report"]["interval"][1] - row["report"]["mean"] for row in rows],
-                "arrayminus": [row["report"]["mean"] - row["report"]["interval"][0] for row in rows],
-                "color": MUTED,
+                "array": [margin["interval"][1] - margin["mean"] for margin in margins.values()],
+                "arrayminus": [margin["mean"] - margin["interval"][0] for margin in margins.values()],
+                "color": OURS,
+                "thickness": 2,
             },
-            "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+            "hovertemplate": "%{y}: %{x:+.4f}<extra></extra>",
             "showlegend": False,
         }
     ]
-    title = {"text": "objective on report items, higher is better (95 % interval over seeds and items)"}
-    return _figure(data, 110 + 34 * len(rows), xaxis={"title": title}, yaxis={"automargin": True, "ticksuffix": "  "})
+    axis = {"title": {"text": "gain in the objective"}, "tickformat": "+.3f", "zeroline": True, "zerolinewidth": 3}
+    figure = _figure(data, 110 + 44 * len(margins), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
+    zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
+    figure["layout"]["shapes"] = [{**zero, "line": {"color": MUTED, "width": 2, "dash": "dot"}}]
+    return figure
 
 
 def map_chart(facts: Facts, colour: Mapping[str, str]) -> Figure:
@@ -180,10 +183,6 @@ def _hover(point: Mapping[str, Any]) -> str:
     lines = [html.escape(words[i : i + 55]) for i in range(0, len(words), 55)]
     where = f"cluster {point['cluster']} · " if point["cluster"] >= 0 else ""
     return f"<b>{where}{html.escape(_short(point['domain']) or 'pruned')}</b><br>" + "<br>".join(lines)
-
-
-def _colour(name: str) -> str:
-    return {"natural": NATURAL, "uniform": UNIFORM}.get(name, OURS)
 
 
 def _short(name: str) -> str:

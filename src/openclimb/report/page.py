@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb import __version__
+from openclimb.console import counted
 from openclimb.errors import MissingDependency
 from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
@@ -109,10 +110,11 @@ def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
 def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     if not facts.answer:
         return ""
-    figures["margins"] = charts.margins_chart(facts.answer)
+    if facts.answer["margins"]:
+        figures["margins"] = charts.margins_chart(facts.answer)
     mixtures = facts.answer["mixtures"]
     optimised = facts.answer["objective"]["tasks"]
-    rows = []
+    rows = [("objective", "higher is better", *(_interval(mixture["report"]) for mixture in mixtures))]
     for task in mixtures[0]["report"]["tasks"]:
         for measure, label in MEASURES.items():
             found = [mixture["report"]["tasks"].get(task, {}).get(measure) for mixture in mixtures]
@@ -122,9 +124,11 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     table = _table(("task", "measure", *(mixture["name"] for mixture in mixtures)), rows)
     note = (
         "Each mixture was trained again with other seeds and scored on items that the search never saw. "
-        "The interval covers seeds and items."
+        "Differences are taken seed by seed and item by item, which makes them far surer than the scores themselves; "
+        "intervals are 95 % and cover seeds and items."
     )
-    return _section("Beside the baselines", note, _chart("margins", "scores of the compared mixtures") + table)
+    chart = _chart("margins", "gain of the found mixture over the baselines") if facts.answer["margins"] else ""
+    return _section("Beside the baselines", note, chart + table)
 
 
 def _map(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -146,7 +150,7 @@ def _cards(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     lost = ""
     if gone:
         rows = [(row["cluster"], f"{int(row['tokens']):,}", row["reason"], row["words"]) for row in gone]
-        lost = _details(f"{len(gone)} clusters were pruned", _table(("cluster", "tokens", "why", "words"), rows))
+        lost = _details(f"{counted(len(gone), 'clusters')} pruned", _table(("cluster", "tokens", "why", "words"), rows))
     return _section("The domains", "", f'<div class="cards">{cards}</div>{lost}')
 
 
@@ -157,12 +161,17 @@ def _card(row: Mapping[str, str], facts: Facts, colour: str, weight: float | Non
         facts_line.append(f"{row['n_clusters']} clusters")
     facts_line += [f"{name} {float(value):.2f}" for name, value in row.items() if name not in fixed and value]
     words = "".join(f"<li>{_text(word)}</li>" for word in row["words"].split()[:10])
-    quotes = "".join(f"<blockquote>{_text(text[:260])}</blockquote>" for text in facts.examples.get(row["name"], []))
+    quotes = "".join(f"<blockquote>{_text(_beginning(text))}</blockquote>" for text in facts.examples.get(row["name"], []))
     share = f'<span class="weight">{weight:.1%}</span>' if weight is not None else ""
     return (
         f'<article style="--hue:{colour}"><h3>{_text(row["name"])}{share}</h3>'
         f'<p class="small">{_text(" · ".join(facts_line))}</p><ul class="words">{words}</ul>{quotes}</article>'
     )
+
+
+def _beginning(text: str, most: int = 260) -> str:
+    """Return the first words of a text."""
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
 
 
 def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -191,7 +200,7 @@ def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     failed = [trial for trial in facts.trials if trial.state == "failed"]
     if failed:
         listed = _table(("trial", "message"), [(str(trial.number), trial.failure) for trial in failed])
-        body += _details(f"{len(failed)} trials failed", listed)
+        body += _details(f"{counted(len(failed), 'trials')} failed", listed)
     note = (
         "Every point is a proxy trained on one mixture. Rank correlation is cross-validated: each trial is predicted "
         "from the others."

@@ -156,7 +156,8 @@ def _warning(history: History, rho: float | None, error: float) -> str:
     chance = CHANCE / np.sqrt(n - 1)
     if rho < chance or error > 0.95:
         return (
-            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}, chance alone reaches {chance:.2f}): "
+            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}, "
+            f"chance alone reaches {chance:.2f}): "
             "more trials, more task items or a larger proxy would help"
         )
     return ""

@@ -1,0 +1,123 @@
+"""The page: what it says is what the files say, whatever stands in the documents and however far the run is."""
+
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import openclimb
+from openclimb.report.page import build_report
+from openclimb.workspace import read_json, write_json
+
+
+def _figures(page: str) -> dict[str, Any]:
+    found = re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def _built(root: Path) -> str:
+    return build_report(root).read_text(encoding="utf-8")
+
+
+def test_every_part_stands_on_the_page(finished: Path) -> None:
+    page = _built(finished)
+    answer = openclimb.open(finished).mixture()
+    for title in ("The mixture", "Beside the baselines", "The map", "The domains", "The search", "What it cost"):
+        assert f"<h2>{title}</h2>" in page
+    assert html.escape(answer["sentence"]) in page
+    for row in answer["domains"]:
+        assert row["name"] in page
+    for task in answer["mixtures"][0]["report"]["tasks"]:
+        assert task in page
+    assert "max_repetitions" in page  # the settings
+
+
+def test_the_charts_show_the_numbers_of_the_files(finished: Path) -> None:
+    figures = _figures(_built(finished))
+    answer = openclimb.open(finished).mixture()
+    assert set(figures) == {"weights", "margins", "map", "search", "predicted"}
+    found = next(trace for trace in figures["weights"]["data"] if trace.get("name") == "found")
+    assert sorted(found["x"]) == sorted(row["weight"] for row in answer["domains"])
+    margins = figures["margins"]["data"][0]
+    assert sorted(margins["x"]) == sorted(margin["mean"] for margin in answer["margins"].values())
+    searched = [trial for trial in openclimb.open(finished).trials() if trial.role == "search"]
+    points = [x for trace in figures["search"]["data"] if trace["mode"] == "markers" for x in trace["x"]]
+    assert len(points) == len(searched)
+    forecast = read_json(sorted(finished.glob("iterations/*/diagnostics.json"))[-1])["forecast"]
+    assert figures["predicted"]["data"][0]["y"] == [row["measured"] for row in forecast]
+
+
+def test_documents_and_names_cannot_put_code_on_the_page(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    answer = read_json(root / "mixture" / "mixture.json")
+    name = answer["domains"][0]["name"]
+    for path in (root / "domains").glob("*.csv"):
+        path.write_text(path.read_text().replace(name, evil))
+    answer["domains"][0]["name"] = evil
+    answer["sentence"] = evil
+    write_json(root / "mixture" / "mixture.json", answer)
+    page = _built(root)
+    assert "<script>alert(1)" not in page
+    assert "<img src=x" not in page
+    assert _figures(page)
+
+
+def test_a_run_that_is_not_done_yet_has_a_page_of_what_there_is(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(root / "mixture")
+    page = _built(root)
+    assert "Beside the baselines" not in page
+    assert "The search" in page
+    shutil.rmtree(root / "trials")
+    shutil.rmtree(root / "iterations")
+    assert "The domains" in _built(root)
+    for stage in ("tokens", "domains", "labels", "clusters", "corpus"):
+        shutil.rmtree(root / stage)
+        assert "<h2>Settings</h2>" in _built(root)
+
+
+def test_failed_trials_are_listed_with_their_message(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    trial = openclimb.open(root).trials()[0]
+    folder = root / "trials" / f"{trial.number:04d}"
+    (folder / "scores.json").unlink()
+    write_json(folder / "failure.json", {"message": "the loss is nan", "attempts": 2})
+    page = _built(root)
+    assert "1 trial failed" in page
+    assert "the loss is nan" in page
+
+
+def test_pruned_clusters_say_why(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    table = root / "domains" / "clusters.csv"
+    lines = table.read_text().splitlines()
+    column = lines[0].split(",").index("kept")
+    cells = lines[1].split(",")
+    cells[column], cells[lines[0].split(",").index("reason")] = "no", "mean rules 0.1 is below 0.5"
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    assert "mean rules 0.1 is below 0.5" in _built(root)
+
+
+def test_a_page_needs_neither_torch_nor_lightgbm(finished: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['lightgbm'] = None\n"
+        "from pathlib import Path\nfrom openclimb.report.page import build_report\n"
+        f"build_report(Path({str(finished)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("part", ["figures"])
+def test_the_page_stands_alone(finished: Path, part: str) -> None:
+    page = _built(finished)
+    assert f'id="{part}"' in page
+    assert "Plotly" in page
