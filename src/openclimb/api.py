@@ -1,5 +1,6 @@
 """The library: what the command line does, as methods of an open workspace."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ class OpenWorkspace:
         folder = trial_files.trial_folder(self._trials, number)
         if not (folder / "trial.json").is_file():
             raise SearchError(f"there is no trial {number}", "ask for one first")
-        if not scores or any(not isinstance(value, (int, float)) or value != value for value in scores.values()):
-            raise SearchError(f"the scores of trial {number} must be numbers by task", '{"task": 0.5}')
+        if not isinstance(scores, Mapping) or not scores or not all(map(_is_number, scores.values())):
+            raise SearchError(f"the scores of trial {number} must be finite numbers by task", '{"task": 0.5}')
         with self.workspace.hold():
             trial_files.tell(folder, {"scores": {name: float(value) for name, value in scores.items()}})
 
@@ -109,6 +110,10 @@ class OpenWorkspace:
         if not (folder / "record.json").is_file():
             raise WorkspaceError(f"{stage}/ is not made yet", f"climb run {self.workspace.root}")
         return folder
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def create(path: str | Path, config: Config) -> OpenWorkspace:

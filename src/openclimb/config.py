@@ -28,10 +28,11 @@ def setting(
     where: bool = False,
     open_choice: bool = False,
     count: bool = False,
+    some: bool = False,
 ) -> Any:
     """Declare a setting: its default, explanation and the values it may take.
 
-    `open_choice` allows `package.module:function` beside the named choices; `count` allows "40B".
+    `open_choice` allows `package.module:function` beside the named choices; `count` allows "40B"; `some`: not empty.
     """
     metadata = {
         "doc": doc,
@@ -41,6 +42,7 @@ def setting(
         "where": where,
         "open_choice": open_choice,
         "count": count,
+        "some": some,
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -164,7 +166,7 @@ class ProxySettings:
 class SearchSettings:
     """The loop: propose mixtures, run trials, learn."""
 
-    trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration")
+    trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, some=True)
     proposer: str = setting(
         "climb",
         "climb: ours; paper: the recipe's draws and LightGBM; uniform: draws under the caps",
@@ -390,7 +392,10 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
             f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
         )
     low, high = metadata["low"], metadata["high"]
-    if (low is not None and value < low) or (high is not None and value > high):
+    numbers = value if isinstance(value, tuple) else (value,)
+    if metadata["some"] and not value:
+        raise ConfigError(f"{label} is empty", "give at least one")
+    if any((low is not None and one < low) or (high is not None and one > high) for one in numbers):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ConfigError(f"{label} = {value} is out of range", f"it must be {bounds}")
     return value

@@ -161,7 +161,9 @@ def _card(row: Mapping[str, str], facts: Facts, colour: str, weight: float | Non
         facts_line.append(f"{row['n_clusters']} clusters")
     facts_line += [f"{name} {float(value):.2f}" for name, value in row.items() if name not in fixed and value]
     words = "".join(f"<li>{_text(word)}</li>" for word in row["words"].split()[:10])
-    quotes = "".join(f"<blockquote>{_text(_beginning(text))}</blockquote>" for text in facts.examples.get(row["name"], []))
+    quotes = "".join(
+        f"<blockquote>{_text(_beginning(text))}</blockquote>" for text in facts.examples.get(row["name"], [])
+    )
     share = f'<span class="weight">{weight:.1%}</span>' if weight is not None else ""
     return (
         f'<article style="--hue:{colour}"><h3>{_text(row["name"])}{share}</h3>'
