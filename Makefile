@@ -25,8 +25,14 @@ check: $(READY)  ## style, types and tests
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
+# CORPUS: JSONL with the columns text and domain; STATIC, TRANSFORMER: folders of embedding models; TASKS: task files
 bench: $(READY)  ## what we claim about speed and quality; writes bench/results/
-	for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/kill.py
+	$(BIN)/python bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
+	$(BIN)/python bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
+	$(BIN)/python bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
+	$(BIN)/python bench/laptop.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(ROOT) --set embed.model=$(STATIC)
 
 clean:  ## what the tools left; the environment and the demo stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

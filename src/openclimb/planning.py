@@ -87,7 +87,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
         f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
         f"{costs['flops']:.2g} FLOPs in all",
-        f"costs     about {_hours(costs['core_hours'])} of training on {costs['cores']} cores of this machine",
+        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} of this machine",
         f"free disk {_size(facts['free_disk_bytes'])}",
         "",
         *_stage_lines(facts["stages"]),
@@ -183,4 +183,4 @@ def _size(n_bytes: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"
+    return counted(max(1, round(hours * 60)), "minutes") if hours < 2 else counted(round(hours), "hours")

@@ -44,14 +44,15 @@ def pick(
     share = dict(zip(tasks, importance(tasks, config.tasks.weights).tolist(), strict=True))
     comparison = Comparison(compared, items, share, config.tasks.metric)
     found = comparison.best()
-    margins = {base.name: comparison.margin(found, base) for base in compared if base.name in ("natural", "uniform")}
+    baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
+    margins = {base.name: comparison.margin(found, base) for base in baselines}
     sure = all(len(mixture.trials) > 1 for mixture in compared)
     return {
         "version": 1,
         "domains": _domain_rows(found, domains, config.target.token_budget),
         "effective_domains": effective_domains(np.array(found.weights)),
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
-        "choice": "natural" if found.name == "natural" else "found",
+        "choice": found.name,
         "sentence": sentence(found, margins, sure),
         "objective": {"metric": config.tasks.metric, "tasks": share},
         "mixtures": [comparison.row(mixture) for mixture in compared],
@@ -66,7 +67,7 @@ def pick(
 
 
 def group(picked: Sequence[Trial], domains: Sequence[Domain]) -> list[Compared]:
-    """Return the mixtures that were trained again: found-1, found-2, … in order of trial number, then the baselines.
+    """Return the mixtures that were trained again: finalist-1, finalist-2, … in order of trial number, then the baselines.
 
     A baseline is known by its weights: a finalist that equals it shares its trials.
     """
@@ -81,7 +82,7 @@ def group(picked: Sequence[Trial], domains: Sequence[Domain]) -> list[Compared]:
         name = next((name for name, row in baselines.items() if np.allclose(row, weights, rtol=0, atol=1e-9)), "")
         if not name:
             found += 1
-            name = f"found-{found}"
+            name = f"finalist-{found}"
         compared.append(Compared(name, weights, tuple(sorted(trials, key=lambda trial: trial.seed))))
     return sorted(compared, key=lambda mixture: (mixture.name == "uniform", mixture.name == "natural"))
 
