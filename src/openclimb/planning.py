@@ -87,7 +87,8 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
         f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
         f"{costs['flops']:.2g} FLOPs in all",
-        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} of this machine",
+        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
+        "of this machine",
         f"free disk {_size(facts['free_disk_bytes'])}",
         "",
         *_stage_lines(facts["stages"]),
@@ -122,6 +123,24 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     for name, margin in answer["margins"].items():
         low, high = margin["interval"]
         lines.append(f"found − {name:<{width - 8}}  {margin['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    return "\n".join(lines)
+
+
+def export_text(facts: Mapping[str, Any], out: Path) -> str:
+    """Return what an export wrote as people read it: the shares asked for and realised, and where it is."""
+    width = max(len(row["name"]) for row in facts["domains"])
+    lines = [f"{'domain':<{width}}  asked for  realised  repetitions"]
+    lines += [
+        f"{row['name']:<{width}}  {row['weight']:9.2%}  {row['realised']:8.2%}  {row['repetitions']:11.2f}"
+        for row in sorted(facts["domains"], key=lambda row: -row["weight"])
+    ]
+    lines += [
+        "",
+        f"{counted(facts['documents'], 'documents')}, {facts['tokens']:,} tokens, {_size(facts['text_bytes'])} of text "
+        f"in {counted(len(facts['shards']), 'shards')}: {out}",
+        f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
+        + ("" if facts["within_tolerance"] else ", more than 0.1%: documents are too long for so small a token budget"),
+    ]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openclimb.config import Config, format_count
+from openclimb.console import counted
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "n>1B"))
@@ -40,7 +41,7 @@ def dataset_card(facts: Mapping[str, Any], answer: Mapping[str, Any], config: Co
 
 # A pre-training mixture of {format_count(facts["token_budget"])} tokens
 
-{facts["documents"]:,} documents, {facts["tokens"]:,} tokens, {len(facts["shards"])} shards.
+{counted(facts["documents"], "documents")}, {facts["tokens"]:,} tokens, {counted(len(facts["shards"]), "shards")}.
 **Read in order, the shards are the mixture**: every stretch holds the domains in the shares below. Do not shuffle
 across shards and do not sample; documents of each domain are in random order already, and copies of a document lie as
 far apart as the budget allows.

@@ -67,7 +67,7 @@ def pick(
 
 
 def group(picked: Sequence[Trial], domains: Sequence[Domain]) -> list[Compared]:
-    """Return the mixtures that were trained again: finalist-1, finalist-2, … in order of trial number, then the baselines.
+    """Return the mixtures that were trained again: finalist-1, … in order of trial number, then the baselines.
 
     A baseline is known by its weights: a finalist that equals it shares its trials.
     """
