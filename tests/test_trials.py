@@ -41,8 +41,11 @@ def test_a_trial_goes_from_asked_to_told(tmp_path: Path) -> None:
     trial = read_trial(folder)
     assert (trial.state, trial.scores, trial.mixture.as_dict()) == ("done", {"piqa": -1.5}, {"a": 0.5, "b": 0.5})
     assert not (folder / "claim.json").exists()
+    tell(folder, {"scores": {"piqa": -1.5}})  # the same again changes nothing
     with pytest.raises(SearchError, match="already"):
         tell(folder, {"scores": {"piqa": 0.0}})
+    with pytest.raises(SearchError, match="already"):
+        fail(folder, "late")
     assert read_trial(folder).scores == {"piqa": -1.5}
 
 
@@ -53,6 +56,14 @@ def test_a_failure_is_kept_and_retried_once(tmp_path: Path) -> None:
         fail(folder, f"loss is not a number, attempt {attempt}")
     trial = read_trial(folder)
     assert (trial.state, trial.failure) == ("failed", f"loss is not a number, attempt {ATTEMPTS - 1}")
+
+
+def test_a_last_failure_is_not_retried_and_scores_may_still_come(tmp_path: Path) -> None:
+    folder = trial_folder(tmp_path, ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], PROXY, "data")[0].number)
+    fail(folder, "node lost", last=True)
+    assert (read_trial(folder).state, read_trial(folder).failure) == ("failed", "node lost")
+    tell(folder, {"scores": {"piqa": -1.5}})
+    assert read_trial(folder).state == "done"
 
 
 def test_only_trials_of_these_data_are_read(tmp_path: Path) -> None:

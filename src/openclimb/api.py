@@ -1,12 +1,12 @@
 """The library: what the command line does, as methods of an open workspace."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openclimb import trials as trial_files
-from openclimb.config import Config
+from openclimb.config import Config, TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
@@ -14,6 +14,8 @@ from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
 from openclimb.workspace import Workspace, read_json
+
+PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
 
 class OpenWorkspace:
@@ -42,17 +44,19 @@ class OpenWorkspace:
     def ask(self, n: int = 1) -> list[Trial]:
         """Return n new trials to run elsewhere, with their mixtures; `tell` closes them.
 
-        The mixtures are a function of the trials told and asked so far. Needs the stages up to domains.
+        The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
+        which are neither repeated nor crowded. Needs the stages up to domains.
         """
         from openclimb.search.loop import next_batch
 
+        if n < 1:
+            raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
         domains = read_domains(self._done("domains"))
         data = current_recipes(self.workspace, self.config)["tokens"].fingerprint
-        with self.workspace.hold():
+        with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
-            told = [trial for trial in known if trial.scores]
             search = self.config.search
-            weights = next_batch(told, domains, n, len(known), search, self.config.tasks.weights, self.config.seed)
+            weights = next_batch(known, domains, n, len(known), search, self.config.tasks.weights, self.config.seed)
             proposals = [
                 Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()
             ]
@@ -60,14 +64,34 @@ class OpenWorkspace:
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 
     def tell(self, number: int, scores: Mapping[str, float]) -> None:
-        """Close a trial with its scores by task (higher is better). A closed trial is never changed."""
-        folder = trial_files.trial_folder(self._trials, number)
-        if not (folder / "trial.json").is_file():
-            raise SearchError(f"there is no trial {number}", "ask for one first")
+        """Close a trial with its scores by task (higher is better). Telling the same again changes nothing.
+
+        Raises SearchError for an unknown trial, other scores than it has, no numbers, or tasks that no other trial has.
+        """
+        folder = self._trial_folder(number)
         if not isinstance(scores, Mapping) or not scores or not all(map(_is_number, scores.values())):
             raise SearchError(f"the scores of trial {number} must be finite numbers by task", '{"task": 0.5}')
-        with self.workspace.hold():
+        with self.workspace.hold(PATIENCE):
+            data = trial_files.read_trial(folder).data
+            others = [trial for trial in trial_files.read_trials(self._trials, data) if trial.number != number]
+            check_tasks(scores, others, self.config.tasks, f"trial {number}")
             trial_files.tell(folder, {"scores": {name: float(value) for name, value in scores.items()}})
+
+    def tell_failed(self, number: int, message: str) -> None:
+        """Close a trial that gave no scores, with the reason. Scores may still be told later."""
+        folder = self._trial_folder(number)
+        with self.workspace.hold(PATIENCE):
+            trial_files.fail(folder, message or "no reason given", last=True)
+
+    def _trial_folder(self, number: int) -> Path:
+        folder = trial_files.trial_folder(self._trials, number)
+        if not (folder / "trial.json").is_file():
+            known = [trial.number for trial in self.trials()]
+            raise SearchError(
+                f"there is no trial {number}",
+                f"trials are numbered {min(known)} to {max(known)}" if known else "ask for one first: climb ask",
+            )
+        return folder
 
     def trials(self) -> list[Trial]:
         """Return every trial of the workspace by number."""
@@ -114,6 +138,26 @@ class OpenWorkspace:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSettings, what: str) -> None:
+    """Raise SearchError when the tasks of told scores are not those of the other trials, or lack one in the settings.
+
+    A trial may lack tasks that others have: it then tells nothing of them.
+    """
+    expected = sorted({task for trial in others for task in trial.scores})
+    unknown = sorted(set(scores) - set(expected)) if expected else []
+    if unknown:
+        raise SearchError(
+            f"{what} has a score for '{unknown[0]}', which no trial so far has{nearest(unknown[0], expected)}",
+            f"expected are: {', '.join(expected)}",
+        )
+    lacking = sorted(set(tasks.weights) - set(scores)) if not expected else []
+    if lacking:
+        raise SearchError(
+            f"{what} has no score for '{lacking[0]}'{nearest(lacking[0], scores)}, which [tasks] in climb.toml names",
+            "give it, or correct climb.toml",
+        )
 
 
 def create(path: str | Path, config: Config) -> OpenWorkspace:

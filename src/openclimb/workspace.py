@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from openclimb import __version__
 from openclimb.config import Config, from_dict, to_toml
@@ -221,19 +221,20 @@ class Workspace:
         return self.root / f"{recipe.stage}.partial"
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold the workspace while the block runs; raise HeldError when another process does."""
+    def hold(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Hold the workspace while the block runs; raise HeldError when another process does, so long after waiting."""
         if not self.config_path.is_file():
             self.config()  # says what is wrong
         with open(self.root / ".lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise HeldError(
-                    f"{self.root} is held by {holder}", "wait for it or stop it; `climb status` reads without holding"
-                ) from None
+            deadline = time.monotonic() + wait_seconds
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise HeldError(
+                        f"{self.root} is held by {file.read().strip() or 'another process'}",
+                        "wait for it or stop it; `climb status` reads without holding",
+                    )
+                time.sleep(0.05)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
             file.flush()
@@ -253,6 +254,14 @@ class Workspace:
             except OSError:
                 return file.read().strip() or "another process"
         return ""
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def stale_error(state: StageState, root: Path) -> StaleError:

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from openclimb.mixture import Domain, Weights, natural, uniform
 from openclimb.search.design import Aim, topped_up, unseen
 from openclimb.search.forecast import fit_forecast
-from openclimb.search.history import read_history
+from openclimb.search.history import read_history, read_running
 from openclimb.search.sample import bounds, draw, fill, project, round_weights
 from openclimb.trials import Trial
 
@@ -34,10 +34,11 @@ def uniform_mixture(domains: Sequence[Domain]) -> Weights:
 def propose_uniform(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
     """Return n draws under the caps that learn from nothing (best of N random)."""
     floors, caps = bounds(domains)
-    history = read_history(trials, domains, aim.task_weights)
+    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
+    seen = np.concatenate([history.weights, running])
     drawn = round_weights(draw(2 * n, natural(domains), floors, caps, rng), floors, caps)
     drawn = drawn[rng.permutation(len(drawn))]
-    return topped_up(unseen(drawn, history.weights), n, domains, rng, history.weights)
+    return topped_up(unseen(drawn, seen), n, domains, rng, seen)
 
 
 def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
@@ -50,7 +51,8 @@ def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     recipe's LightGBM).
     """
     floors, caps = bounds(domains)
-    history = read_history(trials, domains, aim.task_weights)
+    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
+    seen = np.concatenate([history.weights, running])
     share = natural(domains)
     if not len(history.weights):
         drawn = _first_draws(8 * n, share, floors, caps, rng)
@@ -61,8 +63,8 @@ def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
         means = np.concatenate([forecast.predict(pool[i : i + CHUNK])[0] for i in range(0, len(pool), CHUNK)])
         top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
         drawn = top[rng.permutation(len(top))]
-    fresh = unseen(round_weights(drawn, floors, caps), history.weights)
-    return topped_up(fresh, n, domains, rng, history.weights)
+    fresh = unseen(round_weights(drawn, floors, caps), seen)
+    return topped_up(fresh, n, domains, rng, seen)
 
 
 def _first_draws(n: int, share: Weights, floors: Weights, caps: Weights, rng: Generator) -> Weights:

@@ -33,37 +33,35 @@ class Aim:
 Proposer = Callable[[Sequence[Trial], Sequence[Domain], int, Generator, Aim], Weights]
 
 
-def first_design(domains: Sequence[Domain], n: int, rng: Generator) -> Weights:
-    """Return the natural mixture and n − 1 others spread over the region: the medoids of many draws."""
+def first_design(domains: Sequence[Domain], n: int, rng: Generator, running: Weights) -> Weights:
+    """Return the natural mixture and n − 1 others spread over the region: the medoids of many draws.
+
+    Where mixtures are running (m, n_domains) already, the n spread between them instead.
+    """
     floors, caps = bounds(domains)
     center = round_weights(np.clip(natural(domains), floors, caps), floors, caps)
-    if n == 1:
-        return center[None]
+    first = unseen(center[None], running)
+    fixed = np.concatenate([first, running])
+    n_drawn = n - len(first)
     draws = draw(FIRST_DRAWS * n, natural(domains), floors, caps, rng)
-    chosen = round_weights(draws[medoids(np.sqrt(draws), n - 1, np.sqrt(center), rng)], floors, caps)
-    return topped_up(
-        unseen(np.concatenate([center[None], chosen]), np.zeros((0, len(center)))),
-        n,
-        domains,
-        rng,
-        np.zeros((0, len(center))),
-    )
+    chosen = round_weights(draws[medoids(np.sqrt(draws), n_drawn, np.sqrt(fixed), rng)], floors, caps)
+    return topped_up(unseen(np.concatenate([first, chosen]), running), n, domains, rng, running)
 
 
 def medoids(points: Floats, k: int, fixed: Floats, rng: Generator, rounds: int = 10) -> NDArray[np.intp]:
-    """Return the indices of k points nearest to the centroids of k-means with one centroid held at `fixed`."""
-    spread = np.array([((points - fixed) ** 2).sum(1)]).min(0)
-    centers = [fixed]
+    """Return the indices of k points nearest to the centroids of k-means with centroids held at the rows of `fixed`."""
+    spread = _squared(points, fixed).min(1).clip(min=0.0)
+    centers = list(fixed)
     for _ in range(k):  # k-means++ (Arthur and Vassilvitskii 2007)
-        centers.append(points[rng.choice(len(points), p=spread / spread.sum())] if spread.sum() > 0 else fixed)
+        centers.append(points[rng.choice(len(points), p=spread / spread.sum())] if spread.sum() > 0 else fixed[0])
         spread = np.minimum(spread, ((points - centers[-1]) ** 2).sum(1))
     at = np.array(centers)
     for _ in range(rounds):
         label = _squared(points, at).argmin(1)
-        for j in range(1, k + 1):
+        for j in range(len(fixed), len(at)):
             if (label == j).any():
                 at[j] = points[label == j].mean(0)
-    distance = _squared(points, at[1:])
+    distance = _squared(points, at[len(fixed) :])
     chosen: list[int] = []
     for j in range(k):
         distance[chosen, j] = np.inf

@@ -35,6 +35,20 @@ class History:
         numbers = tuple(number for number, one in zip(self.numbers, chosen, strict=True) if one)
         return History(self.weights[chosen], self.scores[chosen], self.tasks, self.importance, numbers)
 
+    def believing(self, running: Weights, expected: Floats) -> "History":
+        """The history with running mixtures (m, n_domains) as if they had scored what is expected (m, n_tasks).
+
+        Numbers of running mixtures are 0; tasks that do not count stay without a score.
+        """
+        scores = np.where(self.importance > 0, expected, np.nan)
+        return History(
+            np.concatenate([self.weights, running]),
+            np.concatenate([self.scores, scores]),
+            self.tasks,
+            self.importance,
+            self.numbers + (0,) * len(running),
+        )
+
     def aggregated(self) -> "History":
         """The same trials with the objective as their only task; those without one are left out."""
         known = np.isfinite(self.objective)
@@ -48,13 +62,9 @@ def read_history(trials: Sequence[Trial], domains: Sequence[Domain], task_weight
     Raises SearchError when a trial has other domains, or `task_weights` names a task that no trial has.
     """
     names = [domain.name for domain in domains]
-    told = [trial for trial in trials if any(np.isfinite(value) for value in trial.scores.values())]
+    told = [trial for trial in trials if _has_score(trial)]
     for trial in told:
-        if set(trial.domains) != set(names):
-            raise SearchError(
-                f"trial {trial.number} has other domains than the present ones",
-                "start a new workspace, or put the old domains back",
-            )
+        _check_domains(trial, names)
     rows = [
         (
             tuple(trial.mixture.as_dict()[name] for name in names),
@@ -75,6 +85,28 @@ def read_history(trials: Sequence[Trial], domains: Sequence[Domain], task_weight
         len(told), len(names)
     )
     return History(weights, scores, tasks, importance(tasks, task_weights), tuple(trial.number for trial in told))
+
+
+def read_running(trials: Sequence[Trial], domains: Sequence[Domain]) -> Weights:
+    """Return the mixtures (n, n_domains) that were asked for and have no scores: running, or failed. Sorted."""
+    names = [domain.name for domain in domains]
+    without = [trial for trial in trials if not _has_score(trial)]
+    for trial in without:
+        _check_domains(trial, names)
+    rows = sorted({tuple(trial.mixture.as_dict()[name] for name in names) for trial in without})
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+
+
+def _has_score(trial: Trial) -> bool:
+    return any(np.isfinite(value) for value in trial.scores.values())
+
+
+def _check_domains(trial: Trial, names: Sequence[str]) -> None:
+    if set(trial.domains) != set(names):
+        raise SearchError(
+            f"trial {trial.number} has other domains than the present ones",
+            "start a new workspace, or put the old domains back",
+        )
 
 
 def importance(tasks: Sequence[str], task_weights: Mapping[str, float]) -> Floats:

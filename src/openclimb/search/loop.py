@@ -50,7 +50,7 @@ def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
 @one_thread
 def next_batch(
-    told: Sequence[Trial],
+    trials: Sequence[Trial],
     domains: Sequence[Domain],
     n: int,
     iteration: int,
@@ -60,12 +60,13 @@ def next_batch(
 ) -> Weights:
     """Return the n mixtures to try next, shape (n, n_domains), under the caps and on the grid.
 
+    Trials without scores are running: their mixtures are neither repeated nor crowded.
     Raises DomainError when no mixture meets the caps or a proposer breaks them, SearchError for unusable trials.
     """
     ordered, back = _by_name(domains)
     rng = np.random.default_rng([seed, iteration])
     aim = Aim(search.predictor, dict(task_weights))
-    weights = find_proposer(search.proposer)(_sorted(told), ordered, n, rng, aim)
+    weights = find_proposer(search.proposer)(_sorted(trials), ordered, n, rng, aim)
     return check_proposed(weights, ordered, n, search.proposer)[:, back]
 
 

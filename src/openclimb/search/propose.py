@@ -17,7 +17,7 @@ from openclimb.search.baselines import propose_paper, propose_uniform
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.gp import GaussianProcess
-from openclimb.search.history import History, read_history
+from openclimb.search.history import History, read_history, read_running
 from openclimb.search.sample import bounds, round_weights
 from openclimb.trials import Trial
 
@@ -32,13 +32,16 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
 
     Then: upper confidence bounds of the forecast, each with its own weight of the deviation, so that a batch holds
     careful and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels
-    et al. 2014, GP-BUCB), which keeps a batch diverse.
+    et al. 2014, GP-BUCB), which keeps a batch diverse. Mixtures that are running are taken as measured.
     """
-    history = read_history(trials, domains, aim.task_weights)
+    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
     if not len(history.weights):
-        return first_design(domains, n, rng)
+        return first_design(domains, n, rng, running)
     floors, caps = bounds(domains)
     forecast = fit_forecast(history, aim.predictor)
+    if len(running):  # as if they had scored what is expected: no surprise, and nothing left to learn there
+        history = history.believing(running, forecast.predict_tasks(running)[0])
+        forecast = fit_forecast(history, aim.predictor)
     guide = _guide(history, forecast)
 
     def optimism(weights: Weights) -> Floats:
@@ -49,7 +52,7 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     candidates = unseen(round_weights(candidates, floors, caps), history.weights)
     if len(candidates) < n:
         return topped_up(candidates, n, domains, rng, history.weights)
-    chosen = _batch(candidates, n, forecast, guide, rng)
+    chosen = _batch(candidates, n, forecast, guide, rng, running)
     return candidates[chosen]
 
 
@@ -59,7 +62,9 @@ def _guide(history: History, forecast: Forecast) -> GaussianProcess:
     return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
 
 
-def _batch(candidates: Weights, n: int, forecast: Forecast, guide: GaussianProcess, rng: Generator) -> list[int]:
+def _batch(
+    candidates: Weights, n: int, forecast: Forecast, guide: GaussianProcess, rng: Generator, running: Weights
+) -> list[int]:
     mean, deviation = forecast.true_score(candidates)
     covariance = guide.covariance(candidates)
     before = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
@@ -69,6 +74,8 @@ def _batch(candidates: Weights, n: int, forecast: Forecast, guide: GaussianProce
     )  # spread evenly over an exponential's quantiles
     chosen: list[int] = []
     near = np.zeros(len(mean), dtype=bool)
+    for row in running:
+        near |= 0.5 * np.abs(candidates - row).sum(1) < BATCH_APART
     for bold in boldness:
         left = np.sqrt(np.maximum(np.diag(covariance), 1e-12)) / before
         bound = mean + bold * deviation * left

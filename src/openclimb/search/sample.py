@@ -85,7 +85,7 @@ def round_weights(weights: Weights, floors: Weights, caps: Weights) -> Weights:
         if grid >= 10**9:
             return np.asarray(weights, dtype=np.float64)  # the region is one point, wide as a rounding error
         grid *= 10
-    return np.stack([_round_row(row, least, most, grid) for row in rows]).reshape(np.shape(weights))
+    return np.array([_round_row(row, least, most, grid) for row in rows]).reshape(np.shape(weights))
 
 
 def _round_row(row: Weights, least: Weights, most: Weights, grid: int) -> Weights:
