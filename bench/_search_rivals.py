@@ -1,0 +1,295 @@
+"""What bench/search.py compares with: simple predictors, and whole searches that play on a problem.
+
+A search is `(problem, n_trials, seed) → weights (n_domains,)`: it measures n_trials mixtures with noise and answers
+with one. All are held to the problem's caps, by `fill`, so that none is ahead by breaking them.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from openclimb.config import SearchSettings
+from openclimb.mixture import Weights, natural
+from openclimb.search.baselines import propose_paper
+from openclimb.search.design import Aim
+from openclimb.search.history import read_history
+from openclimb.search.sample import bounds, draw, fill
+from openclimb.search.simulate import Problem, simulate
+from openclimb.search.trees import paper_trees
+from openclimb.trials import Trial
+
+Floats = NDArray[np.float64]
+SearchRule = Callable[[Problem, int, int], Weights]
+
+POOL = 100_000  # the recipe and RegMix: candidates whose scores are predicted
+REGMIX_TOP = 100  # RegMix: the answer is the mean of so many best candidates
+
+
+# ---- predictors: fit(weights, scores) then predict(weights) → mean (n,) or (n, n_tasks)
+
+
+class PlainProcess:
+    """scikit-learn's Gaussian process on √w: one length scale, Matérn 5/2, noise fitted, two restarts."""
+
+    def fit(self, weights: Weights, scores: Floats) -> "PlainProcess":
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        kernel = ConstantKernel(1.0) * Matern(1.0, nu=2.5) + WhiteKernel(0.1, (1e-6, 1e1))
+        made = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=2, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model = made.fit(np.sqrt(weights), scores)
+        return self
+
+    def predict(self, weights: Weights) -> Floats:
+        return np.asarray(self.model.predict(np.sqrt(weights)))
+
+    def deviation(self, weights: Weights) -> Floats:
+        return np.asarray(self.model.predict(np.sqrt(weights), return_std=True)[1])
+
+
+class RegMixTrees:
+    """RegMix's LightGBM: rate 0.01, at most 1000 trees, its defaults else, stops when 3 trees bring nothing.
+
+    RegMix validates on other runs; here a tenth of the given ones is held out for it.
+    """
+
+    def fit(self, weights: Weights, scores: Floats) -> "RegMixTrees":
+        import lightgbm
+
+        settings = {
+            "objective": "regression",
+            "metric": "l2",
+            "learning_rate": 0.01,
+            "seed": 42,
+            "verbosity": -1,
+            "num_threads": 1,
+            "deterministic": True,
+            "force_row_wise": True,
+        }
+        n_held = max(2, len(scores) // 10)
+        order = np.random.default_rng(42).permutation(len(scores))
+        data = lightgbm.Dataset(weights[order[n_held:]], scores[order[n_held:]])
+        check = lightgbm.Dataset(weights[order[:n_held]], scores[order[:n_held]], reference=data)
+        stop = lightgbm.early_stopping(3, verbose=False)
+        self.model = lightgbm.train(settings, data, 1000, valid_sets=[check], callbacks=[stop])
+        return self
+
+    def predict(self, weights: Weights) -> Floats:
+        return np.asarray(self.model.predict(weights, num_threads=1))
+
+
+class Ours:
+    """A predictor of the package by name, mean only."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fit(self, weights: Weights, scores: Floats) -> "Ours":
+        from openclimb.search.predictor import fit_predictor
+
+        self.model = fit_predictor(weights, scores, self.name)
+        return self
+
+    def predict(self, weights: Weights) -> Floats:
+        return self.model.predict(weights)[0]
+
+
+SIMPLE: dict[str, Callable[[], Any]] = {
+    "paper": lambda: Ours("paper"),
+    "regmix": RegMixTrees,
+    "plain gp": PlainProcess,
+    "ridge": lambda: Ours("ridge"),
+    "power": lambda: Ours("power"),
+    "lightgbm small": lambda: Ours("lightgbm"),
+}
+
+
+# ---- searches
+
+
+@dataclass
+class Play:
+    """The trials of one search on a problem."""
+
+    problem: Problem
+    seed: int
+    trials: list[Trial] = field(default_factory=list)
+
+    def measure(self, weights: Weights) -> Floats:
+        """Run a trial of each mixture; return their noisy objectives (n,)."""
+        rng = np.random.default_rng([self.seed, len(self.trials), 7])
+        observed = self.problem.observe(weights, rng)
+        for row, scores in zip(weights, observed, strict=True):
+            number = len(self.trials) + 1
+            names = tuple(domain.name for domain in self.problem.domains)
+            self.trials.append(
+                Trial(number, "search", 0, names, tuple(row.tolist()), self.seed, 1, "", "", str(number), scores)
+            )
+        return np.array([np.mean(list(scores.values())) for scores in observed])
+
+
+def schedule(n: int) -> tuple[int, ...]:
+    """Return n trials in three iterations as 4 : 2 : 1, the recipe's allocation."""
+    last = max(1, round(n / 7))
+    return (n - 3 * last, 2 * last, last)
+
+
+def climb(problem: Problem, n: int, seed: int) -> Weights:
+    """Ours with its default settings; the answer is the first finalist, not measured again."""
+    return simulate(problem, SearchSettings(trials=schedule(n)), seed)[0]
+
+
+def recipe(problem: Problem, n: int, seed: int) -> Weights:
+    """NVIDIA's recipe: its draws, its LightGBM on the mean score, and the best of 100,000 predictions."""
+    play, rng = Play(problem, seed), np.random.default_rng([seed, 11])
+    for turn in schedule(n):
+        play.measure(propose_paper(play.trials, problem.domains, turn, rng, Aim("paper")))
+    history = read_history(play.trials, problem.domains, {}).aggregated()
+    model = paper_trees().fit(history.weights, history.scores[:, 0])
+    pool = natural_pool(problem, rng)
+    return pool[int(model.predict(pool)[0].argmax())]
+
+
+def regmix(problem: Problem, n: int, seed: int) -> Weights:
+    """RegMix: one iteration of Dirichlet draws round the natural mixture, LightGBM, the mean of the best candidates."""
+    play, rng = Play(problem, seed), np.random.default_rng([seed, 12])
+    floors, caps = bounds(problem.domains)
+    share = natural(problem.domains)
+    strength = rng.choice(np.logspace(-1, np.log10(5.0), 15), (n, 1))  # its min_strength and max_strength
+    gammas = rng.standard_gamma(np.maximum(np.sqrt(share) / np.sqrt(share).sum(), 1e-6) * strength) + 1e-300
+    weights = fill(gammas / gammas.sum(1, keepdims=True), floors, caps)
+    scores = play.measure(weights)
+    model = RegMixTrees().fit(weights, scores)
+    pool = natural_pool(problem, rng)
+    best = np.argsort(-model.predict(pool), kind="stable")[:REGMIX_TOP]
+    return fill(pool[best].mean(0), floors, caps)
+
+
+def natural_pool(problem: Problem, rng: Generator) -> Weights:
+    """Return POOL draws of Dirichlet(natural), bent under the caps."""
+    floors, caps = bounds(problem.domains)
+    share = np.maximum(natural(problem.domains), 1e-9)
+    chunks = [rng.dirichlet(share, 10_000) for _ in range(POOL // 10_000)]
+    return np.concatenate([fill(np.nan_to_num(chunk), floors, caps) for chunk in chunks])
+
+
+def best_of_n(problem: Problem, n: int, seed: int) -> Weights:
+    """The best measured of n random mixtures."""
+    rng = np.random.default_rng([seed, 13])
+    floors, caps = bounds(problem.domains)
+    weights = draw(n, natural(problem.domains), floors, caps, rng)
+    return weights[int(Play(problem, seed).measure(weights).argmax())]
+
+
+def tpe(problem: Problem, n: int, seed: int) -> Weights:
+    """Optuna's TPE, one trial after another, on the logits of a softmax; starts from the natural mixture."""
+    import optuna
+
+    return _optuna(problem, n, seed, optuna.samplers.TPESampler(seed=seed, multivariate=True))
+
+
+def cma_es(problem: Problem, n: int, seed: int) -> Weights:
+    """Optuna's CMA-ES on the logits of a softmax; starts from the natural mixture."""
+    import optuna
+
+    return _optuna(problem, n, seed, optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1))
+
+
+def _optuna(problem: Problem, n: int, seed: int, sampler: Any) -> Weights:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    floors, caps = bounds(problem.domains)
+    play, names = Play(problem, seed), [domain.name for domain in problem.domains]
+    log_share = np.log(np.maximum(natural(problem.domains), 1e-4))
+    seen: list[Weights] = []
+
+    def value(trial: Any) -> float:
+        logits = log_share + np.array([trial.suggest_float(name, -4.0, 4.0) for name in names])
+        raw = np.exp(logits - logits.max())
+        seen.append(fill(raw / raw.sum(), floors, caps))
+        return float(play.measure(seen[-1][None])[0])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.enqueue_trial(dict.fromkeys(names, 0.0))
+        study.optimize(value, n_trials=n)
+    return seen[study.best_trial.number]
+
+
+def bo_torch(problem: Problem, n: int, seed: int) -> Weights:
+    """BoTorch: a Gaussian process on the mean score with its default priors, log noisy expected improvement in batches
+
+    of 16 optimised on the capped simplex, after a random third; the answer is the measured mixture of best posterior.
+    """
+    import torch
+    from botorch.acquisition import qLogNoisyExpectedImprovement
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import SingleTaskGP
+    from botorch.models.transforms import Standardize
+    from botorch.optim import optimize_acqf
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    floors, caps = bounds(problem.domains)
+    d, play, rng = len(caps), Play(problem, seed), np.random.default_rng([seed, 14])
+    weights = draw(n // 3, natural(problem.domains), floors, caps, rng)
+    scores = play.measure(weights)
+    limits = torch.tensor(np.stack([floors, np.maximum(caps, floors + 1e-6)]))
+    every, ones = torch.arange(d), torch.ones(d, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while True:
+            x, y = torch.tensor(weights), torch.tensor(scores)[:, None]
+            model = SingleTaskGP(x, y, outcome_transform=Standardize(1))
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+            if len(weights) >= n:
+                means = model.posterior(x).mean.detach().numpy()[:, 0]
+                return weights[int(means.argmax())]
+            found, _ = optimize_acqf(
+                qLogNoisyExpectedImprovement(model, x, prune_baseline=True),
+                limits,
+                q=min(16, n - len(weights)),
+                num_restarts=1,
+                raw_samples=32,
+                equality_constraints=[(every, ones, 1.0)],
+                sequential=True,
+                options={"maxiter": 20},
+            )
+            fresh = fill(np.maximum(found.detach().numpy(), 0.0), floors, caps)
+            scores = np.concatenate([scores, play.measure(fresh)])
+            weights = np.concatenate([weights, fresh])
+
+
+NEEDS = {"tpe": "optuna", "cma-es": "cmaes", "botorch": "botorch"}
+SEARCHES: dict[str, SearchRule] = {
+    "climb": climb,
+    "recipe": recipe,
+    "regmix": regmix,
+    "best of n": best_of_n,
+    "tpe": tpe,
+    "cma-es": cma_es,
+    "botorch": bo_torch,
+}
+
+
+def installed_searches() -> list[str]:
+    """Return the searches that can run here, and print those that cannot."""
+    found = []
+    for name in SEARCHES:
+        package = NEEDS.get(name)
+        if package and importlib.util.find_spec(package) is None:
+            print(f"skipped {name}: {package} is not installed")
+        else:
+            found.append(name)
+    return found

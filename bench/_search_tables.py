@@ -1,0 +1,165 @@
+"""Published tables of trials for bench/search.py, and an emulator of each: a problem whose every mixture has a score.
+
+Reads DIR/tables.json ({"X": "higher" or "lower"}), X_ratios.csv (run, one weight a domain), X_metrics.csv (run, one
+column a task) and, where there is one, X_priors.json (natural shares and token counts).
+"""
+
+import csv
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from openclimb.mixture import Domain, Weights
+from openclimb.search.history import History
+from openclimb.search.simulate import Problem, polish
+
+Floats = NDArray[np.float64]
+
+TOKENS = 10**9  # of all domains together where a table names no token counts
+EMULATED_TASKS = 24  # a problem of more tasks is emulated on so many evenly chosen ones
+EMULATORS = {"smooth": 0.0, "rough": 0.5}  # share of boosted trees in the emulator; the rest is a Gaussian process
+
+
+@dataclass(frozen=True)
+class Table:
+    """Trials that others ran: higher scores are better, also where the table holds losses."""
+
+    name: str
+    domains: tuple[str, ...]
+    tasks: tuple[str, ...]
+    weights: Weights  # (n, n_domains)
+    scores: Floats  # (n, n_tasks)
+    natural: Weights  # (n_domains,); the mean of the rows where the table has no priors
+
+    def history(self, rows: NDArray[np.intp]) -> History:
+        """Return the chosen rows as told trials; the objective is the mean of the tasks."""
+        share = np.full(len(self.tasks), 1.0 / len(self.tasks))
+        return History(self.weights[rows], self.scores[rows], self.tasks, share, tuple(rows.tolist()))
+
+
+@functools.lru_cache
+def read_tables(folder: str) -> dict[str, Table]:
+    """Return the tables of a folder by name. Rows without a finite score in every task are left out."""
+    sense = json.loads((Path(folder) / "tables.json").read_text())
+    names = [path.name.removesuffix("_ratios.csv") for path in sorted(Path(folder).glob("*_ratios.csv"))]
+    return {name: _read_table(Path(folder), name, _sense(sense, name)) for name in names}
+
+
+def _sense(sense: dict[str, Any], name: str) -> float:
+    found = sense.get(name, sense.get(name.rpartition("_")[0], "higher"))
+    return -1.0 if "lower" in str(found) else 1.0
+
+
+def _read_table(folder: Path, name: str, sign: float) -> Table:
+    domains, ratios = _read_csv(folder / f"{name}_ratios.csv")
+    tasks, metrics = _read_csv(folder / f"{name}_metrics.csv")
+    runs = [run for run in ratios if run in metrics]
+    weights = np.array([ratios[run] for run in runs])
+    scores = sign * np.array([metrics[run] for run in runs])
+    whole = np.isfinite(scores).all(1) & np.isfinite(weights).all(1) & (weights.sum(1) > 0)
+    weights, scores = weights[whole], scores[whole]
+    weights = weights / weights.sum(1, keepdims=True)
+    path = folder / f"{name}_priors.json"
+    natural = weights.mean(0)
+    if path.is_file():
+        sizes = json.loads(path.read_text())["relative_sizes"]
+        natural = np.array([float(sizes.get(domain, 0.0)) for domain in domains])
+    return Table(name, domains, tasks, weights, scores, natural / natural.sum())
+
+
+def _read_csv(path: Path) -> tuple[tuple[str, ...], dict[str, list[float]]]:
+    with open(path, newline="") as file:
+        header, *rows = list(csv.reader(file))
+    at = header.index("run") if "run" in header else 0
+    names = tuple(name for i, name in enumerate(header) if i != at)
+    return names, {
+        row[at]: [float(value or "nan") for i, value in enumerate(row) if i != at] for row in rows if len(row) > 1
+    }
+
+
+@dataclass(frozen=True)
+class Emulated(Problem):
+    """A problem whose noise has the spread, and the correlation between tasks, of what the emulator cannot explain."""
+
+    root: Floats | None = None  # (n_tasks, n_tasks): noise is a standard normal row times its transpose
+
+    def observe(self, weights: Weights, rng: Generator) -> list[dict[str, float]]:
+        """Return the noisy scores by task of a trial of each mixture."""
+        assert self.root is not None
+        exact = self.score(weights)
+        seen = exact + rng.standard_normal(exact.shape) @ self.root.T
+        return [{f"task-{j:03d}": float(value) for j, value in enumerate(row)} for row in seen]
+
+
+@functools.lru_cache
+def emulate(folder: str, name: str, kind: str) -> Emulated:
+    """Return a table as a problem whose scores are predictions by a fit to all its rows.
+
+    `smooth`: scikit-learn's Gaussian process, one length scale a domain, on √w. `rough`: the mean of that and of
+    LightGBM, home ground of the recipe and of RegMix. Caps: the largest weight that a row has. Noise: the
+    cross-validated errors.
+    """
+    table = read_tables(folder)[name]
+    columns = np.unique(np.linspace(0, len(table.tasks) - 1, min(len(table.tasks), EMULATED_TASKS)).round().astype(int))
+    scores = table.scores[:, columns]
+    score = _fit_emulator(table.weights, scores, EMULATORS[kind])
+    errors = np.zeros_like(scores)
+    fold = np.random.default_rng(0).permutation(len(scores)) % 5
+    for one in range(5):
+        part = _fit_emulator(table.weights[fold != one], scores[fold != one], EMULATORS[kind])
+        errors[fold == one] = scores[fold == one] - part(table.weights[fold == one])
+    covariance = errors.T @ errors / len(errors)
+    root = np.linalg.cholesky(covariance + 1e-9 * np.trace(covariance) * np.eye(len(columns)))
+    floor = 1.0 / TOKENS
+    tokens = np.maximum(table.natural, floor) * TOKENS
+    caps = np.maximum(table.weights.max(0), table.natural)
+    domains = tuple(
+        Domain(domain, int(n), float(cap)) for domain, n, cap in zip(table.domains, tokens, caps, strict=True)
+    )
+    deviation = np.sqrt(np.diag(covariance))[None]
+    optimum = polish(lambda weights: score(weights).mean(1), domains, np.random.default_rng(0))
+    return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root)
+
+
+def _fit_emulator(weights: Weights, scores: Floats, share: float) -> Callable[[Weights], Floats]:
+    import lightgbm
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    mean, spread = scores.mean(0), np.maximum(scores.std(0), 1e-12)
+    targets = (scores - mean) / spread
+    d = weights.shape[1]
+    kernel = ConstantKernel(4.0) * Matern(np.full(d, 1.0), (0.05, 50.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
+    # one set of length scales for all tasks, fitted on the main directions of the scores
+    left, values, _ = np.linalg.svd(targets, full_matrices=False)
+    main = left[:, :3] * values[:3]
+    kernel = GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
+    process = GaussianProcessRegressor(kernel, optimizer=None).fit(np.sqrt(weights), targets)
+    settings = {
+        "learning_rate": 0.05,
+        "num_leaves": 7,
+        "min_data_in_leaf": 5,
+        "lambda_l2": 1.0,
+        "verbosity": -1,
+        "num_threads": 1,
+        "seed": 0,
+        "deterministic": True,
+        "force_row_wise": True,
+    }
+    trees = [lightgbm.train(settings, lightgbm.Dataset(weights, column), 200) for column in targets.T if share]
+
+    def score(rows: Weights) -> Floats:
+        smooth = np.asarray(process.predict(np.sqrt(np.maximum(rows, 0.0)))).reshape(len(rows), -1)
+        if trees:
+            rough = np.stack([tree.predict(rows, num_threads=1) for tree in trees], axis=1)
+            smooth = (1.0 - share) * smooth + share * rough
+        return smooth * spread + mean
+
+    return score

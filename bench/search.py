@@ -1,0 +1,290 @@
+"""How good the search is, on published tables and on simulated objectives, against the recipe, RegMix and others.
+
+    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--workers N]
+
+DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`). Writes to OUT a list of rows
+{"bench", "table", "method", "runs", "metric", "mean", "se"}, prints them as Markdown, and keeps the last whole run in
+bench/results/search.json. Everything is seeded: the same command gives the same numbers, but for seconds.
+
+held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods
+search    regret of the answer (best possible minus found, in spreads of random mixtures) on emulated tables and
+          simulated objectives; `climb` with 28 trials against the recipe with 112; the same seeds for all methods
+time      seconds to propose a batch
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_threads] = "1"  # before numpy is imported, here and in the workers: one process a core
+os.environ.setdefault("PYTHONWARNINGS", "ignore")
+
+import numpy as np  # noqa: E402
+
+from _results import FOLDER, machine  # noqa: E402
+from _search_rivals import SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
+from _search_tables import EMULATORS, Floats, Table, emulate, read_tables  # noqa: E402
+from openclimb.config import SearchSettings  # noqa: E402
+from openclimb.engine import n_cores  # noqa: E402
+from openclimb.search.forecast import fit_forecast  # noqa: E402
+from openclimb.search.loop import next_batch  # noqa: E402
+from openclimb.search.simulate import PROBLEMS, Problem, make_problem  # noqa: E402
+from openclimb.workspace import versions, write_json  # noqa: E402
+
+Row = dict[str, Any]
+Job = tuple[Any, ...]
+Record = tuple[str, str, str, int, str, float]  # bench, table, method, runs, metric, value of one split or seed
+
+SIZES = (32, 64, 112, 224)
+LARGEST_SHARE = 0.8  # of a table's rows, to fit on
+FOLDS = 5
+ALONE = 16  # with more tasks than this, only the quick simple predictors are fitted to each task
+NORMAL_80 = 1.2816
+FEW, MANY = 28, 112
+SLOW = {"botorch": 4}  # searches of a minute each run on the first so many seeds
+SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
+TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
+MEAN_OF_TASKS = "spearman, mean of tasks"
+
+
+def work(job: Job) -> list[Record]:
+    """Run one job in a worker process."""
+    return (held_out if job[0] == "held-out" else play)(*job[1:])
+
+
+def held_out(folder: str, name: str, runs: int, split: int) -> list[Record]:
+    """Fit all predictors on one split; `runs` 0: all folds but one, in turn, of permutation split // FOLDS."""
+    table = read_tables(folder)[name]
+    n = len(table.weights)
+    order = np.random.default_rng([split if runs else split // FOLDS, 5]).permutation(n)
+    fitted = order[:runs] if runs else order[np.arange(n) % FOLDS != split % FOLDS]
+    left = np.setdiff1d(order, fitted)
+    label, records = runs or n - n // FOLDS, []
+    bench = "held-out" if runs else "5-fold"
+    for method, guess, tasks in _guesses(table, fitted, left):
+        exact = table.scores[left]
+        records.append((bench, name, method, label, MEAN_OF_TASKS, _rank(guess, exact.mean(1))))
+        if tasks is not None:
+            each = [_rank(tasks[:, j], exact[:, j]) for j in range(len(table.tasks))]
+            records.append((bench, name, method, label, "spearman, average over tasks", float(np.mean(each))))
+            records += [
+                (bench, name, method, label, f"spearman, {task}", rho)
+                for task, rho in zip(table.tasks, each, strict=True)
+            ]
+    records += [(bench, name, *rest) for rest in _coverage(table, fitted, left, label)]
+    return records
+
+
+def _guesses(table: Table, fitted: Any, left: Any) -> Iterator[tuple[str, Floats, Floats | None]]:
+    """Yield (method, guess of the mean of tasks (n,), guess of each task (n, n_tasks) or None)."""
+    forecast = fit_forecast(table.history(fitted), "auto")
+    yield "auto", forecast.predict(table.weights[left])[0], forecast.predict_tasks(table.weights[left])[0]
+    x, y, new = table.weights[fitted], table.scores[fitted], table.weights[left]
+    for name, make in SIMPLE.items():
+        guess = make().fit(x, y.mean(1)).predict(new)
+        if len(table.tasks) == 1:
+            tasks = guess[:, None]
+        elif len(table.tasks) <= ALONE or name == "ridge":
+            tasks = np.stack([make().fit(x, column).predict(new) for column in y.T], axis=1)
+        elif name == "plain gp":  # one fit of the hyperparameters for all tasks
+            mean, spread = y.mean(0), np.maximum(y.std(0), 1e-12)
+            tasks = make().fit(x, (y - mean) / spread).predict(new) * spread + mean
+        else:
+            tasks = None
+        yield name, guess, tasks
+
+
+def _coverage(table: Table, fitted: Any, left: Any, label: int) -> Iterator[tuple[str, int, str, float]]:
+    """Yield the share of held-out scores inside 80 % intervals."""
+    forecast = fit_forecast(table.history(fitted), "auto")
+    exact, new = table.scores[left], table.weights[left]
+    mean, deviation = forecast.predict(new)
+    inside = np.abs(mean - exact.mean(1)) <= NORMAL_80 * deviation
+    yield "auto", label, "coverage of 80 % intervals, mean of tasks", float(inside.mean())
+    means, deviations = forecast.predict_tasks(new)
+    each = (np.abs(means - exact) <= NORMAL_80 * deviations).mean(0)
+    yield "auto", label, "coverage of 80 % intervals, average over tasks", float(each.mean())
+    process = SIMPLE["plain gp"]().fit(table.weights[fitted], table.scores[fitted].mean(1))
+    inside = np.abs(process.predict(new) - exact.mean(1)) <= NORMAL_80 * process.deviation(new)
+    yield "plain gp", label, "coverage of 80 % intervals, mean of tasks", float(inside.mean())
+
+
+def _rank(guess: Floats, scores: Floats) -> float:
+    from scipy.stats import spearmanr
+
+    if np.ptp(guess) == 0 or np.ptp(scores) == 0:
+        return 0.0  # a constant ranks nothing
+    return float(spearmanr(guess, scores).statistic)
+
+
+def play(folder: str, name: str, kind: str, seed: int, methods: tuple[tuple[str, int], ...]) -> list[Record]:
+    """Play searches on one problem with one seed. Simulated objectives are new ones for each seed."""
+    problem = _problem(folder, name, kind, seed)
+    found = {(method, n): problem.regret(SEARCHES[method](problem, n, seed)) for method, n in methods}
+    records: list[Record] = [
+        ("search", problem.name, method, n, "regret", value) for (method, n), value in found.items()
+    ]
+    if ("climb", FEW) in found and ("recipe", MANY) in found:
+        better = float(found["climb", FEW] <= found["recipe", MANY])
+        records.append(("search", problem.name, "climb", FEW, f"at least as good as the recipe with {MANY}", better))
+    if ("climb", MANY) in found:
+        records += [
+            ("search", problem.name, method, n, f"regret minus climb's with {MANY}", value - found["climb", MANY])
+            for (method, n), value in found.items()
+            if n == MANY and method != "climb"
+        ]
+    return records
+
+
+def _problem(folder: str, name: str, kind: str, seed: int) -> Problem:
+    return make_problem(name, SIMULATED[name], seed) if kind == "simulated" else emulate(folder, name, kind)
+
+
+def seconds_to_propose() -> list[Row]:
+    """Time a later batch of 16 on simulated trials, the second of two runs."""
+    rows = []
+    for n_domains, n_trials, n_tasks in TIMED:
+        problem = make_problem("law", n_domains, 1)
+        rng = np.random.default_rng(0)
+        share = rng.dirichlet(np.full(6, 0.5), n_tasks)
+        many = Problem(
+            problem.name,
+            problem.domains,
+            lambda weights, share=share, score=problem.score: score(weights) @ share.T,
+            problem.noise,
+            problem.optimum,
+        )
+        started = Play(many, 0)
+        from openclimb.search.baselines import propose_uniform
+        from openclimb.search.design import Aim
+
+        started.measure(propose_uniform([], problem.domains, n_trials, rng, Aim()))
+        taken = []
+        for seed in range(3):
+            began = time.perf_counter()
+            next_batch(started.trials, problem.domains, 16, 1, SearchSettings(), {}, seed)
+            taken.append(time.perf_counter() - began)
+        what = f"{n_domains} domains, {n_tasks} tasks"
+        rows.append(_row(("time", what, "climb", n_trials, "seconds to propose 16"), taken))
+    return rows
+
+
+def _row(key: tuple[Any, ...], values: Iterable[float]) -> Row:
+    all_values = np.array(list(values), dtype=np.float64)
+    n = len(all_values)
+    se = float(all_values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    names = ("bench", "table", "method", "runs", "metric")
+    return {**dict(zip(names, key, strict=True)), "mean": round(float(all_values.mean()), 5), "se": round(se, 5)}
+
+
+def make_jobs(folder: str, quick: bool, only: set[str]) -> list[Job]:
+    """Return the jobs, long ones first."""
+    tables = read_tables(folder)
+    jobs: list[Job] = []
+    if "search" in only:
+        seeds, rivals_seeds = (4, 2) if quick else (50, 20)
+        installed = [name for name in installed_searches() if not (quick and name in SLOW)]
+        problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
+        for seed in range(seeds):
+            methods = [("climb", FEW), ("recipe", MANY)]
+            if seed < rivals_seeds:
+                methods += [(one, MANY) for one in installed if one != "recipe" and seed < SLOW.get(one, rivals_seeds)]
+            jobs += [("search", folder, name, kind, seed, tuple(methods)) for name, kind in problems]
+    if "held-out" in only:
+        for name, table in tables.items():
+            for runs in [n for n in SIZES if n <= LARGEST_SHARE * len(table.weights)]:
+                jobs += [("held-out", folder, name, runs, split) for split in range(2 if quick else 20)]
+            jobs += [("held-out", folder, name, 0, split) for split in range(FOLDS * (1 if quick else 4))]
+    return jobs
+
+
+def run(jobs: list[Job], workers: int) -> list[Row]:
+    """Run the jobs in processes, and return a row for each thing measured, with mean and standard error."""
+    values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    began = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done, records in enumerate(pool.map(work, jobs), 1):
+            for *key, value in records:
+                values[tuple(key)].append(value)
+            if sys.stderr.isatty() or done % 50 == 0:
+                print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return [_row(key, one) for key, one in values.items()]
+
+
+def with_single_tasks(rows: list[Row]) -> list[Row]:
+    """Add, for each table and number of runs, in how many tasks `auto` ranks at least as well as every simple fit."""
+    each: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
+    whole = {MEAN_OF_TASKS, "spearman, average over tasks"}
+    for row in rows:
+        if row["metric"].startswith("spearman, ") and row["metric"] not in whole:
+            each[row["bench"], row["table"], row["runs"], row["metric"]][row["method"]] = row["mean"]
+    wins: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    behind: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for (bench, table, runs, _), by_method in each.items():
+        best = max(value for method, value in by_method.items() if method != "auto")
+        wins[bench, table, runs].append(float(by_method["auto"] >= best))
+        behind[bench, table, runs].append(by_method["auto"] - best)
+    added = [
+        _row((b, t, "auto", n, "tasks where auto ≥ the best simple fit of that task"), v)
+        for (b, t, n), v in wins.items()
+    ]
+    added += [
+        {**_row((b, t, "auto", n, "least lead over the best simple fit of a task"), [min(v)])}
+        for (b, t, n), v in behind.items()
+    ]
+    return rows + added
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the rows as Markdown tables: one a bench and metric, methods across. Single tasks stay in the JSON."""
+    shown = [row for row in rows if not _single_task(row["metric"])]
+    blocks = []
+    for bench, metric in dict.fromkeys((row["bench"], row["metric"]) for row in shown):
+        some = [row for row in shown if (row["bench"], row["metric"]) == (bench, metric)]
+        methods = list(dict.fromkeys(row["method"] for row in some))
+        cells = {(row["table"], row["runs"], row["method"]): f"{row['mean']:.3f} ± {row['se']:.3f}" for row in some}
+        lines = [f"### {bench}: {metric}", "", "| table | runs | " + " | ".join(methods) + " |"]
+        lines.append("|" + "---|" * (2 + len(methods)))
+        for table, runs in sorted({(row["table"], row["runs"]) for row in some}):
+            line = " | ".join(cells.get((table, runs, method), "–") for method in methods)
+            lines.append(f"| {table} | {runs} | {line} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _single_task(metric: str) -> bool:
+    return metric.startswith("spearman, ") and metric not in (MEAN_OF_TASKS, "spearman, average over tasks")
+
+
+def main() -> None:
+    """Measure, print the tables, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="few splits and seeds, without the slow searches")
+    parser.add_argument("--only", default="held-out,search,time")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    options = parser.parse_args()
+    only = set(options.only.split(","))
+    jobs = make_jobs(str(options.tables.resolve()), options.quick, only)
+    rows = with_single_tasks(run(jobs, options.workers or n_cores())) if jobs else []
+    if "time" in only:
+        rows += seconds_to_propose()
+    print(markdown(rows))
+    options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if not options.quick and only == {"held-out", "search", "time"}:
+        header = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        write_json(FOLDER / "search.json", {**header, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
