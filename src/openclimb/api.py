@@ -11,9 +11,11 @@ from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
+from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus, write_given
+from openclimb.mixture import Domain
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
-from openclimb.workspace import Workspace, read_json
+from openclimb.workspace import Workspace, fingerprint, read_json
 
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
@@ -32,6 +34,7 @@ class OpenWorkspace:
         """
         from openclimb.pipeline import run
 
+        stop_without_corpus(self.workspace.root, self.config)
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
         engine = Engine(self.config.run.workers)
@@ -45,14 +48,13 @@ class OpenWorkspace:
         """Return n new trials to run elsewhere, with their mixtures; `tell` closes them.
 
         The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
-        which are neither repeated nor crowded. Needs the stages up to domains.
+        which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
         """
         from openclimb.search.loop import next_batch
 
         if n < 1:
             raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
-        domains = read_domains(self._done("domains"))
-        data = current_recipes(self.workspace, self.config)["tokens"].fingerprint
+        domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
             search = self.config.search
@@ -82,6 +84,57 @@ class OpenWorkspace:
         folder = self._trial_folder(number)
         with self.workspace.hold(PATIENCE):
             trial_files.fail(folder, message or "no reason given", last=True)
+
+    def import_runs(self, ratios: Path, metrics: Path, *, losses: bool = False) -> tuple[list[Trial], int]:
+        """Make told trials of runs that were finished elsewhere; return all of them, and how many are new.
+
+        `ratios` has one column a domain, `metrics` one a task (higher is better, or with `losses` lower), and both a
+        column that names the run (see `search.runs_file`). Importing the same again adds nothing. Raises InputError.
+        """
+        from openclimb.search.runs_file import read_runs
+
+        domains, data = self._hinge()
+        names = [domain.name for domain in domains]
+        runs = read_runs(ratios, metrics, names, losses=losses)
+        settings = trial_settings(self.config)
+        # The name decides the seed, so that two runs of one mixture are two trials, and the same ones when read again.
+        proposals = [Proposal("search", 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs]
+        with self.workspace.hold(PATIENCE):
+            known = trial_files.read_trials(self._trials, data)
+            check_tasks(runs[0].scores, known, self.config.tasks, str(metrics))
+            before = {trial.identity: trial for trial in known if trial.scores}
+            new = 0
+            for run, proposal in zip(runs, proposals, strict=True):
+                mixture = dict(zip(names, run.weights, strict=True))
+                there = before.get(trial_files.identity(mixture, proposal.seed, settings, data))
+                if there and there.scores != run.scores:
+                    raise SearchError(
+                        f"run '{run.name}' was imported before as trial {there.number}, with other scores",
+                        "trials are never changed; give the new run another name",
+                    )
+                new += there is None
+            trials = trial_files.ask(self._trials, proposals, names, settings, data)
+            for trial, run in zip(trials, runs, strict=True):
+                trial_files.tell(trial_files.trial_folder(self._trials, trial.number), {"scores": run.scores})
+        return [self._read(trial) for trial in trials], new
+
+    def best(self) -> dict[str, Any]:
+        """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
+        from openclimb.search.best import best
+
+        domains, data = self._hinge()
+        known = trial_files.read_trials(self._trials, data)
+        config = self.config
+        return best(known, domains, config.target, config.search, config.tasks.weights, config.seed)
+
+    def _hinge(self) -> tuple[list[Domain], str]:
+        """Return the domains, and the fingerprint of the data that trials of them read."""
+        if has_given_domains(self.config):
+            return given_domains(self.workspace.root, self.config), DATA
+        return read_domains(self._done("domains")), current_recipes(self.workspace, self.config)["tokens"].fingerprint
+
+    def _read(self, trial: Trial) -> Trial:
+        return trial_files.read_trial(trial_files.trial_folder(self._trials, trial.number))
 
     def _trial_folder(self, number: int) -> Path:
         folder = trial_files.trial_folder(self._trials, number)
@@ -114,6 +167,7 @@ class OpenWorkspace:
         """Write the dataset for a token budget, in mixture order, and return what was written."""
         from openclimb.export.dataset import export
 
+        stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
         engine = Engine(self.config.run.workers)
         try:
@@ -165,3 +219,16 @@ def create(path: str | Path, config: Config) -> OpenWorkspace:
     workspace = Workspace(Path(path))
     workspace.create(config)
     return OpenWorkspace(workspace.root)
+
+
+def create_given(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:
+    """Make a new workspace without a corpus, with domains given by hand, and return it open.
+
+    Raises DomainError when no mixture meets the caps.
+    """
+    from openclimb.search.sample import bounds
+
+    bounds(domains)
+    opened = create(path, config)
+    write_given(opened.workspace.root, domains)
+    return opened

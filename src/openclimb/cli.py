@@ -78,7 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     init = add("init", _init, "make a workspace: a folder with a climb.toml", one)
     init.add_argument(
-        "--corpus", nargs="+", required=True, metavar="PATH", help="files, folders, globs or URLs of documents"
+        "--corpus", nargs="+", default=[], metavar="PATH", help="files, folders, globs or URLs of documents"
+    )
+    init.add_argument(
+        "--domains-file", type=Path, metavar="CSV", help="instead of a corpus: domains by hand, columns name,tokens"
     )
     init.add_argument("--tasks", nargs="+", default=[], metavar="PATH", help="JSONL files or globs, one a task")
     init.add_argument("--scale", default="laptop", choices=list(SCALES), help="presets all settings (default: laptop)")
@@ -105,6 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
     tell.add_argument("trial", type=int, help="number of the trial")
     tell.add_argument("scores", type=Path, nargs="?", help="JSON file; the same scores may be told again")
     tell.add_argument("--failed", default=None, metavar="MESSAGE", help="say instead that the trial gave no scores")
+    best = add("best", _best, "print the mixture of the best expected score by the trials told so far", one)
+    best.add_argument("--json", action="store_true", help="print JSON")
+    imported = add("import", _import, "make told trials of runs that were finished elsewhere", one)
+    imported.add_argument("ratios", type=Path, help="CSV: a column that names the run, then one weight a domain")
+    imported.add_argument("metrics", type=Path, help="CSV: the same column, then one score a task, higher is better")
+    imported.add_argument("--losses", action="store_true", help="the metrics are losses: lower is better")
     tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
     tasks.add_argument("source", type=Path, help="folder or wheel that holds the suite's request files")
     tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
@@ -115,8 +124,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from openclimb.api import create
+    from openclimb.api import create, create_given
+    from openclimb.given import SETTING, read_given
 
+    if bool(options.corpus) == bool(options.domains_file):
+        raise ConfigError(
+            f"{options.workspace}: give either a corpus or a file of domains",
+            f"climb init {options.workspace} --corpus PATH, or --domains-file domains.csv for trials trained elsewhere",
+        )
     raw: dict[str, Any] = {"scale": options.scale}
     raw["corpus"] = {"paths": [_absolute(path) for path in options.corpus], "domains": options.domains}
     raw["tasks"] = {"paths": [_absolute(path) for path in options.tasks]}
@@ -124,6 +139,12 @@ def _init(options: argparse.Namespace) -> int:
         raw["target"] = {"token_budget": parse_count(options.target_tokens)}
     for assignment in options.set:
         _assign(raw, assignment)
+    if options.domains_file:
+        raw["corpus"] = {"paths": [], "domains": SETTING}
+        config = from_dict(raw)
+        opened = create_given(options.workspace, config, read_given(options.domains_file, config.target))
+        print(f"made {opened.workspace.config_path}\nnext: climb ask {options.workspace} -n 8")
+        return 0
     opened = create(options.workspace, from_dict(raw))
     print(f"made {opened.workspace.config_path}\nnext: climb plan {options.workspace}")
     return 0
@@ -235,6 +256,23 @@ def _tell(options: argparse.Namespace) -> int:
         opened.tell_failed(options.trial, options.failed)
     else:
         opened.tell(options.trial, read_json(options.scores))
+    return 0
+
+
+def _best(options: argparse.Namespace) -> int:
+    import openclimb
+    from openclimb.planning import best_text
+
+    answer = openclimb.open(options.workspace).best()
+    print(json.dumps(answer, indent=1) if options.json else best_text(answer))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    import openclimb
+
+    trials, new = openclimb.open(options.workspace).import_runs(options.ratios, options.metrics, losses=options.losses)
+    print(f"{len(trials)} runs, {new} of them new: trials {trials[0].number} to {trials[-1].number}")
     return 0
 
 

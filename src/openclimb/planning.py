@@ -11,6 +11,7 @@ from openclimb.config import Config, ProxySettings, format_count
 from openclimb.console import counted
 from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
+from openclimb.given import given_domains, has_given_domains, stop_without_corpus
 from openclimb.proxy.tasks import check_tasks
 from openclimb.stages import STAGES, current_recipes
 from openclimb.trials import read_trials
@@ -26,6 +27,7 @@ def plan(root: Path) -> dict[str, Any]:
     """
     workspace = Workspace(root)
     config = workspace.config()
+    stop_without_corpus(root, config)
     inputs = check_inputs(config.corpus)
     tasks = check_tasks(config.tasks)
     return {
@@ -43,7 +45,8 @@ def status(root: Path) -> dict[str, Any]:
     """Return the state of every stage and trial, who holds the workspace, and the next command."""
     workspace = Workspace(root)
     config = workspace.config()
-    stages = _stages(workspace, config)
+    given = has_given_domains(config)
+    stages = [] if given else _stages(workspace, config)
     trials = read_trials(root / "trials")
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
@@ -51,6 +54,8 @@ def status(root: Path) -> dict[str, Any]:
     stale = [row["stage"] for row in stages if row["state"] == "stale"]
     if holder:
         command = f"climb status {root}"
+    elif given:
+        command = f"climb best {root}" if count["done"] else f"climb ask {root} -n 8"
     elif stale:
         command = f"climb run {root} --redo {stale[0]}"
     elif stages[-1]["state"] == "done":
@@ -60,6 +65,7 @@ def status(root: Path) -> dict[str, Any]:
     return {
         "workspace": str(root),
         "held_by": holder,
+        "domains_given": len(given_domains(root, config)) if given else 0,
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
@@ -99,7 +105,8 @@ def plan_text(facts: Mapping[str, Any]) -> str:
 def status_text(facts: Mapping[str, Any]) -> str:
     """Return the status as people read it."""
     trials = facts["trials"]
-    lines = [*_stage_lines(facts["stages"]), ""]
+    given = facts["domains_given"]
+    lines = [f"domains   {given} given by hand; no corpus"] if given else [*_stage_lines(facts["stages"]), ""]
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
@@ -140,6 +147,26 @@ def export_text(facts: Mapping[str, Any], out: Path) -> str:
         f"in {counted(len(facts['shards']), 'shards')}: {out}",
         f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
         + ("" if facts["within_tolerance"] else ", more than 0.1%: documents are too long for so small a token budget"),
+    ]
+    return "\n".join(lines)
+
+
+def best_text(answer: Mapping[str, Any]) -> str:
+    """Return the best expected mixture as people read it: what it promises, its weights, and which of them matter."""
+    width = max(6, *(len(row["name"]) for row in answer["domains"]))
+    low, high = answer["interval_80"]
+    lines = [
+        f"expected score {answer['expected']:+.4f} (80% interval {low:+.4f} to {high:+.4f}) from "
+        f"{counted(answer['trials'], 'trials')}; the natural mixture {answer['expected_natural']:+.4f}",
+        f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
+        f"{answer['effective_domains']:.1f} effective domains",
+        "",
+        f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others",
+    ]
+    lines += [
+        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}  "
+        + (f"{row['loss']:.4f}" if row["weight"] else "–")
+        for row in sorted(answer["domains"], key=lambda row: -row["weight"])
     ]
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from openclimb.search.design import Aim, search_region
 from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.history import History, read_history
 from openclimb.search.propose import check_proposed, find_proposer
-from openclimb.search.sample import bounds, round_weights
+from openclimb.search.sample import SLACK, bounds, round_weights
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
@@ -82,7 +82,7 @@ def finalists(
     """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
 
     The first finalist has the best cautious forecast, as the mean of the best candidates; the others are the best
-    that are at least APART from those before. Measured mixtures stand among the candidates.
+    that are at least APART from those before. Measured mixtures under the caps stand among the candidates.
     """
     ordered, back = _by_name(domains)
     floors, caps = bounds(ordered)
@@ -95,7 +95,8 @@ def finalists(
         return mean - CAUTION * deviation
 
     pool = search_region(cautious, history, forecast, ordered, rng)
-    pool = np.concatenate([pool[:TOP_REGION].mean(0, keepdims=True), pool, history.weights])
+    measured = history.weights[(np.abs(np.clip(history.weights, floors, caps) - history.weights) < SLACK).all(1)]
+    pool = np.concatenate([pool[:TOP_REGION].mean(0, keepdims=True), pool, measured])
     pool = pool[np.argsort(-cautious(pool), kind="stable")]
     chosen = _apart(pool, pick.finalists)
     rows = [("finalist", row) for row in round_weights(chosen, floors, caps)]

@@ -1,0 +1,96 @@
+"""A workspace without a corpus: its domains are given by hand (name, tokens), its trials are trained elsewhere.
+
+`climb.toml` then has `corpus.paths = []` and `corpus.domains = "file:domains.csv"`, a table in the workspace. Reads and
+writes that table; caps follow from [target] whenever it is read.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from openclimb.config import Config, TargetSettings, parse_count
+from openclimb.errors import ConfigError, InputError, WorkspaceError, nearest
+from openclimb.mixture import Domain, caps
+from openclimb.workspace import write_text
+
+FILE = "domains.csv"
+SETTING = f"file:{FILE}"
+DATA = "given"  # what trials of such a workspace have for the fingerprint of their data: Openclimb does not see it
+
+
+def has_given_domains(config: Config) -> bool:
+    """Return whether the domains are given by hand, so that there is no corpus."""
+    return config.corpus.domains.startswith("file:")
+
+
+def given_domains(root: Path, config: Config) -> list[Domain]:
+    """Return the domains of a workspace without a corpus, with their caps."""
+    return read_given(root / config.corpus.domains.removeprefix("file:"), config.target)
+
+
+def stop_without_corpus(root: Path, config: Config) -> None:
+    """Raise WorkspaceError where the domains are given by hand: nothing can be trained or written there."""
+    if has_given_domains(config):
+        raise WorkspaceError(
+            f"{root} has no corpus: its domains are given by hand, so there is nothing to read, train on or write",
+            f"train elsewhere: `climb ask {root} -n 8`, `climb tell` for each trial, then `climb best {root}`; "
+            "or make a workspace with `climb init DIR --corpus PATH`",
+        )
+
+
+def read_given(path: Path, target: TargetSettings) -> list[Domain]:
+    """Return the domains in a table with the columns name and tokens ("40B" is a count), with their caps.
+
+    Raises InputError when it cannot be read: a column is missing, a name repeats, tokens are no positive count.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing", "write a CSV file with the columns name,tokens: one line a domain")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [column.strip() for column in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file: {error}", "write it as comma-separated UTF-8 text") from None
+    for wanted in ("name", "tokens"):
+        if wanted not in columns:
+            raise InputError(
+                f"{path} has no column '{wanted}'{nearest(wanted, columns)}", "its first line must be: name,tokens"
+            )
+    names = [(row["name"] or "").strip() for row in rows]
+    _check_names(path, names)
+    tokens = [_count(path, name, row["tokens"]) for name, row in zip(names, rows, strict=True)]
+    limits = caps(tokens, target.token_budget, target.max_repetitions).tolist()
+    return [Domain(name, n, cap) for name, n, cap in zip(names, tokens, limits, strict=True)]
+
+
+def write_given(root: Path, domains: Sequence[Domain]) -> None:
+    """Write the table of domains into a workspace."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("name", "tokens"))
+    writer.writerows((domain.name, domain.n_tokens) for domain in domains)
+    write_text(root / FILE, out.getvalue())
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise InputError(f"{path} has {len(names)} domains, and a mixture needs two", "write one line for each domain")
+    for i, name in enumerate(names, 2):
+        if not name:
+            raise InputError(f"{path} line {i} has no name", "give every domain a name")
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise InputError(f"{path} has the domain '{twice}' twice", "give every domain a name of its own")
+
+
+def _count(path: Path, name: str, cell: str | None) -> int:
+    try:
+        n = parse_count(cell or "")
+    except ConfigError as error:
+        raise InputError(f"{path}, domain '{name}', tokens: {error.message}", error.fix) from None
+    if n < 1:
+        raise InputError(f"{path}: the domain '{name}' has no tokens", "leave out domains without tokens")
+    return n
