@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from openclimb.export.plan import (
     N_BUCKETS,
+    SHIFT,
     Counts,
     choose_extras,
     interleave,
@@ -27,7 +28,7 @@ def _planned(order: np.ndarray, tokens: np.ndarray, quota: int):
     counts.add(np.zeros(len(order), np.int16), order, tokens)
     plan = plan_domain(quota, counts.tokens[0], whole=True)
     first, last = window(plan, counts.documents[0])
-    bucket = (order >> np.uint64(48)).astype(np.int64)
+    bucket = (order >> SHIFT).astype(np.int64)
     inside = (bucket >= first) & (bucket < last)
     plan.extras = choose_extras(plan, order[inside], tokens[inside])
     return plan

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-N_BUCKETS = 1 << 16  # of a domain's order, whose tokens are counted together
-SHIFT = np.uint64(48)  # order → bucket
+N_BUCKETS = 1 << 12  # of a domain's order, whose tokens are counted together
+SHIFT = np.uint64(52)  # order → bucket
 WINDOW = 1000  # documents among which the last ones are chosen so that a quota is met
 
 
@@ -49,7 +49,7 @@ class DomainPlan:
     def places(self, order: NDArray[np.uint64], round_number: int) -> NDArray[np.float64]:
         """Return where copies lie in the dataset, 0 to 1, for documents with these orders."""
         bucket = (order >> SHIFT).astype(np.int64)
-        within = (order & np.uint64((1 << 48) - 1)).astype(np.float64) / 2.0**48
+        within = (order & np.uint64((1 << 52) - 1)).astype(np.float64) / 2.0**52
         tokens = self.before[bucket] + within * (self.before[bucket + 1] - self.before[bucket])
         return np.asarray((round_number * self.before[-1] + tokens) / max(1, self.quota), dtype=np.float64)
 
