@@ -52,6 +52,9 @@ def test_the_paper_scale_has_the_papers_numbers() -> None:
         ({"proxy": {"width": 2}}, "proxy.width = 2 is out of range", "at least 8"),
         ({"proxy": {"width": True}}, "wrong type", "a whole number"),
         ({"tokens": {"heldout": 0.9}}, "tokens.heldout = 0.9 is out of range", "between 0.0 and 0.5"),
+        ({"constraints": {"floor": {"web": 1.5}}}, "constraints.floor", "between 0.0 and 1.0"),
+        ({"constraints": {"groups": {"a+b": [0.1, 2.0]}}}, "constraints.groups", "between 0.0 and 1.0"),
+        ({"constraints": {"groups": {"a+b": 0.5}}}, "constraints.groups.a+b", "a list"),
         ({"corpus": {"paths": "data"}}, "wrong type", "a list"),
         ({"corpus": 3}, "must be a section", "[corpus]"),
         ({"target": {"token_budget": "many"}}, "'many' is not a count", "40B"),
@@ -63,6 +66,13 @@ def test_a_bad_setting_is_told_with_its_cure(raw: dict[str, object], message: st
         from_dict(raw)
     assert message in caught.value.message
     assert fix in caught.value.fix
+
+
+def test_constraints_survive_the_file() -> None:
+    raw = {"constraints": {"floor": {"web": 0.1}, "groups": {"a+b": [0.1, 0.5]}, "most_domains": 3}}
+    config = from_dict(raw)
+    assert config.constraints.groups == {"a+b": (0.1, 0.5)}
+    assert from_dict(tomllib.loads(to_toml(config))) == config
 
 
 def test_what_is_absent_has_the_preset_of_its_scale() -> None:

@@ -14,7 +14,7 @@ import pytest
 import openclimb
 from openclimb.cli import main
 from openclimb.config import preset
-from openclimb.errors import StaleError
+from openclimb.errors import DomainError, StaleError
 from openclimb.workspace import read_json, write_json
 from tiny import make_tiny_workspace
 
@@ -122,6 +122,28 @@ def test_changed_settings_stop_the_run_and_redo_moves_aside(
     assert (root / "domains.old-1" / "record.json").exists()
     assert (root / "mixture.old-1" / "mixture.json").exists()
     assert len(openclimb.open(root).trials()) > n_trials
+
+
+def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    constraints = {"floor": {"novel": 0.1}, "groups": {"scripture + politics": [0.2, 0.4]}, "most_domains": 4}
+    root = make_tiny_workspace(
+        tmp_path / "run", tiny_corpus, tiny_tasks, corpus={"domains": "column:domain"}, constraints=constraints
+    )
+    answer = openclimb.open(root).run()
+    rows = [{row["name"]: row["weight"] for row in answer["domains"]}]
+    rows += [trial.mixture.as_dict() for trial in openclimb.open(root).trials()]
+    for row in rows:
+        assert row["novel"] >= 0.1 - 1e-6
+        assert 0.2 - 1e-6 <= row["scripture"] + row["politics"] <= 0.4 + 1e-6
+        assert sum(weight > 0 for weight in row.values()) <= 4
+    assert {row["name"] for row in answer["mixtures"]} >= {"natural", "uniform"}
+    path = root / "climb.toml"
+    path.write_text(path.read_text().replace('"novel" = 0.1', '"novel" = 0.2'))
+    with pytest.raises(StaleError, match="constraints.floor"):
+        openclimb.open(root).run()
+    path.write_text(path.read_text().replace('"novel" = 0.2', '"novel" = 0.9'))
+    with pytest.raises(DomainError, match=r"floor.novel = 0.9 and groups"):
+        openclimb.open(root).run(redo="mixture")
 
 
 def test_a_changed_input_file_stops_the_run_and_is_named(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:

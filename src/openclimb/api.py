@@ -51,14 +51,16 @@ class OpenWorkspace:
         which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
         """
         from openclimb.search.loop import next_batch
+        from openclimb.search.required import required_of
 
         if n < 1:
             raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
         domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
-            search = self.config.search
-            weights = next_batch(known, domains, n, len(known), search, self.config.tasks.weights, self.config.seed)
+            search, required = self.config.search, required_of(self.config)
+            goal = required.task_weights(self.config.tasks.weights)
+            weights = next_batch(known, domains, n, len(known), search, goal, self.config.seed, required)
             proposals = [
                 Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()
             ]
@@ -121,11 +123,13 @@ class OpenWorkspace:
     def best(self) -> dict[str, Any]:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
         from openclimb.search.best import best
+        from openclimb.search.required import required_of
 
         domains, data = self._hinge()
         known = trial_files.read_trials(self._trials, data)
-        config = self.config
-        return best(known, domains, config.target, config.search, config.tasks.weights, config.seed)
+        config, required = self.config, required_of(self.config)
+        goal = required.task_weights(config.tasks.weights)
+        return best(known, domains, config.target, config.search, goal, config.seed, required)
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""
@@ -206,7 +210,7 @@ def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSett
             f"{what} has a score for '{unknown[0]}', which no trial so far has{nearest(unknown[0], expected)}",
             f"expected are: {', '.join(expected)}",
         )
-    lacking = sorted(set(tasks.weights) - set(scores)) if not expected else []
+    lacking = sorted({*tasks.weights, *tasks.at_least} - set(scores)) if not expected else []
     if lacking:
         raise SearchError(
             f"{what} has no score for '{lacking[0]}'{nearest(lacking[0], scores)}, which [tasks] in climb.toml names",
@@ -224,11 +228,11 @@ def create(path: str | Path, config: Config) -> OpenWorkspace:
 def create_given(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:
     """Make a new workspace without a corpus, with domains given by hand, and return it open.
 
-    Raises DomainError when no mixture meets the caps.
+    Raises ConfigError for a constraint on an unknown domain, DomainError when no mixture meets the constraints.
     """
-    from openclimb.search.sample import bounds
+    from openclimb.search.region import region_of
 
-    bounds(domains)
+    region_of(domains, config.constraints)
     opened = create(path, config)
     write_given(opened.workspace.root, domains)
     return opened

@@ -141,6 +141,9 @@ class TasksSettings:
         choices=("bpb", "accuracy", "accuracy_norm"),
     )
     weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
+    at_least: dict[str, float] = setting(
+        {}, "task → least score the answer must have; such a task is in the objective only if weights names it"
+    )
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
     search_share: float = setting(0.5, "share of a task's items, by hash, that the search sees", low=0.0, high=1.0)
     max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1)
@@ -182,6 +185,19 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class ConstraintsSettings:
+    """What every mixture must keep, besides the caps from repetitions."""
+
+    floor: dict[str, float] = setting({}, "domain → least weight", low=0.0, high=1.0)
+    cap: dict[str, float] = setting({}, "domain → largest weight", low=0.0, high=1.0)
+    fixed: dict[str, float] = setting({}, "domain → its weight in every mixture", low=0.0, high=1.0)
+    groups: dict[str, tuple[float, ...]] = setting(
+        {}, '"domain+domain" → [least, largest] sum of their weights', low=0.0, high=1.0
+    )
+    most_domains: int = setting(0, "most domains with any weight; 0: no limit", low=0)
+
+
+@dataclass(frozen=True)
 class PickSettings:
     """How the answer is chosen and checked."""
 
@@ -214,6 +230,7 @@ class Config:
     tasks: TasksSettings = dataclasses.field(default_factory=TasksSettings)
     proxy: ProxySettings = dataclasses.field(default_factory=ProxySettings)
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
+    constraints: ConstraintsSettings = dataclasses.field(default_factory=ConstraintsSettings)
     pick: PickSettings = dataclasses.field(default_factory=PickSettings)
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
 
@@ -392,13 +409,20 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
             f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
         )
     low, high = metadata["low"], metadata["high"]
-    numbers = value if isinstance(value, tuple) else (value,)
+    numbers = _numbers(value)
     if metadata["some"] and not value:
         raise ConfigError(f"{label} is empty", "give at least one")
     if any((low is not None and one < low) or (high is not None and one > high) for one in numbers):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ConfigError(f"{label} = {value} is out of range", f"it must be {bounds}")
     return value
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Return the single values of a setting that may be a list or a table."""
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return [one for part in value for one in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
 def _typed(label: str, value: Any, kind: Any) -> Any:

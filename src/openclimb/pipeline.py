@@ -22,6 +22,8 @@ from openclimb.mixture import Domain, mixture_table
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
+from openclimb.search.region import region_of
+from openclimb.search.required import required_of
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
@@ -62,6 +64,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             progress,
             lambda out: make_domains(clusters, labels, config.domains, config.target, out, progress),
         )
+
+        region_of(read_domains(domains), config.constraints)  # constraints that clash are told before the long work
 
         def tokens_of(out: Path) -> dict[str, object]:
             facts = pack(
@@ -109,6 +113,8 @@ def search(
     folder = root / "trials"
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
+    required = required_of(config)
+    goal = required.task_weights(config.tasks.weights)
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
@@ -116,7 +122,7 @@ def search(
 
     told: list[Trial] = []
     for iteration, n in enumerate(config.search.trials):
-        weights = next_batch(told, domains, n, iteration, config.search, config.tasks.weights, config.seed)
+        weights = next_batch(told, domains, n, iteration, config.search, goal, config.seed, required)
         told += train(
             (
                 Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
@@ -125,11 +131,11 @@ def search(
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
-        diagnostics = diagnose(told, domains, iteration, config.search, config.tasks.weights, config.seed)
+        diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
         write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
-    compared = finalists(told, domains, config.search, config.pick, config.tasks.weights, config.seed)
+    compared = finalists(told, domains, config.search, config.pick, goal, config.seed, required)
     picked = train(
         (
             Proposal(role, len(config.search.trials), row, config.seed + 1 + seed, role)

@@ -45,7 +45,9 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     add("labels", _named(config, "quality"), ("clusters",), **models)
     add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
     tasks = {
-        name: value for name, value in _named(config, "tasks").items() if name not in ("tasks.weights", "tasks.metric")
+        name: value
+        for name, value in _named(config, "tasks").items()
+        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
@@ -54,7 +56,9 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
         ("domains",),
         task_files=task_files,
     )
-    goal = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
+    goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
+    musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
+    goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     add(
         "mixture",
         {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},

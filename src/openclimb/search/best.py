@@ -10,7 +10,8 @@ from openclimb.mixture import Domain, Weights, effective_domains, natural, repet
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.history import read_history
-from openclimb.search.loop import NORMAL_80, finalists, one_thread
+from openclimb.search.loop import NORMAL_80, NOTHING, finalists, one_thread
+from openclimb.search.required import Required
 from openclimb.trials import Trial
 
 MOVED = 0.05  # weight that is taken from a domain to tell what it is worth
@@ -24,8 +25,9 @@ def best(
     search: SearchSettings,
     task_weights: Mapping[str, float],
     seed: int,
+    required: Required = NOTHING,
 ) -> dict[str, Any]:
-    """Return the mixture of the best expected score under the caps, and how sure and how sharp that is.
+    """Return the mixture of the best expected score under the caps and constraints, and how sure and how sharp that is.
 
     The 80 % interval is of the mixture's own score, without the luck of a trial's seed. `distance` is the total
     variation to the nearest mixture with scores. `loss` of a domain is what the expected score loses when MOVED of the
@@ -33,7 +35,9 @@ def best(
     """
     history = read_history(trials, domains, task_weights)
     forecast = fit_forecast(history, search.predictor)
-    weights = np.array(finalists(trials, domains, search, PickSettings(finalists=1), task_weights, seed)[0][1])
+    weights = np.array(
+        finalists(trials, domains, search, PickSettings(finalists=1), task_weights, seed, required)[0][1]
+    )
     mean, deviation = (float(value[0]) for value in forecast.true_score(weights[None]))
     distance = 0.5 * np.abs(history.weights - weights).sum(1)
     objective = history.objective
@@ -41,7 +45,7 @@ def best(
     return {
         "expected": mean,
         "interval_80": [mean - NORMAL_80 * deviation, mean + NORMAL_80 * deviation],
-        "expected_natural": float(forecast.predict(natural_mixture(domains)[None])[0][0]),
+        "expected_natural": float(forecast.predict(natural_mixture(domains, required.constraints)[None])[0][0]),
         "best_measured": None if top is None else {"trial": history.numbers[top], "score": float(objective[top])},
         "distance": float(distance.min()),
         "nearest_trial": history.numbers[int(distance.argmin())],

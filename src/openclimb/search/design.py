@@ -7,10 +7,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.mixture import Domain, Weights, natural
+from openclimb.mixture import Domain, Weights
 from openclimb.search.forecast import Forecast
 from openclimb.search.history import History
-from openclimb.search.sample import bounds, draw, round_weights
+from openclimb.search.region import Region, bend, draw_in, region_of, rounded
+from openclimb.search.required import Required
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
@@ -28,24 +29,28 @@ class Aim:
 
     predictor: str = "auto"
     task_weights: Mapping[str, float] = field(default_factory=dict)
+    required: Required = field(default_factory=Required)
+
+    def region(self, domains: Sequence[Domain]) -> Region:
+        """Return the mixtures that may be proposed. Raises DomainError when there are none."""
+        return region_of(domains, self.required.constraints)
 
 
 Proposer = Callable[[Sequence[Trial], Sequence[Domain], int, Generator, Aim], Weights]
 
 
-def first_design(domains: Sequence[Domain], n: int, rng: Generator, running: Weights) -> Weights:
+def first_design(region: Region, n: int, rng: Generator, running: Weights) -> Weights:
     """Return the natural mixture and n − 1 others spread over the region: the medoids of many draws.
 
     Where mixtures are running (m, n_domains) already, the n spread between them instead.
     """
-    floors, caps = bounds(domains)
-    center = round_weights(np.clip(natural(domains), floors, caps), floors, caps)
+    center = rounded(bend(region.share, region), region)
     first = unseen(center[None], running)
     fixed = np.concatenate([first, running])
     n_drawn = n - len(first)
-    draws = draw(FIRST_DRAWS * n, natural(domains), floors, caps, rng)
-    chosen = round_weights(draws[medoids(np.sqrt(draws), n_drawn, np.sqrt(fixed), rng)], floors, caps)
-    return topped_up(unseen(np.concatenate([first, chosen]), running), n, domains, rng, running)
+    draws = draw_in(FIRST_DRAWS * n, region, rng)
+    chosen = rounded(draws[medoids(np.sqrt(draws), n_drawn, np.sqrt(fixed), rng)], region)
+    return topped_up(unseen(np.concatenate([first, chosen]), running), n, region, rng, running)
 
 
 def medoids(points: Floats, k: int, fixed: Floats, rng: Generator, rounds: int = 10) -> NDArray[np.intp]:
@@ -70,18 +75,16 @@ def medoids(points: Floats, k: int, fixed: Floats, rng: Generator, rounds: int =
 
 
 def search_region(
-    value: Callable[[Weights], Floats], history: History, forecast: Forecast, domains: Sequence[Domain], rng: Generator
+    value: Callable[[Weights], Floats], history: History, forecast: Forecast, region: Region, rng: Generator
 ) -> Weights:
     """Return SHORTLIST feasible mixtures of high value, best first: draws everywhere, then refined near the best."""
-    floors, caps = bounds(domains)
-    center = natural(domains)
     posterior = forecast.predict(history.weights)[0]
     incumbents = history.weights[np.argsort(-posterior, kind="stable")[:8]]
-    pool = draw(SCREENED, center, floors, caps, rng, near=incumbents)
+    pool = draw_in(SCREENED, region, rng, near=incumbents)
     values = value(pool)
     for _ in range(REFINEMENTS):
         best = pool[np.argsort(-values, kind="stable")[:KEPT]]
-        fresh = draw(SCREENED // 3, center, floors, caps, rng, near=best)
+        fresh = draw_in(SCREENED // 3, region, rng, near=best)
         pool, values = np.concatenate([pool, fresh]), np.concatenate([values, value(fresh)])
     order = np.argsort(-values, kind="stable")
     n_spread = SHORTLIST // 3  # the rest of the region stands by, in case the best are all alike
@@ -104,13 +107,12 @@ def unseen(weights: Weights, seen: Weights) -> Weights:
     return np.array(rows).reshape(-1, weights.shape[1])
 
 
-def topped_up(weights: Weights, n: int, domains: Sequence[Domain], rng: Generator, seen: Weights) -> Weights:
-    """Return n rows: those given, then fresh draws. Where the caps leave too few mixtures, rows repeat."""
-    floors, caps = bounds(domains)
+def topped_up(weights: Weights, n: int, region: Region, rng: Generator, seen: Weights) -> Weights:
+    """Return n rows: those given, then fresh draws. Where the region has too few mixtures, rows repeat."""
     for _ in range(5):
         if len(weights) >= n:
             return weights[:n]
-        fresh = round_weights(draw(4 * n, natural(domains), floors, caps, rng), floors, caps)
+        fresh = rounded(draw_in(4 * n, region, rng), region)
         weights = np.concatenate([weights, unseen(fresh, np.concatenate([seen, weights]))])
     return np.concatenate([weights, fresh])[:n]
 

@@ -18,13 +18,15 @@ from openclimb.search.design import Aim, search_region
 from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.history import History, read_history
 from openclimb.search.propose import check_proposed, find_proposer
-from openclimb.search.sample import SLACK, bounds, round_weights
+from openclimb.search.region import allowed, bend, by_name, region_of, rounded
+from openclimb.search.required import Required
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+NOTHING = Required()  # besides the caps
 FINALIST_DRAW = 10_000  # stands for "after the last iteration" in the seed of a draw
 CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: far from all trials, promise more
 APART = 0.1  # least total variation between two finalists
@@ -57,17 +59,18 @@ def next_batch(
     search: SearchSettings,
     task_weights: Mapping[str, float],
     seed: int,
+    required: Required = NOTHING,
 ) -> Weights:
     """Return the n mixtures to try next, shape (n, n_domains), under the caps and on the grid.
 
     Trials without scores are running: their mixtures are neither repeated nor crowded.
-    Raises DomainError when no mixture meets the caps or a proposer breaks them, SearchError for unusable trials.
+    Raises DomainError when no mixture meets the constraints or a proposer breaks them, SearchError for unusable trials.
     """
-    ordered, back = _by_name(domains)
+    ordered, back = by_name(domains)
     rng = np.random.default_rng([seed, iteration])
-    aim = Aim(search.predictor, dict(task_weights))
+    aim = Aim(search.predictor, dict(task_weights), required)
     weights = find_proposer(search.proposer)(_sorted(trials), ordered, n, rng, aim)
-    return check_proposed(weights, ordered, n, search.proposer)[:, back]
+    return check_proposed(weights, aim.region(ordered), n, search.proposer)[:, back]
 
 
 @one_thread
@@ -78,14 +81,15 @@ def finalists(
     pick: PickSettings,
     task_weights: Mapping[str, float],
     seed: int,
+    required: Required = NOTHING,
 ) -> list[tuple[str, tuple[float, ...]]]:
     """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
 
     The first finalist has the best cautious forecast, as the mean of the best candidates; the others are the best
-    that are at least APART from those before. Measured mixtures under the caps stand among the candidates.
+    that are at least APART from those before. Measured mixtures that are allowed stand among the candidates.
     """
-    ordered, back = _by_name(domains)
-    floors, caps = bounds(ordered)
+    ordered, back = by_name(domains)
+    region = region_of(ordered, required.constraints)
     history = read_history(told, ordered, task_weights)
     forecast = fit_forecast(history, search.predictor)
     rng = np.random.default_rng([seed, FINALIST_DRAW])
@@ -94,13 +98,16 @@ def finalists(
         mean, deviation = forecast.true_score(weights)
         return mean - CAUTION * deviation
 
-    pool = search_region(cautious, history, forecast, ordered, rng)
-    measured = history.weights[(np.abs(np.clip(history.weights, floors, caps) - history.weights) < SLACK).all(1)]
-    pool = np.concatenate([pool[:TOP_REGION].mean(0, keepdims=True), pool, measured])
+    pool = search_region(cautious, history, forecast, region, rng)
+    measured = history.weights[allowed(history.weights, region)]
+    pool = np.concatenate([bend(pool[:TOP_REGION].mean(0, keepdims=True), region), pool, measured])
     pool = pool[np.argsort(-cautious(pool), kind="stable")]
     chosen = _apart(pool, pick.finalists)
-    rows = [("finalist", row) for row in round_weights(chosen, floors, caps)]
-    rows += [("natural", natural_mixture(ordered)), ("uniform", uniform_mixture(ordered))]
+    rows = [("finalist", row) for row in rounded(chosen, region)]
+    rows += [
+        ("natural", natural_mixture(ordered, required.constraints)),
+        ("uniform", uniform_mixture(ordered, required.constraints)),
+    ]
     return [(role, tuple(row[back].tolist())) for role, row in rows]
 
 
@@ -115,7 +122,7 @@ def diagnose(
 ) -> dict[str, Any]:
     """Return what the predictors made of the trials: iterations/NN/diagnostics.json."""
     began = time.monotonic()
-    ordered, _ = _by_name(domains)
+    ordered, _ = by_name(domains)
     history = read_history(told, ordered, task_weights)
     forecast = fit_forecast(history, search.predictor)
     means, deviations, whole = cross_validate(history, search.predictor)
@@ -200,13 +207,6 @@ def _apart(pool: Weights, n: int) -> Weights:
             return pool[chosen[:n]]
         distance /= 2
     return pool[chosen]
-
-
-def _by_name(domains: Sequence[Domain]) -> tuple[list[Domain], list[int]]:
-    """Return the domains by name, and for each given one its place there: draws do not depend on the order given."""
-    order = sorted(range(len(domains)), key=lambda i: domains[i].name)
-    back = sorted(range(len(domains)), key=lambda i: order[i])
-    return [domains[i] for i in order], back
 
 
 def _sorted(told: Sequence[Trial]) -> list[Trial]:

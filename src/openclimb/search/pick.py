@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config
+from openclimb.config import Config, ConstraintsSettings
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain, effective_domains, natural, repetitions
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.history import importance
 from openclimb.search.measures import MEASURES, Items, item_table, objective_table, task_names
+from openclimb.search.required import required_of
 from openclimb.search.statistics import Estimate, seed_noise, student
 from openclimb.trials import Trial
 
@@ -39,9 +40,10 @@ def pick(
     results. Trials that failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is
     left.
     """
-    compared = group(picked, domains)
+    compared = group(picked, domains, config.constraints)
     tasks = sorted({task for trial in picked for task in trial.scores})
-    share = dict(zip(tasks, importance(tasks, config.tasks.weights).tolist(), strict=True))
+    goal = required_of(config).task_weights(config.tasks.weights)
+    share = dict(zip(tasks, importance(tasks, goal).tolist(), strict=True))
     comparison = Comparison(compared, items, share, config.tasks.metric)
     found = comparison.best()
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
@@ -66,14 +68,16 @@ def pick(
     }
 
 
-def group(picked: Sequence[Trial], domains: Sequence[Domain]) -> list[Compared]:
+def group(
+    picked: Sequence[Trial], domains: Sequence[Domain], constraints: ConstraintsSettings | None = None
+) -> list[Compared]:
     """Return the mixtures that were trained again: finalist-1, … in order of trial number, then the baselines.
 
     A baseline is known by its weights: a finalist that equals it shares its trials.
     """
     if not picked:
         raise SearchError("no trial of the finalists has scores", "see the failure.json files of the last trials")
-    baselines = {"natural": natural_mixture(domains), "uniform": uniform_mixture(domains)}
+    baselines = {"natural": natural_mixture(domains, constraints), "uniform": uniform_mixture(domains, constraints)}
     rows: dict[tuple[float, ...], list[Trial]] = {}
     for trial in sorted(picked, key=lambda trial: trial.number):
         rows.setdefault(trial.weights, []).append(trial)

@@ -18,7 +18,7 @@ from openclimb.search.design import Aim, Proposer, first_design, search_region, 
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
-from openclimb.search.sample import bounds, round_weights
+from openclimb.search.region import Region, allowed, rounded
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
@@ -34,10 +34,10 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     careful and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels
     et al. 2014, GP-BUCB), which keeps a batch diverse. Mixtures that are running are taken as measured.
     """
+    region = aim.region(domains)
     history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
     if not len(history.weights):
-        return first_design(domains, n, rng, running)
-    floors, caps = bounds(domains)
+        return first_design(region, n, rng, running)
     forecast = fit_forecast(history, aim.predictor)
     if len(running):  # as if they had scored what is expected: no surprise, and nothing left to learn there
         history = history.believing(running, forecast.predict_tasks(running)[0])
@@ -48,10 +48,10 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
         mean, deviation = forecast.true_score(weights)
         return mean + CAUTION * deviation
 
-    candidates = search_region(optimism, history, forecast, domains, rng)
-    candidates = unseen(round_weights(candidates, floors, caps), history.weights)
+    candidates = search_region(optimism, history, forecast, region, rng)
+    candidates = unseen(rounded(candidates, region), history.weights)
     if len(candidates) < n:
-        return topped_up(candidates, n, domains, rng, history.weights)
+        return topped_up(candidates, n, region, rng, history.weights)
     chosen = _batch(candidates, n, forecast, guide, rng, running)
     return candidates[chosen]
 
@@ -105,17 +105,18 @@ def find_proposer(name: str) -> Proposer:
     return found
 
 
-def check_proposed(weights: Weights, domains: Sequence[Domain], n: int, name: str) -> Weights:
-    """Return the weights (n, n_domains) as they are, or raise DomainError when they break the simplex or the caps."""
-    floors, caps = bounds(domains)
+def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weights:
+    """Return the weights (n, n_domains) as they are, or raise DomainError when they are not in the region."""
     rows = np.asarray(weights, dtype=np.float64)
-    if rows.shape != (n, len(domains)) or not np.isfinite(rows).all():
+    if rows.shape != (n, len(region.share)) or not np.isfinite(rows).all():
         raise DomainError(
-            f"proposer '{name}' returned shape {rows.shape}, not {(n, len(domains))} of finite numbers",
+            f"proposer '{name}' returned shape {rows.shape}, not {(n, len(region.share))} of finite numbers",
             "mend the proposer",
         )
-    if (rows < floors - 1e-6).any() or (rows > caps + 1e-6).any() or (np.abs(rows.sum(1) - 1.0) > 1e-6).any():
-        raise DomainError(f"proposer '{name}' broke the caps or the simplex", "use openclimb.search.sample.fill")
+    if not allowed(rows, region).all():
+        raise DomainError(
+            f"proposer '{name}' broke the caps, the constraints or the simplex", "use openclimb.search.region.bend"
+        )
     return rows
 
 

@@ -71,13 +71,12 @@ def project(weights: Weights, floors: Weights, caps: Weights) -> Weights:
     return np.clip(rows - high, floors, caps).reshape(np.shape(weights))
 
 
-def round_weights(weights: Weights, floors: Weights, caps: Weights) -> Weights:
-    """Return rows whose weights are multiples of 1/GRID and sum to 1, by largest remainder, caps and floors kept.
+def round_weights(weights: Weights, floors: Weights, caps: Weights, grid: int = GRID) -> Weights:
+    """Return rows whose weights are multiples of 1/grid and sum to 1, by largest remainder, caps and floors kept.
 
     Where the caps leave less room than the grid needs, the grid is made ten times finer until they do.
     """
     rows = np.atleast_2d(weights)
-    grid = GRID
     while True:
         least, most = np.ceil(floors * grid - 1e-6) + 0.0, np.floor(caps * grid + 1e-6)  # + 0.0: no minus zero
         if least.sum() <= grid <= most.sum() and (least <= most).all():
@@ -115,13 +114,18 @@ def draw(
 
     `center` is the mixture that broad draws lie around (the natural one). Not rounded.
     """
+    return fill(draw_raw(n, center, rng, near), floors, caps)
+
+
+def draw_raw(n: int, center: Weights, rng: Generator, near: Weights | None = None) -> Weights:
+    """Return the same draws before they are bent: on the simplex, whatever the floors and caps."""
     if near is None or not len(near):
         n_sparse = n // 3
         parts = [broad(n - n_sparse, center, rng), sparse(n_sparse, center, rng)]
     else:
         n_local, n_sparse = n // 2, n // 6
         parts = [broad(n - n_local - n_sparse, center, rng), sparse(n_sparse, center, rng), local(n_local, near, rng)]
-    return fill(np.concatenate(parts), floors, caps)
+    return np.concatenate(parts)
 
 
 def broad(n: int, center: Weights, rng: Generator) -> Weights:

@@ -1,0 +1,23 @@
+"""What an answer must keep besides the caps: constraints on its weights, and least scores of tasks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from openclimb.config import Config, ConstraintsSettings
+
+
+@dataclass(frozen=True)
+class Required:
+    """What every mixture, or the score of the answer, must keep."""
+
+    constraints: ConstraintsSettings = field(default_factory=ConstraintsSettings)
+    at_least: Mapping[str, float] = field(default_factory=dict)  # task → least score
+
+    def task_weights(self, given: Mapping[str, float]) -> dict[str, float]:
+        """Return the tasks' weights in the objective: a task with a least score has none unless it is given one."""
+        return {**dict.fromkeys(self.at_least, 0.0), **given}
+
+
+def required_of(config: Config) -> Required:
+    """Return what the settings require."""
+    return Required(config.constraints, config.tasks.at_least)

@@ -1,0 +1,256 @@
+"""Constraints hold in every draw, proposal, finalist and baseline; those that clash are named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trial_rows import make_domains, smooth_trials
+
+from openclimb.config import ConstraintsSettings, PickSettings, SearchSettings, TargetSettings
+from openclimb.errors import ConfigError, DomainError
+from openclimb.mixture import Domain
+from openclimb.search.baselines import natural_mixture, uniform_mixture
+from openclimb.search.best import best, move
+from openclimb.search.loop import finalists, next_batch
+from openclimb.search.region import allowed, bend, draw_in, region_of, rounded
+from openclimb.search.required import Required
+from openclimb.search.sample import draw_raw
+
+QUICK = SearchSettings(predictor="gp")
+FOUR = [Domain(name, 100) for name in "abcd"]
+shares = st.floats(0.0, 1.0, allow_subnormal=False)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[Domain], ConstraintsSettings]:
+    """Return domains and constraints that a hidden mixture meets, some of them tightly."""
+    d = draw(st.integers(2, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    hidden = rng.dirichlet(np.full(d, 0.5))
+    n_used = draw(st.integers(1, d))
+    hidden[np.argsort(-hidden)[n_used:]] = 0.0
+    hidden /= hidden.sum()
+    slack = [draw(shares) for _ in range(3)]
+    domains = [Domain(f"d{i:02d}", 1 + int(rng.integers(1, 1000)), 1.0) for i in range(d)]
+    if draw(st.booleans()):  # caps from repetitions
+        domains = [
+            dataclasses.replace(one, cap=float(min(1.0, hidden[i] + slack[0] * rng.random() + 1e-6)))
+            for i, one in enumerate(domains)
+        ]
+        short = 1.0 - sum(one.cap for one in domains)
+        domains = [dataclasses.replace(one, cap=min(1.0, one.cap + max(0.0, short))) for one in domains]
+    names = [one.name for one in domains]
+    some = rng.permutation(d)[: draw(st.integers(0, min(3, d)))]
+    floor = {names[i]: float(hidden[i] * slack[1]) for i in some}
+    cap = {names[i]: float(min(1.0, hidden[i] + slack[2] * 0.5)) for i in rng.permutation(d)[: draw(st.integers(0, 2))]}
+    fixed = {names[i]: float(hidden[i]) for i in rng.permutation(d)[: draw(st.integers(0, 1))]}
+    groups: dict[str, tuple[float, ...]] = {}
+    for _ in range(draw(st.integers(0, 3))):
+        members = rng.permutation(d)[: draw(st.integers(1, d))]
+        total, wide = min(1.0, float(hidden[members].sum())), draw(st.sampled_from([0.0, 0.05, 0.5]))
+        groups["+".join(names[i] for i in members)] = (max(0.0, total - wide), min(1.0, total + wide))
+    most = draw(st.sampled_from([0, n_used, min(d, n_used + 1)]))
+    return domains, ConstraintsSettings(floor, cap, fixed, groups, most)
+
+
+def holds(weights: np.ndarray, domains: list[Domain], constraints: ConstraintsSettings) -> None:
+    """Check the rows against the constraints as they are written, not as the region reads them."""
+    at = {domain.name: i for i, domain in enumerate(domains)}
+    assert np.isfinite(weights).all()
+    assert np.abs(weights.sum(1) - 1.0).max() < 2e-6
+    assert (weights >= 0).all()
+    assert (weights <= np.array([domain.cap for domain in domains]) + 2e-6).all()
+    for name, value in constraints.floor.items():
+        assert (weights[:, at[name]] >= value - 2e-6).all()
+    for name, value in constraints.cap.items():
+        assert (weights[:, at[name]] <= value + 2e-6).all()
+    for name, value in constraints.fixed.items():
+        assert weights[:, at[name]] == pytest.approx(value, abs=2e-6)
+    for text, (low, high) in constraints.groups.items():
+        sums = weights[:, [at[name] for name in text.split("+")]].sum(1)
+        assert (sums >= low - 2e-6).all()
+        assert (sums <= high + 2e-6).all()
+    if constraints.most_domains:
+        assert ((weights > 0).sum(1) <= constraints.most_domains).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(0, 2**31))
+def test_every_draw_is_allowed(problem: tuple[list[Domain], ConstraintsSettings], seed: int) -> None:
+    domains, constraints = problem
+    region = region_of(domains, constraints)
+    rng = np.random.default_rng(seed)
+    near = draw_in(4, region, rng)
+    drawn = np.concatenate([near, draw_in(20, region, rng), draw_in(20, region, rng, near)])
+    holds(drawn, domains, constraints)
+    holds(rounded(drawn, region), domains, constraints)
+    holds(
+        np.array([natural_mixture(domains, constraints), uniform_mixture(domains, constraints)]), domains, constraints
+    )
+
+
+@settings(max_examples=10, deadline=None)
+@given(problems(), st.integers(0, 8), st.integers(1, 5), st.integers(0, 2**31), st.sampled_from(["climb", "uniform"]))
+def test_every_proposal_and_finalist_is_allowed_in_any_order(
+    problem: tuple[list[Domain], ConstraintsSettings], n_told: int, n: int, seed: int, name: str
+) -> None:
+    domains, constraints = problem
+    required = Required(constraints)
+    search = dataclasses.replace(QUICK, proposer=name)
+    trials = smooth_trials(domains, n_told, seed)
+    weights = next_batch(trials, domains, n, 1, search, {}, seed, required)
+    holds(weights, domains, constraints)
+    order = np.random.default_rng(seed).permutation(len(domains))
+    turned = next_batch(trials[::-1], [domains[i] for i in order], n, 1, search, {}, seed, required)
+    assert np.array_equal(turned, weights[:, order])
+    if n_told:
+        rows = finalists(trials, domains, QUICK, PickSettings(), {}, seed, required)
+        holds(np.array([row for _, row in rows]), domains, constraints)
+
+
+def test_the_recipes_draws_keep_constraints() -> None:
+    domains = make_domains(8)
+    constraints = ConstraintsSettings(
+        floor={"domain-01": 0.1}, groups={"domain-02+domain-03": (0.2, 0.3)}, most_domains=5
+    )
+    search = SearchSettings(proposer="paper", predictor="ridge")
+    for n_told in (0, 12):
+        trials = smooth_trials(domains, n_told)
+        weights = next_batch(trials, domains, 12, 1, search, {}, 0, Required(constraints))
+        holds(weights, domains, constraints)
+        assert len(np.unique(weights, axis=0)) == 12
+
+
+def test_draws_still_spread_under_constraints() -> None:
+    domains = make_domains(12)
+    constraints = ConstraintsSettings(groups={"domain-00+domain-01+domain-02": (0.3, 0.5)}, most_domains=4)
+    drawn = draw_in(400, region_of(domains, constraints), np.random.default_rng(0))
+    used = drawn > 0
+    assert len(np.unique(used, axis=0)) > 100
+    assert used.any(0).all()
+    sums = drawn[:, :3].sum(1)
+    assert sums.min() < 0.32
+    assert sums.max() > 0.48
+
+
+def test_an_allowed_mixture_stays_as_it_is() -> None:
+    constraints = ConstraintsSettings(floor={"a": 0.2}, groups={"a+b": (0.4, 0.6)}, most_domains=3)
+    region = region_of(FOUR, constraints)
+    row = np.array([0.3, 0.2, 0.5, 0.0])
+    assert bend(row, region) == pytest.approx(row)
+    assert np.array_equal(rounded(row, region), row)
+
+
+def test_a_draw_of_most_domains_keeps_its_largest() -> None:
+    region = region_of(FOUR, ConstraintsSettings(most_domains=2))
+    assert bend(np.array([0.1, 0.2, 0.3, 0.4]), region) == pytest.approx([0, 0, 3 / 7, 4 / 7])
+
+
+def test_few_domains_under_small_caps_are_those_that_can_carry_the_weight() -> None:
+    domains = [Domain(f"d{i}", 10, 0.1) for i in range(8)] + [Domain("x", 10, 0.6), Domain("y", 10, 0.6)]
+    region = region_of(domains, ConstraintsSettings(most_domains=2))
+    drawn = draw_in(50, region, np.random.default_rng(0))
+    assert allowed(drawn, region).all()
+    assert (drawn[:, 8:].sum(1) > 0.999).all()
+
+
+def test_without_constraints_draws_are_as_before() -> None:
+    domains = make_domains(6, 0.4)
+    region = region_of(domains)
+    assert region.plain
+    raw = draw_raw(20, region.share, np.random.default_rng(0))
+    assert np.array_equal(draw_in(20, region, np.random.default_rng(0)), bend(raw, region))
+
+
+CAPPED = [Domain("a", 10, 0.3), Domain("b", 100), Domain("c", 100), Domain("d", 100)]
+
+
+@pytest.mark.parametrize(
+    ("constraints", "named", "not_named"),
+    [
+        (
+            ConstraintsSettings(floor={"a": 0.5, "b": 0.1}),
+            ["floor.a = 0.5", "at most 0.3 of a"],
+            ["floor.b"],
+        ),
+        (
+            ConstraintsSettings(fixed={"b": 0.7, "c": 0.6}, cap={"d": 0.1}),
+            ["fixed.b = 0.7", "fixed.c = 0.6"],
+            ["cap.d"],
+        ),
+        (ConstraintsSettings(floor={"b": 0.6}, cap={"b": 0.4}), ["floor.b = 0.6", "cap.b = 0.4"], ["repetitions"]),
+        (
+            ConstraintsSettings(groups={"a+b": (0.0, 0.2), "c+d": (0.0, 0.5), "a + c": (0.0, 1.0)}),
+            ['groups."a+b" = [0, 0.2]', 'groups."c+d" = [0, 0.5]'],
+            ["a + c"],
+        ),
+        (
+            ConstraintsSettings(floor={"b": 0.1, "c": 0.1}, most_domains=1),
+            ["most_domains = 1", "floor.b"],
+            ["repetitions"],
+        ),
+        (ConstraintsSettings(cap=dict.fromkeys("bcd", 0.2)), ["cap.b", "cap.c", "cap.d", "of a by repetitions"], []),
+        (
+            ConstraintsSettings(groups={"b+c+d": (0.0, 0.5)}, floor={"d": 0.1}),
+            ['groups."b+c+d"', "at most 0.3 of a by repetitions"],
+            ["floor"],
+        ),
+    ],
+)
+def test_constraints_that_clash_are_named(
+    constraints: ConstraintsSettings, named: list[str], not_named: list[str]
+) -> None:
+    with pytest.raises(DomainError) as caught:
+        region_of(CAPPED, constraints)
+    assert all(name in caught.value.message for name in named), caught.value.message
+    assert not any(name in caught.value.message for name in not_named), caught.value.message
+    assert "[constraints]" in caught.value.fix
+
+
+def test_many_caps_from_repetitions_are_named_by_their_number() -> None:
+    domains = [Domain(f"d{i:02d}", 10, 0.06) for i in range(20)]
+    with pytest.raises(DomainError, match=r"most_domains = 3 and the caps from repetitions of \d+ domains"):
+        region_of(domains, ConstraintsSettings(most_domains=3))
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        (
+            ConstraintsSettings(floor={"aa": 0.1}),
+            "floor names 'aa', which is no domain (did you mean 'a'?)",
+        ),
+        (ConstraintsSettings(groups={"a+z": (0.0, 1.0)}), "constraints.groups names 'z'"),
+        (ConstraintsSettings(groups={"a+b": (0.5, 0.1)}), "is no range"),
+        (ConstraintsSettings(groups={"a+b": (0.5,)}), "is no range"),
+    ],
+)
+def test_constraints_that_cannot_be_read_are_told(constraints: ConstraintsSettings, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        region_of(FOUR, constraints)
+    assert message in caught.value.message
+
+
+def test_names_with_a_plus_can_stand_in_a_group() -> None:
+    domains = [Domain("c++", 10), Domain("web", 10), Domain("c", 10)]
+    region = region_of(domains, ConstraintsSettings(groups={"c++ + web": (0.1, 0.2)}))
+    assert region.members.tolist() == [[True, True, False]]
+
+
+def test_the_best_mixture_keeps_constraints_and_says_what_weights_are_worth() -> None:
+    domains = make_domains(5)
+    constraints = ConstraintsSettings(fixed={"domain-00": 0.25}, groups={"domain-01+domain-02": (0.0, 0.1)})
+    trials = smooth_trials(domains, 30)
+    answer = best(trials, domains, TargetSettings(), QUICK, {}, 0, Required(constraints))
+    weights = np.array([[row["weight"] for row in answer["domains"]]])
+    holds(weights, domains, constraints)
+    moved = move(weights[0])
+    assert moved.sum(1) == pytest.approx(np.ones(5))
+    assert (moved >= 0).all()
+    assert moved[0, 0] == pytest.approx(weights[0, 0] - 0.05)
+
+
+def test_weight_that_is_all_in_one_domain_moves_to_the_others_equally() -> None:
+    assert move(np.array([1.0, 0.0, 0.0]))[0] == pytest.approx([0.95, 0.025, 0.025])
