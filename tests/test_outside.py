@@ -129,6 +129,26 @@ def test_a_task_that_the_settings_name_must_be_told(root: Path) -> None:
         opened.tell(1, {"pica": 0.5})
 
 
+def test_a_least_score_is_kept_and_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = openclimb.open(root)
+    for trial in opened.ask(12):
+        opened.tell(trial.number, {"gain": trial.weights[0] ** 0.5, "keep": trial.weights[1] ** 0.5})
+    path = root / "climb.toml"
+    path.write_text(path.read_text().replace("at_least = {}", "at_least = { keep = 0.4 }"))
+    answer = openclimb.open(root).best()
+    (row,) = answer["at_least"]
+    assert answer["tasks"] == {"gain": 1.0, "keep": 0.0}
+    assert row["expected"] >= 0.38
+    assert 0.0 <= row["probability"] <= 1.0
+    assert answer["domains"][1]["weight"] >= 0.1
+    assert main(["best", str(root)]) == 0
+    assert "keep is expected at" in capsys.readouterr().out
+    assert len(openclimb.open(root).ask(3)) == 3
+    path.write_text(path.read_text().replace("{ keep = 0.4 }", "{ keeps = 0.4 }"))
+    assert main(["best", str(root)]) == 1
+    assert "'keeps', which is no task of the search (did you mean 'keep'?)" in complaint(capsys)
+
+
 def test_imported_runs_are_told_trials_and_a_second_import_adds_nothing(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,11 @@ def best_text(answer: Mapping[str, Any]) -> str:
         f"{counted(answer['trials'], 'trials')}; the natural mixture {answer['expected_natural']:+.4f}",
         f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
         f"{answer['effective_domains']:.1f} effective domains",
+        *(
+            f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
+            f"{row['probability']:.0%}"
+            for row in answer["at_least"]
+        ),
         "",
         f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others",
     ]

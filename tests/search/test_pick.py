@@ -51,9 +51,10 @@ def make_picked(
     return trials, items
 
 
-def answer(trials: list[Trial], items: Items, metric: str = "bpb") -> dict:
+def answer(trials: list[Trial], items: Items, metric: str = "bpb", **at_least: float) -> dict:
     """Return the answer of a pick."""
-    config = dataclasses.replace(Config(), tasks=TasksSettings(metric=metric), pick=PickSettings(finalists=2, seeds=3))
+    tasks = TasksSettings(metric=metric, at_least=at_least)
+    config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, seeds=3))
     return pick(smooth_trials(DOMAINS, 5), trials, items, DOMAINS, config)
 
 
@@ -71,6 +72,19 @@ def test_a_clear_winner_is_found_and_said() -> None:
     assert set(given["mixtures"][0]["report"]["tasks"]["text"]) == {"bpb", "n"}
     assert given["trials"] == {"search": 5, "failed": 28 - 5, "pick": 12}
     json.dumps(given, allow_nan=False)
+
+
+def test_a_least_score_comes_before_the_objective() -> None:
+    trials, items = make_picked({"finalist-1": 0.02, "finalist-2": 0.2, "natural": 0.0, "uniform": -0.1}, 0.01, 0)
+    drop = {trial.number for trial in trials if trial.weights == trials[1].weights}  # finalist-2, the best by "sciq"
+    trials = [dataclasses.replace(t, scores={**t.scores, "text": -2.0 if t.number in drop else -0.5}) for t in trials]
+    given = answer(trials, items, text=-1.0)
+    assert given["choice"] == "finalist-1"
+    assert given["objective"]["tasks"] == {"sciq": 1.0, "text": 0.0}
+    assert "text reaches -1.0000 with -0.5000" in given["sentence"]
+    assert answer(trials, items, text=-3.0)["choice"] == "finalist-2"
+    given = answer(trials, items, text=0.0)
+    assert "text falls short of +0.0000 with -0.5000" in given["sentence"]
 
 
 def test_noise_is_not_sold_as_a_gain() -> None:

@@ -54,7 +54,8 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
                 raise InputError(
                     f"two task files are named '{name}'", "rename one of them: a task is known by its file's name"
                 )
-    for setting, names in (("weights", settings.weights), ("report_only", settings.report_only)):
+    named = {"weights": settings.weights, "at_least": settings.at_least, "report_only": settings.report_only}
+    for setting, names in named.items():
         for name in names:
             if name not in found:
                 raise ConfigError(

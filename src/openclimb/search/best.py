@@ -10,6 +10,7 @@ from openclimb.mixture import Domain, Weights, effective_domains, natural, repet
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.history import read_history
+from openclimb.search.least import expected_tasks
 from openclimb.search.loop import NORMAL_80, NOTHING, finalists, one_thread
 from openclimb.search.required import Required
 from openclimb.trials import Trial
@@ -51,6 +52,7 @@ def best(
         "nearest_trial": history.numbers[int(distance.argmin())],
         "effective_domains": effective_domains(weights),
         "tasks": dict(zip(history.tasks, history.importance.tolist(), strict=True)),
+        "at_least": expected_tasks(history, search.predictor, required.at_least, weights),
         "trials": len(history.weights),
         "target": {"token_budget": target.token_budget, "max_repetitions": target.max_repetitions},
         "domains": _rows(weights, domains, target, forecast, mean),

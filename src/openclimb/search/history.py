@@ -114,7 +114,7 @@ def importance(tasks: Sequence[str], task_weights: Mapping[str, float]) -> Float
     unknown = [name for name in task_weights if name not in tasks]
     if unknown and tasks:
         raise SearchError(
-            f"tasks.weights names '{unknown[0]}', which is no task of the search{nearest(unknown[0], tasks)}",
+            f"[tasks] names '{unknown[0]}', which is no task of the search{nearest(unknown[0], tasks)}",
             f"tasks are: {', '.join(tasks)}",
         )
     raw = np.array([max(0.0, float(task_weights.get(task, 1.0))) for task in tasks])

@@ -17,6 +17,7 @@ from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.design import Aim, search_region
 from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.history import History, read_history
+from openclimb.search.least import forecast_for
 from openclimb.search.propose import check_proposed, find_proposer
 from openclimb.search.region import allowed, bend, by_name, region_of, rounded
 from openclimb.search.required import Required
@@ -91,7 +92,7 @@ def finalists(
     ordered, back = by_name(domains)
     region = region_of(ordered, required.constraints)
     history = read_history(told, ordered, task_weights)
-    forecast = fit_forecast(history, search.predictor)
+    forecast = forecast_for(history, search.predictor, required.at_least, CAUTION)
     rng = np.random.default_rng([seed, FINALIST_DRAW])
 
     def cautious(weights: Weights) -> Floats:

@@ -16,6 +16,7 @@ from openclimb.errors import SearchError
 from openclimb.mixture import Domain, effective_domains, natural, repetitions
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.history import importance
+from openclimb.search.least import least_sentence, shortfall
 from openclimb.search.measures import MEASURES, Items, item_table, objective_table, task_names
 from openclimb.search.required import required_of
 from openclimb.search.statistics import Estimate, seed_noise, student
@@ -44,7 +45,7 @@ def pick(
     tasks = sorted({task for trial in picked for task in trial.scores})
     goal = required_of(config).task_weights(config.tasks.weights)
     share = dict(zip(tasks, importance(tasks, goal).tolist(), strict=True))
-    comparison = Comparison(compared, items, share, config.tasks.metric)
+    comparison = Comparison(compared, items, share, config.tasks.metric, config.tasks.at_least)
     found = comparison.best()
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
     margins = {base.name: comparison.margin(found, base) for base in baselines}
@@ -55,7 +56,7 @@ def pick(
         "effective_domains": effective_domains(np.array(found.weights)),
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
-        "sentence": sentence(found, margins, sure),
+        "sentence": sentence(found, margins, sure) + least_sentence(found.trials, config.tasks.at_least),
         "objective": {"metric": config.tasks.metric, "tasks": share},
         "mixtures": [comparison.row(mixture) for mixture in compared],
         "margins": {
@@ -94,7 +95,15 @@ def group(
 class Comparison:
     """The compared mixtures with their scores by seed and the noise pooled over them."""
 
-    def __init__(self, compared: Sequence[Compared], items: Items, share: Mapping[str, float], metric: str) -> None:
+    def __init__(
+        self,
+        compared: Sequence[Compared],
+        items: Items,
+        share: Mapping[str, float],
+        metric: str,
+        at_least: Mapping[str, float],
+    ) -> None:
+        self.at_least = at_least
         self.compared, self.items, self.share = compared, items, share
         self.search = {
             m.name: {t.seed: sum(share[task] * t.scores[task] for task in share) for t in m.trials} for m in compared
@@ -114,12 +123,19 @@ class Comparison:
         self.paired_noise = seed_noise(list(self.by_seed.values()), paired=True)
 
     def best(self) -> Compared:
-        """Return the mixture with the best mean on search items; on a tie, the natural one, then the first found."""
+        """Return the mixture with the best mean on search items; on a tie, the natural one, then the first found.
+
+        Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall
+        short.
+        """
         rank = {"natural": 0, "uniform": 2}
-        return min(
-            self.compared,
-            key=lambda m: (-float(np.mean(list(self.search[m.name].values()))), rank.get(m.name, 1), m.name),
-        )
+
+        def order(mixture: Compared) -> tuple[float, float, int, str]:
+            short = shortfall(mixture.trials, self.at_least)
+            mean = float(np.mean(list(self.search[mixture.name].values())))
+            return short, -mean, rank.get(mixture.name, 1), mixture.name
+
+        return min(self.compared, key=order)
 
     def margin(self, found: Compared, base: Compared) -> Estimate:
         """Return found minus base on report items, over the seeds that both have (all seeds where they share none)."""

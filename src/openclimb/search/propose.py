@@ -15,9 +15,10 @@ from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import Domain, Weights
 from openclimb.search.baselines import propose_paper, propose_uniform
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
-from openclimb.search.forecast import Forecast, fit_forecast
+from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
+from openclimb.search.least import DARING, forecast_for
 from openclimb.search.region import Region, allowed, rounded
 from openclimb.trials import Trial
 
@@ -38,10 +39,11 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
     if not len(history.weights):
         return first_design(region, n, rng, running)
-    forecast = fit_forecast(history, aim.predictor)
+    at_least = aim.required.at_least
+    forecast = forecast_for(history, aim.predictor, at_least, DARING)
     if len(running):  # as if they had scored what is expected: no surprise, and nothing left to learn there
         history = history.believing(running, forecast.predict_tasks(running)[0])
-        forecast = fit_forecast(history, aim.predictor)
+        forecast = forecast_for(history, aim.predictor, at_least, DARING)
     guide = _guide(history, forecast)
 
     def optimism(weights: Weights) -> Floats:

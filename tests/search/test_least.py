@@ -1,0 +1,121 @@
+"""Tasks with a least score: the others are maximised among the mixtures that reach it."""
+
+import numpy as np
+import pytest
+from trial_rows import make_domains, make_trial, smooth_trials
+
+from openclimb.config import PickSettings, SearchSettings
+from openclimb.errors import SearchError
+from openclimb.mixture import Domain
+from openclimb.search.forecast import fit_forecast
+from openclimb.search.history import read_history
+from openclimb.search.least import expected_tasks, forecast_for, least_sentence, shortfall
+from openclimb.search.loop import diagnose, finalists, next_batch
+from openclimb.search.required import Required
+from openclimb.trials import Trial
+
+QUICK = SearchSettings(predictor="gp")
+DOMAINS = [Domain(name, 100) for name in "abc"]
+
+
+def measured(weights: np.ndarray, first: int) -> list[Trial]:
+    """Return trials of two tasks in conflict: one grows with the first domain, the other with the second."""
+    noise = 0.005 * np.random.default_rng(first).standard_normal((len(weights), 2))
+    scores = np.sqrt(weights[:, :2]) + noise
+    return [
+        make_trial(first + i, DOMAINS, row, {"gain": float(scores[i, 0]), "keep": float(scores[i, 1])})
+        for i, row in enumerate(weights)
+    ]
+
+
+def searched(required: Required, seed: int = 0) -> tuple[np.ndarray, list[Trial]]:
+    """Return the first finalist of a search of 10 + 6 + 6 trials, and the trials."""
+    goal = required.task_weights({})
+    trials: list[Trial] = []
+    for iteration, n in enumerate((10, 6, 6)):
+        weights = next_batch(trials, DOMAINS, n, iteration, QUICK, goal, seed, required)
+        trials += measured(weights, 1 + len(trials))
+    return np.array(finalists(trials, DOMAINS, QUICK, PickSettings(), goal, seed, required)[0][1]), trials
+
+
+@pytest.mark.parametrize("least", [0.3, 0.6, 0.8])
+def test_the_objective_is_maximised_where_the_least_score_is_reached(least: float) -> None:
+    found, _ = searched(Required(at_least={"keep": least}))
+    assert found[1] ** 0.5 >= least - 0.02
+    assert found[0] ** 0.5 >= (1 - least**2) ** 0.5 - 0.04  # the most that leaves the second domain enough
+
+
+def test_later_batches_look_where_the_least_score_may_be_reached() -> None:
+    _, trials = searched(Required(at_least={"keep": 0.6}))
+    last = np.array([trial.weights for trial in trials[-6:]])
+    assert np.median(last[:, 1]) > 0.3
+
+
+def test_a_least_score_out_of_reach_is_missed_by_as_little_as_can_be() -> None:
+    found, _ = searched(Required(at_least={"keep": 1.5}))
+    assert found[1] > 0.9
+
+
+def test_a_task_may_have_a_weight_and_a_least_score() -> None:
+    required = Required(at_least={"keep": 0.9})
+    assert required.task_weights({"keep": 2.0}) == {"keep": 2.0}
+    assert required.task_weights({}) == {"keep": 0.0}
+
+
+def test_without_least_scores_the_forecast_is_the_plain_one() -> None:
+    domains = make_domains(4)
+    history = read_history(smooth_trials(domains, 12), domains, {})
+    rows = np.random.default_rng(0).dirichlet(np.ones(4), 5)
+    plain, same = fit_forecast(history, "gp"), forecast_for(history, "gp", {}, 0.5)
+    assert np.array_equal(plain.predict(rows)[0], same.predict(rows)[0])
+
+
+def test_the_mark_down_grows_with_caution_and_ends_where_the_least_score_is_surely_reached() -> None:
+    trials = measured(np.random.default_rng(0).dirichlet(np.ones(3), 20), 1)
+    history = read_history(trials, DOMAINS, {"keep": 0.0})
+    rows = np.array([[0.5, 0.01, 0.49], [0.2, 0.7, 0.1]])
+    plain = fit_forecast(history, "gp").predict(rows)[0]
+    daring, careful = (forecast_for(history, "gp", {"keep": 0.5}, c).predict(rows)[0] for c in (-1.0, 0.5))
+    assert careful[0] < daring[0] < plain[0]
+    assert careful[1] == pytest.approx(plain[1])
+
+
+def test_what_a_mixture_is_expected_to_reach() -> None:
+    trials = measured(np.random.default_rng(0).dirichlet(np.ones(3), 20), 1)
+    history = read_history(trials, DOMAINS, {"keep": 0.0})
+    (row,) = expected_tasks(history, "gp", {"keep": 0.5}, np.array([0.2, 0.7, 0.1]))
+    assert row["expected"] == pytest.approx(0.7**0.5, abs=0.05)
+    assert row["probability"] > 0.95
+    (row,) = expected_tasks(history, "gp", {"keep": 0.5}, np.array([0.8, 0.05, 0.15]))
+    assert row["probability"] < 0.05
+
+
+def test_a_task_that_some_trials_lack_may_have_a_least_score() -> None:
+    trials = measured(np.random.default_rng(0).dirichlet(np.ones(3), 12), 1)
+    trials += [make_trial(50 + i, DOMAINS, row, {"gain": 0.5}) for i, row in enumerate(np.eye(3))]
+    required = Required(at_least={"keep": 0.5})
+    weights = next_batch(trials, DOMAINS, 4, 1, QUICK, required.task_weights({}), 0, required)
+    assert len(np.unique(weights, axis=0)) == 4
+
+
+def test_shortfall_and_its_words() -> None:
+    trials = [make_trial(i, DOMAINS, [1, 0, 0], {"a": 0.4, "b": value}, seed=i) for i, value in enumerate((0.5, 0.7))]
+    assert shortfall(trials, {}) == 0.0
+    assert shortfall(trials, {"a": 0.5, "b": 0.6}) == pytest.approx(0.1)
+    assert least_sentence(trials, {}) == ""
+    said = least_sentence(trials, {"a": 0.5, "b": 0.55})
+    assert "a falls short of +0.5000 with +0.4000" in said
+    assert "b reaches +0.5500 with +0.6000" in said
+
+
+def test_every_task_with_a_least_score_leaves_nothing_to_maximise() -> None:
+    trials = measured(np.eye(3), 1)
+    required = Required(at_least={"keep": 0.5, "gain": 0.5})
+    with pytest.raises(SearchError, match="every task has weight 0"):
+        next_batch(trials, DOMAINS, 2, 1, QUICK, required.task_weights({}), 0, required)
+
+
+def test_diagnostics_are_made_beside_a_least_score() -> None:
+    _, trials = searched(Required(at_least={"keep": 0.5}))
+    facts = diagnose(trials, DOMAINS, 2, QUICK, {"keep": 0.0}, 0)
+    assert facts["rank_correlation"]["objective"] > 0.5
