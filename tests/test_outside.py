@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,27 @@ def test_asking_while_trials_run_gives_others(root: Path) -> None:
     third = opened.ask(4)
     assert first[0].weights not in {trial.weights for trial in third}
     assert opened.trials()[0].failure == "node lost"
+
+
+def test_trials_that_end_at_once_wait_for_one_another(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = [trial.number for trial in openclimb.open(root).ask(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: openclimb.open(root).tell(number, {"piqa": number / 10}), numbers[:7]))
+    assert [trial.scores for trial in openclimb.open(root).trials()][:7] == [{"piqa": n / 10} for n in numbers[:7]]
+    assert main(["status", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert "7 done, 1 waiting" in said
+    assert "waiting   for the scores of 8" in said
+
+
+def test_mixtures_do_not_depend_on_the_order_of_tells(root: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    for folder, turn in ((root, 1), (copy, -1)):
+        opened = openclimb.open(folder)
+        for trial in opened.ask(6)[::turn]:
+            opened.tell(trial.number, measure(PROBLEM, trial.mixture.as_dict(), trial.number))
+    first, second = (openclimb.open(folder).ask(3) for folder in (root, copy))
+    assert [trial.weights for trial in first] == [trial.weights for trial in second]
 
 
 def test_tells_that_do_not_fit_are_told(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,7 @@ def status(root: Path) -> dict[str, Any]:
         "domains_given": len(given_domains(root, config)) if given else 0,
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
+        "waiting": [trial.number for trial in trials if trial.state == "waiting"],
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,
     }
@@ -108,6 +109,8 @@ def status_text(facts: Mapping[str, Any]) -> str:
     given = facts["domains_given"]
     lines = [f"domains   {given} given by hand; no corpus"] if given else [*_stage_lines(facts["stages"]), ""]
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
+    if given and facts["waiting"]:  # told one by one, so that it matters which are missing
+        lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")

@@ -119,3 +119,5 @@ def test_diagnostics_are_made_beside_a_least_score() -> None:
     _, trials = searched(Required(at_least={"keep": 0.5}))
     facts = diagnose(trials, DOMAINS, 2, QUICK, {"keep": 0.0}, 0)
     assert facts["rank_correlation"]["objective"] > 0.5
+    assert facts["coverage_80"]["keep"] is None  # it is not forecast, as it does not count
+    assert 0.0 <= facts["coverage_80"]["objective"] <= 1.0

@@ -132,7 +132,8 @@ def diagnose(
     rho["objective"] = _rank_correlation(guess, objective)
     inside = np.abs(history.scores - means) <= NORMAL_80 * deviations
     known = np.isfinite(history.scores) & np.isfinite(means)
-    coverage = {task: _share(inside[known[:, j], j]) for j, task in enumerate(history.tasks)}
+    counts = known & (history.importance > 0)  # the others are not forecast
+    coverage = {task: _share(inside[counts[:, j], j]) for j, task in enumerate(history.tasks)}
     coverage["objective"] = _share((np.abs(objective - guess) <= NORMAL_80 * whole)[known.all(1)])
     names = dict.fromkeys(history.tasks, "")
     for columns, predictor in forecast.groups:
