@@ -50,7 +50,7 @@ FOLDS = 5
 ALONE = 16  # with more tasks than this, only the quick simple predictors are fitted to each task
 NORMAL_80 = 1.2816
 FEW, MANY = 28, 112
-SLOW = {"botorch": 4}  # searches of a minute each run on the first so many seeds
+SLOW = {"botorch": 3}  # searches of a minute each run on the first so many seeds
 SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
 TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
 MEAN_OF_TASKS = "spearman, mean of tasks"
@@ -191,7 +191,7 @@ def make_jobs(folder: str, quick: bool, only: set[str]) -> list[Job]:
     tables = read_tables(folder)
     jobs: list[Job] = []
     if "search" in only:
-        seeds, rivals_seeds = (4, 2) if quick else (50, 20)
+        seeds, rivals_seeds = (2, 1) if quick else (50, 20)
         installed = [name for name in installed_searches() if not (quick and name in SLOW)]
         problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
@@ -201,9 +201,10 @@ def make_jobs(folder: str, quick: bool, only: set[str]) -> list[Job]:
             jobs += [("search", folder, name, kind, seed, tuple(methods)) for name, kind in problems]
     if "held-out" in only:
         for name, table in tables.items():
-            for runs in [n for n in SIZES if n <= LARGEST_SHARE * len(table.weights)]:
+            sizes = [n for n in (SIZES[::2] if quick else SIZES) if n <= LARGEST_SHARE * len(table.weights)]
+            for runs in sizes or [max(2, len(table.weights) // 2)]:
                 jobs += [("held-out", folder, name, runs, split) for split in range(2 if quick else 20)]
-            jobs += [("held-out", folder, name, 0, split) for split in range(FOLDS * (1 if quick else 4))]
+            jobs += [("held-out", folder, name, 0, split) for split in range(2 if quick else 4 * FOLDS)]
     return jobs
 
 
