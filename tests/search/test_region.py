@@ -156,6 +156,23 @@ def test_few_domains_under_small_caps_are_those_that_can_carry_the_weight() -> N
     assert (drawn[:, 8:].sum(1) > 0.999).all()
 
 
+def test_limits_that_nearly_meet_are_not_called_a_clash() -> None:
+    caps = [0.07697162621623886, 1e-6, 0.1740248533793765, 1e-6, 1e-6]
+    caps += [0.17647615588231105, 0.22451759972700774, 0.1151893697951559, 0.23282639499991]
+    domains = [Domain(f"d{i}", 10, cap) for i, cap in enumerate(caps)]
+    constraints = ConstraintsSettings(fixed={"d8": 0.23282539499991}, most_domains=6)
+    holds(draw_in(20, region_of(domains, constraints), np.random.default_rng(0)), domains, constraints)
+
+
+def test_rounding_at_the_edge_of_a_group_is_still_allowed() -> None:
+    domains = [
+        dataclasses.replace(one, cap=cap) for one, cap in zip(make_domains(4), (0.0202249, 0.1, 0.9, 0.9), strict=True)
+    ]
+    region = region_of(domains, ConstraintsSettings(groups={"domain-00+domain-01": (0.0, 0.1)}))
+    drawn = draw_in(500, region, np.random.default_rng(0))
+    assert allowed(rounded(drawn, region), region, 0.9e-6).all()
+
+
 def test_without_constraints_draws_are_as_before() -> None:
     domains = make_domains(6, 0.4)
     region = region_of(domains)

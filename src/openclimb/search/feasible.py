@@ -10,6 +10,7 @@ from openclimb.mixture import Weights
 
 SHOWN = 5  # caps from repetitions that a message names one by one
 SLIGHT = 1e-9  # limits that meet in one point shall do so in floating point
+OPTIMAL, INFEASIBLE = 0, 2  # of scipy.optimize.milp
 DUST = 1e-6  # the solver's own tolerance
 
 
@@ -38,12 +39,16 @@ def solve(limits: Sequence[Limit], d: int, gain: Weights | None = None) -> Weigh
         rows += [np.r_[np.zeros(d), np.ones(d)], *np.hstack([np.eye(d), -np.eye(d)])]
         low += [0.0, *[-np.inf] * d]
         high += [most, *[0.0] * d]
-    found = milp(
-        np.zeros(n) if gain is None else np.r_[-gain, np.zeros(n - d)],
-        integrality=np.r_[np.zeros(d), np.ones(n - d)],
-        bounds=Bounds(0.0, 1.0),
-        constraints=LinearConstraint(np.array(rows), low, high),
-    )
+    for options in ({}, {"presolve": False}):
+        found = milp(
+            np.zeros(n) if gain is None else np.r_[-gain, np.zeros(n - d)],
+            integrality=np.r_[np.zeros(d), np.ones(n - d)],
+            bounds=Bounds(0.0, 1.0),
+            constraints=LinearConstraint(np.array(rows), low, high),
+            options=options,
+        )
+        if found.status in (OPTIMAL, INFEASIBLE):  # the solver's presolve can fail where limits nearly meet
+            break
     if found.x is None:
         return None
     weights = np.where(found.x[:d] > DUST, found.x[:d], 0.0)

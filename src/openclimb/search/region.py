@@ -20,7 +20,8 @@ from openclimb.mixture import Domain, Weights, natural
 from openclimb.search.feasible import Limit, clash, solve
 from openclimb.search.sample import GRID, bounds, draw_raw, fill, round_weights
 
-TOLERANCE = 1e-6  # of every limit
+TOLERANCE = 1e-6  # of every limit; rounding and bending keep to less, so that no later sum steps over it
+ROUNDED, BENT = 0.5e-6, 1e-7
 ROUNDS = 30  # of scaling groups in turn; more than one are needed where groups overlap
 N_ANCHORS = 16  # allowed mixtures at corners of the region, for draws that scaling does not bring in
 FINEST = 4  # times that the grid is made ten times finer for a mixture that a coarser one takes out of its groups
@@ -50,7 +51,9 @@ class Region:
         rng = np.random.default_rng(0)
         d = len(self.share)
         rows = [solve(self.limits, d, rng.standard_exponential(d)) for _ in range(N_ANCHORS)]
-        return np.array([row for row in rows if row is not None])
+        corners = np.array([row for row in rows if row is not None])
+        caps = np.where(corners > 0, self.caps, 0.0) if self.most < d else np.broadcast_to(self.caps, corners.shape)
+        return _scale_groups(fill(corners, self.floors, caps), self, caps)  # the solver's own errors are larger
 
 
 def region_of(domains: Sequence[Domain], constraints: ConstraintsSettings | None = None) -> Region:
@@ -122,18 +125,18 @@ def bend(raw: Weights, region: Region) -> Weights:
         if region.most < rows.shape[1]:
             caps = _kept(rows, region)
             rows = _scale_groups(fill(np.where(caps > 0, rows, 0.0), region.floors, caps), region, caps)
-        out = ~allowed(rows, region)
+        out = ~allowed(rows, region, BENT)
         if out.any():
             rows[out] = _pull_in(rows[out], region)
     return rows.reshape(np.shape(raw))
 
 
-def allowed(weights: Weights, region: Region) -> NDArray[np.bool_]:
-    """Return whether each row (n, n_domains) is in the region, within TOLERANCE."""
+def allowed(weights: Weights, region: Region, within: float = TOLERANCE) -> NDArray[np.bool_]:
+    """Return whether each row (n, n_domains) is in the region, within a tolerance."""
     sums = weights @ region.members.T
-    inside = ((weights >= region.floors - TOLERANCE) & (weights <= region.caps + TOLERANCE)).all(1)
-    inside &= ((sums >= region.low - TOLERANCE) & (sums <= region.high + TOLERANCE)).all(1)
-    return inside & (np.abs(weights.sum(1) - 1.0) <= TOLERANCE) & ((weights > 0).sum(1) <= region.most)
+    inside = ((weights >= region.floors - within) & (weights <= region.caps + within)).all(1)
+    inside &= ((sums >= region.low - within) & (sums <= region.high + within)).all(1)
+    return inside & (np.abs(weights.sum(1) - 1.0) <= within) & ((weights > 0).sum(1) <= region.most)
 
 
 def rounded(weights: Weights, region: Region) -> Weights:
@@ -144,9 +147,9 @@ def rounded(weights: Weights, region: Region) -> Weights:
     for row in np.atleast_2d(weights):
         caps = np.where((row > 0) | (region.floors > 0), region.caps, 0.0) if region.most < len(row) else region.caps
         tries = [round_weights(row, region.floors, caps, GRID)]
-        while not allowed(tries[-1][None], region)[0] and len(tries) <= FINEST:
+        while not allowed(tries[-1][None], region, ROUNDED)[0] and len(tries) <= FINEST:
             tries.append(round_weights(row, region.floors, caps, GRID * 10 ** len(tries)))
-        rows.append(tries[-1] if allowed(tries[-1][None], region)[0] else row)
+        rows.append(tries[-1] if allowed(tries[-1][None], region, ROUNDED)[0] else row)
     return np.array(rows).reshape(np.shape(weights))
 
 
