@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from openclimb.config import PickSettings, SearchSettings
 from openclimb.mixture import Domain, Weights
+from openclimb.search.ascend import KEPT, ascend
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.design import Aim, search_region
 from openclimb.search.forecast import cross_validate, fit_forecast
@@ -31,7 +32,6 @@ NOTHING = Required()  # besides the caps
 FINALIST_DRAW = 10_000  # stands for "after the last iteration" in the seed of a draw
 CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: far from all trials, promise more
 APART = 0.1  # least total variation between two finalists
-TOP_REGION = 20  # an answer is the mean of so many best candidates: their errors average out
 NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
 LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
 CHANCE = 1.645  # rank correlations of unrelated numbers are normal with deviation 1/√(n−1): one in twenty is above this
@@ -86,7 +86,7 @@ def finalists(
 ) -> list[tuple[str, tuple[float, ...]]]:
     """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
 
-    The first finalist has the best cautious forecast, as the mean of the best candidates; the others are the best
+    The first finalist has the best cautious forecast, climbed to from the best draws; the others are the best
     that are at least APART from those before. Measured mixtures that are allowed stand among the candidates.
     """
     ordered, back = by_name(domains)
@@ -101,7 +101,8 @@ def finalists(
 
     pool = search_region(cautious, history, forecast, region, rng)
     measured = history.weights[allowed(history.weights, region)]
-    pool = np.concatenate([bend(pool[:TOP_REGION].mean(0, keepdims=True), region), pool, measured])
+    climbed = ascend(cautious, pool[:KEPT], lambda rows: bend(rows, region), rng)
+    pool = np.concatenate([bend(climbed.mean(0, keepdims=True), region), climbed, pool, measured])
     pool = pool[np.argsort(-cautious(pool), kind="stable")]
     chosen = _apart(pool, pick.finalists)
     rows = [("finalist", row) for row in rounded(chosen, region)]
