@@ -109,11 +109,12 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     table = read_tables(folder)[name]
     columns = np.unique(np.linspace(0, len(table.tasks) - 1, min(len(table.tasks), EMULATED_TASKS)).round().astype(int))
     scores = table.scores[:, columns]
-    score = _fit_emulator(table.weights, scores, EMULATORS[kind])
+    share, kernel = EMULATORS[kind], _fit_kernel(table.weights, scores)
+    score = _fit_emulator(table.weights, scores, share, kernel)
     errors = np.zeros_like(scores)
     fold = np.random.default_rng(0).permutation(len(scores)) % 5
     for one in range(5):
-        part = _fit_emulator(table.weights[fold != one], scores[fold != one], EMULATORS[kind])
+        part = _fit_emulator(table.weights[fold != one], scores[fold != one], share, kernel)
         errors[fold == one] = scores[fold == one] - part(table.weights[fold == one])
     covariance = errors.T @ errors / len(errors)
     root = np.linalg.cholesky(covariance + 1e-9 * np.trace(covariance) * np.eye(len(columns)))
@@ -128,19 +129,24 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root)
 
 
-def _fit_emulator(weights: Weights, scores: Floats, share: float) -> Callable[[Weights], Floats]:
-    import lightgbm
+def _fit_kernel(weights: Weights, scores: Floats) -> Any:
+    """Return one kernel for all tasks and folds, fitted on the main directions of the scores."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+    lengths = np.full(weights.shape[1], 1.0)
+    kernel = ConstantKernel(4.0) * Matern(lengths, (0.05, 50.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
+    left, values, _ = np.linalg.svd((scores - scores.mean(0)) / np.maximum(scores.std(0), 1e-12), full_matrices=False)
+    main = left[:, :3] * values[:3]
+    return GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
+
+
+def _fit_emulator(weights: Weights, scores: Floats, share: float, kernel: Any) -> Callable[[Weights], Floats]:
+    import lightgbm
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
     mean, spread = scores.mean(0), np.maximum(scores.std(0), 1e-12)
     targets = (scores - mean) / spread
-    d = weights.shape[1]
-    kernel = ConstantKernel(4.0) * Matern(np.full(d, 1.0), (0.05, 50.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
-    # one set of length scales for all tasks, fitted on the main directions of the scores
-    left, values, _ = np.linalg.svd(targets, full_matrices=False)
-    main = left[:, :3] * values[:3]
-    kernel = GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
     process = GaussianProcessRegressor(kernel, optimizer=None).fit(np.sqrt(weights), targets)
     settings = {
         "learning_rate": 0.05,

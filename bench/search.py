@@ -216,7 +216,7 @@ def run(jobs: list[Job], workers: int) -> list[Row]:
         for done, records in enumerate(pool.map(work, jobs), 1):
             for *key, value in records:
                 values[tuple(key)].append(value)
-            if sys.stderr.isatty() or done % 50 == 0:
+            if sys.stderr.isatty() or done % 10 == 0:
                 print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
     return [_row(key, one) for key, one in values.items()]
 
