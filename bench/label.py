@@ -1,6 +1,6 @@
 """The label pass against the bare embedder on the same texts, and its memory as the corpus grows.
 
-    python bench/label.py --corpus corpus.jsonl --model STATIC_MODEL [--documents 20000] [--memory]
+    python bench/label.py --corpus corpus.jsonl --model STATIC_MODEL [--documents 40000] [--memory]
 
 Speed: documents a second of `label()` (reading, embedding, nearest centroid, scores, hash, writing) and of the embedder
 alone on the same texts, cut alike and held in memory, each in the same number of processes; turn about, best of three.
@@ -157,7 +157,10 @@ def resident(pid: int) -> int:
 
 
 def memory_rows(corpus: Path, model: str, workers: int) -> list[dict[str, Any]]:
-    """Return the peaks for the small part and the whole of the corpus, at the default size of units."""
+    """Return the peaks for the small part and the whole of the corpus, at the default size of units.
+
+    The small part is cut into smaller units, so that both are labelled by the same number of processes.
+    """
     peaks: dict[int, tuple[int, int]] = {}
     seconds: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -166,10 +169,12 @@ def memory_rows(corpus: Path, model: str, workers: int) -> list[dict[str, Any]]:
             part = root / f"{n}"
             part.mkdir()
             found = cut_corpus(corpus, n, part / "cut.jsonl")
-            prepare(part / "cut.jsonl", model, part, workers, preset("laptop").corpus.unit_mb)
+            unit_mb = preset("laptop").corpus.unit_mb if n > SMALL else 2
+            prepare(part / "cut.jsonl", model, part, workers, unit_mb)
             began = time.perf_counter()
             command = [sys.executable, __file__, "--only-label", str(part), "--corpus", str(part / "cut.jsonl")]
-            peaks[found] = peak_of([*command, "--model", model, "--workers", str(workers)])
+            command += ["--model", model, "--workers", str(workers), "--unit-mb", str(unit_mb)]
+            peaks[found] = peak_of(command)
             seconds[found] = time.perf_counter() - began
     small, large = sorted(peaks)
     rows = [
@@ -189,13 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--model", required=True, help="folder of a model2vec static model")
-    parser.add_argument("--documents", type=int, default=20_000, help="documents of the speed test")
+    parser.add_argument("--documents", type=int, default=40_000, help="documents of the speed test")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory", action="store_true", help="measure memory too; labels the whole corpus")
     parser.add_argument("--only-label", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--unit-mb", type=int, default=64, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only_label:
-        config, units = prepare(options.corpus, options.model, options.only_label, options.workers, 64)
+        config, units = prepare(options.corpus, options.model, options.only_label, options.workers, options.unit_mb)
         label_once(config, units, options.only_label, Engine(options.workers))
         return
     rows = speed_rows(options.corpus, options.model, options.documents, options.workers)

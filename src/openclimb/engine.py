@@ -4,6 +4,8 @@ Workers are spawned with one thread each (threads that fight are several times s
 ignore Ctrl-C (the parent stops them) and end with their parent, also when it is killed.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -19,6 +21,7 @@ from openclimb.errors import OpenclimbError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -27,6 +30,19 @@ THREAD_SETTINGS = (
     "NUMEXPR_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+
+
+def set_allocator(n_bytes: int) -> None:
+    """Let this process keep freed blocks below `n_bytes` and give larger ones back to the system at once (glibc only).
+
+    Left to itself, glibc raises that limit to 32 MB as it meets large blocks. That is too high for a stream of
+    documents, whose memory then creeps up, and too low for training, which asks for the same large blocks again and
+    again: new pages cost a third of its speed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, n_bytes)
+        mallopt(M_TRIM_THRESHOLD, n_bytes)
 
 
 def n_cores() -> int:

@@ -23,6 +23,7 @@ from openclimb.workspace import atomic
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm
 Embedder = Callable[[Sequence[str]], Vectors]
 
+STATIC_BATCH = 32  # a static model is no faster on more texts at once, and its tokens take much memory
 N_FEATURES = 2**15  # of the hashing embedder: components take dim × 2^15 × 4 bytes in every process (34 MB at 256)
 N_FIT_TEXTS = 20_000  # the hashing embedder is fitted on this many; more change its directions little
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -97,7 +98,7 @@ def _model2vec(settings: EmbedSettings, folder: Path) -> Embedder:
     model = _pretrained(
         settings, lambda name: StaticModel.from_pretrained(name, quantize_to="float32", force_download=False)
     )
-    return partial(model.encode, use_multiprocessing=False, batch_size=settings.batch)
+    return partial(model.encode, use_multiprocessing=False, batch_size=min(settings.batch, STATIC_BATCH))
 
 
 def _sentence_transformers(settings: EmbedSettings, folder: Path) -> Embedder:

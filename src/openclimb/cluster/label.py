@@ -23,11 +23,12 @@ from openclimb.cluster.quality import Scorer, load_scorers, score_names
 from openclimb.config import CorpusSettings, EmbedSettings, QualitySettings, result_settings
 from openclimb.console import Progress
 from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_unit
-from openclimb.engine import Engine
+from openclimb.engine import Engine, set_allocator
 from openclimb.errors import InputError
 from openclimb.workspace import atomic, read_json, write_text
 
-BATCH_CHARS = 4_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory
+BATCH_CHARS = 1_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory
+KEPT_BLOCK = 4_000_000  # bytes: most of a batch is smaller; what is larger would not be reused
 GROUP_ROWS = 50_000  # rows kept until they are written as one row group: about 2 MB
 
 
@@ -143,6 +144,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     """Label one unit and write its file; give it up when it alone has too many rejected documents."""
     import pyarrow.parquet as pq
 
+    set_allocator(KEPT_BLOCK)
     scorers = _scorers(work.quality)
     columns = score_names(scorers)
     clustering = _clustering(work.clusters)

@@ -5,7 +5,7 @@ FineWeb = Penedo et al. 2024 (2406.17557), section 3.6. The rules were made for 
 counted in words, not characters. Arrays cover a whole batch, because a loop over words would cost more than embedding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Signals = dict[str, NDArray[np.float64]]  # name → one number a document, shape (n,)
 
 MOST_CHARS = 20_000  # of a document that are looked at, from its start
+BATCH_CHARS = 400_000
 BATCH = 128  # documents measured at once: about what one core's cache holds
 ALIKE = (("…", "..."), ("”", '"'), ("’", "'"), ("•", "*"))  # so that one byte tells how a line begins and ends
 
@@ -57,11 +58,25 @@ RULES = (
 
 def rules_kept(texts: Sequence[str]) -> NDArray[np.float64]:
     """Return for each text the share of `RULES` it keeps, 0 to 1, shape (n,)."""
-    if len(texts) > BATCH:
-        return np.concatenate([rules_kept(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
+    return np.concatenate([_kept(batch) for batch in _batches(texts)]) if len(texts) else np.empty(0)
+
+
+def _kept(texts: Sequence[str]) -> NDArray[np.float64]:
     found = measure(texts)
     kept = [(found[rule.signal] >= rule.low) & (found[rule.signal] <= rule.high) for rule in RULES]
-    return np.mean(kept, axis=0) if len(texts) else np.empty(0)
+    return np.mean(kept, axis=0)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield texts, at most `BATCH` and about `BATCH_CHARS` at a time: arrays over their bytes are many."""
+    begin = n_chars = 0
+    for i, text in enumerate(texts):
+        n_chars += min(len(text), MOST_CHARS)
+        if i + 1 - begin == BATCH or n_chars >= BATCH_CHARS:
+            yield texts[begin : i + 1]
+            begin, n_chars = i + 1, 0
+    if begin < len(texts):
+        yield texts[begin:]
 
 
 def measure(texts: Sequence[str]) -> Signals:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from openclimb.config import ProxySettings, TasksSettings
+from openclimb.engine import set_allocator
 from openclimb.errors import MissingDependency
 from openclimb.proxy.batches import Reader, Tokens, open_tokens
 from openclimb.proxy.evaluate import evaluate, score_of
@@ -26,6 +27,7 @@ from openclimb.workspace import atomic, write_text
 BETAS = (0.9, 0.95)
 CLIP = 1.0  # largest norm of a model's gradient
 LOG_LINES = 50  # of train.jsonl
+KEPT_BLOCK = 1 << 30  # bytes: larger than any block of a step, so that memory is asked for once
 GPU_SHARE = 0.6  # of free memory that a stack may fill
 
 
@@ -60,6 +62,7 @@ def run_stack(
     if device != "cpu":
         return _run(folders, tokens_folder, proxy, tasks, parts, device)
     torch.set_num_threads(1)
+    set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)  # products of denormals are many times slower
     try:
         return _run(folders, tokens_folder, proxy, tasks, parts, device)
