@@ -21,6 +21,7 @@ from pathlib import Path
 from _results import write_results
 from tiny import TINY_CORPUS, make_tiny_tasks, make_tiny_workspace
 
+TOKENS = "100K"
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture", "export")
 
 
@@ -93,7 +94,7 @@ def killed_run(
     for stage in moments:
         if stage == "export" and not (root / "mixture" / "record.json").exists():
             run_and_export(root, out.with_name("first-export"), tokens)
-        kills.append(kill_in(stage, rng.uniform(0, seconds[stage]), root, out, tokens))
+        kills.append(kill_in(stage, rng.uniform(0, 0.9 * seconds[stage]), root, out, tokens))
     run_and_export(root, out, tokens)
     return kills
 
@@ -104,22 +105,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    kills: list[Kill] = []
+    same = True
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        corpus, tasks = TINY_CORPUS, make_tiny_tasks(base / "tasks")
-        whole, broken = (make_tiny_workspace(base / name / "run", corpus, tasks) for name in ("whole", "broken"))
-        tokens = "100K"
+        tasks = make_tiny_tasks(base / "tasks")
+        whole = make_tiny_workspace(base / "whole" / "run", TINY_CORPUS, tasks)
+        out = whole.parent / "data"
         began = time.monotonic()
-        run_and_export(whole, whole.parent / "out" / "data", tokens)
-        seconds = stage_seconds(whole) | {
-            "export": max(1.0, time.monotonic() - began - sum(stage_seconds(whole).values()))
-        }
-        moments = sorted((STAGES[i % len(STAGES)] for i in range(options.kills)), key=STAGES.index)
-        kills = killed_run(broken, broken.parent / "out" / "data", tokens, seconds, moments, rng)
-        same = fingerprint_tree(whole / "mixture", whole.parent / "out" / "data") == fingerprint_tree(
-            broken / "mixture", broken.parent / "out" / "data"
-        )
-        shutil.rmtree(base / "whole")
+        run_and_export(whole, out, TOKENS)
+        stages = stage_seconds(whole)
+        seconds = stages | {"export": max(1.0, time.monotonic() - began - sum(stages.values()))}
+        expected = fingerprint_tree(whole / "mixture", out)
+        while sum(kill.hit for kill in kills) < options.kills:  # each round kills once in every stage
+            broken = make_tiny_workspace(base / f"broken-{len(kills)}" / "run", TINY_CORPUS, tasks)
+            out = broken.parent / "data"
+            kills += killed_run(broken, out, TOKENS, seconds, STAGES, rng)
+            same &= fingerprint_tree(broken / "mixture", out) == expected
+            shutil.rmtree(broken.parent)
     for kill in kills:
         print(f"{kill.stage:<9} after {kill.after_seconds:6.2f} s  {'killed' if kill.hit else 'had ended'}")
     hits = sum(kill.hit for kill in kills)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openclimb.api import OpenWorkspace
+    from openclimb.mixture import Weights
+    from openclimb.search.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -25,3 +27,13 @@ def init(path: str | Path, scale: str = "laptop", **sections: dict[str, Any]) ->
     from openclimb.config import from_dict
 
     return create(path, from_dict({"scale": scale, **sections}))
+
+
+def fit_predictor(weights: "Weights", scores: "Weights", name: str = "auto") -> "Predictor":
+    """Fit a predictor on mixtures (n, n_domains) and one task's scores (n,): `predict(weights)` → mean, deviation.
+
+    Raises SearchError when no score is finite, ConfigError when the predictor is not known.
+    """
+    from openclimb.search.predictor import fit_predictor
+
+    return fit_predictor(weights, scores, name)
