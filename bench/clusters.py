@@ -25,11 +25,11 @@ SETTINGS = ClustersSettings()
 
 
 def read_documents(corpus: Path, n: int) -> tuple[list[str], list[str]]:
-    """Return texts and hidden domains of about n documents, evenly from the corpus."""
+    """Return texts and hidden domains of n documents, evenly from the corpus."""
     with open(corpus, "rb") as file:
-        step = max(1, sum(1 for _ in file) // n)
-    with open(corpus, "rb") as file:
-        rows = [json.loads(line) for number, line in enumerate(file) if number % step == 0][:n]
+        total = sum(1 for _ in file)
+    with open(corpus, "rb") as file:  # a line where i · n ÷ total passes a whole number: n of them, over the whole file
+        rows = [json.loads(line) for i, line in enumerate(file) if (i + 1) * n // total > i * n // total]
     return [row["text"] for row in rows], [row["domain"] for row in rows]
 
 
