@@ -17,7 +17,7 @@ from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import content_hash
 from openclimb.engine import Engine
 from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
-from openclimb.export import dataset
+from openclimb.export import dataset, pieces
 from openclimb.export.dataset import export
 from openclimb.workspace import read_json
 
@@ -123,8 +123,8 @@ def test_bytes_do_not_depend_on_workers_or_on_the_units(
 ) -> None:
     _export(finished, tmp_path / "one", format=format, shard_bytes=60_000)
     _export(finished, tmp_path / "two", format=format, shard_bytes=60_000, workers=2)
-    monkeypatch.setattr(dataset, "STRETCH_CHARS", 50_000)
-    monkeypatch.setattr(dataset, "GROUP_CHARS", 5_000)
+    monkeypatch.setattr(pieces, "STRETCH_CHARS", 50_000)
+    monkeypatch.setattr(pieces, "GROUP_CHARS", 5_000)
     _export(finished, tmp_path / "small", format=format, shard_bytes=60_000)
     assert _checksums(tmp_path / "one") == _checksums(tmp_path / "two") == _checksums(tmp_path / "small")
 

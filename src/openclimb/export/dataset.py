@@ -9,8 +9,7 @@ than one stretch of a unit or one shard in memory, and finished pieces and shard
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,45 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import Config, CorpusSettings, format_count
+from openclimb.config import Config, format_count
 from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
-from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.domains_file import read_domains, read_table
 from openclimb.corpus.pack import pick_rate
-from openclimb.corpus.read import Document, Unit, document_order, read_unit
 from openclimb.corpus.survey import read_units
-from openclimb.corpus.tokenize import encode_batch, load_tokenizer
 from openclimb.engine import Engine
-from openclimb.errors import DomainError, InputError, WorkspaceError
+from openclimb.errors import DomainError, WorkspaceError
 from openclimb.export.configs import dataset_card, megatron_line
+from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
 from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
 from openclimb.mixture import Domain, mixture_table
 from openclimb.workspace import atomic, file_checksum, read_json, versions, write_json, write_text
 
 SHARD_BYTES = 128_000_000  # of text in a shard
-STRETCH_CHARS = 32_000_000  # of text sorted at once while pieces are made
-GROUP_CHARS = 1_000_000  # of text in a row group of a piece
-BATCH = 256  # documents tokenised at once
 TOLERANCE = 0.001  # of a realised share against the one asked for
 ESTIMATE = 1.05  # token counts in labels are estimates; repetitions are told to be too many only beyond this
 FORMATS = {"parquet": ".parquet", "jsonl.zst": ".jsonl.zst"}
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What a worker needs to make pieces or shards."""
-
-    labels: Path
-    domains: Path
-    tokenizer: Path
-    corpus: CorpusSettings
-    rates: tuple[float, ...]  # share of each domain's documents, first in order, that are read
-    heldout: float
-    seed: int
-    names: tuple[str, ...]
-    pieces: Path
-    data: Path
-    format: str
 
 
 def export(
@@ -96,7 +73,7 @@ def export(
     units = read_units(root / "corpus")
     slack = 1.0
     while True:
-        work = _Work(
+        work = Work(
             root / "labels",
             root / "domains",
             root / "tokens" / "tokenizer.json",
@@ -109,7 +86,7 @@ def export(
             partial_out / "data",
             format,
         )
-        counts = _make_pieces(work, units, engine, progress)
+        counts = make_pieces(work, units, engine, progress)
         found = counts.tokens.sum(axis=1)
         short = [d for d, rate in enumerate(work.rates) if rate < 1 and found[d] < quota[d]]
         if not short:
@@ -207,120 +184,12 @@ def _rates(
     )
 
 
-def _make_pieces(work: _Work, units: Sequence[Unit], engine: Engine, progress: Progress) -> Counts:
-    """Make the piece of every unit that has none; return exact counts over all of them."""
-    import pyarrow.parquet as pq
-
-    progress.start("gather documents", len(units), "units")
-    waiting = [unit for unit in units if not _piece(work, unit.number).is_file()]
-    progress.advance(len(units) - len(waiting))
-    for _ in engine.map(partial(_make_piece, work), waiting):
-        progress.advance()
-    counts = Counts.empty(len(work.names))
-    for path in sorted(work.pieces.glob("unit-*.parquet")):
-        file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["domain", "order", "tokens"])
-            counts.add(*(rows.column(name).to_numpy() for name in ("domain", "order", "tokens")))
-    progress.finish(f"{int(counts.documents.sum()):,} documents")
-    return counts
-
-
-def _piece(work: _Work, number: int) -> Path:
-    return work.pieces / f"unit-{number:05d}.parquet"
-
-
-def _piece_schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("domain", pa.int16()),
-            ("order", pa.uint64()),
-            ("tokens", pa.int32()),
-            ("bytes", pa.int32()),
-            ("position", pa.int64()),
-            ("id", pa.string()),
-            ("text", pa.string()),
-        ]
-    )
-
-
-def _make_piece(work: _Work, unit: Unit) -> None:
-    """Write the documents of a unit that the dataset may hold, tokenised: stretches sorted by domain and order."""
-    import pyarrow.parquet as pq
-
-    column = read_assignment_column(work.domains)
-    labels = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
-    domain = read_assignment(work.domains)(labels).astype(np.int64)
-    position = labels.column("position").to_numpy()
-    order = document_order(unit, position, work.seed)
-    bounds = np.array([*work.rates, 0.0]) * 2.0**64  # the last one stands for no domain (−1)
-    wanted = (domain >= 0) & ~is_heldout(labels.column("hash").to_numpy(), work.heldout)
-    wanted &= (order.astype(np.float64) <= bounds[domain]) & (bounds[domain] > 0)
-    chosen = {int(p): (int(d), int(o)) for p, d, o in zip(position[wanted], domain[wanted], order[wanted], strict=True)}
-    with (
-        atomic(_piece(work, unit.number)) as temporary,
-        pq.ParquetWriter(temporary, _piece_schema(), compression="zstd", compression_level=1) as writer,
-    ):
-        n_read = 0
-        for stretch in _stretches(work, unit, chosen):
-            n_read += len(stretch)
-            for table in _groups(work, stretch, chosen):
-                writer.write_table(table)
-    if n_read != len(chosen):
-        raise InputError(
-            f"{unit.name}: {len(chosen) - n_read} of {len(chosen)} labelled documents cannot be read any more",
-            "restore the file, or label it again: climb run DIR --redo corpus",
-        )
-
-
-def _stretches(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> Iterator[list[Document]]:
-    """Yield the chosen documents of a unit, about `STRETCH_CHARS` of text at a time."""
-    stretch: list[Document] = []
-    n_chars = 0
-    for found in read_unit(unit, work.corpus, chosen.__contains__) if chosen else ():
-        if isinstance(found, Document):
-            stretch.append(found)
-            n_chars += len(found.text)
-            if n_chars >= STRETCH_CHARS:
-                yield stretch
-                stretch, n_chars = [], 0
-    if stretch:
-        yield stretch
-
-
-def _groups(work: _Work, stretch: list[Document], chosen: dict[int, tuple[int, int]]) -> Iterator[Any]:
-    """Yield tables of at most about `GROUP_CHARS` of one domain's text, by order; each becomes a row group."""
-    import pyarrow as pa
-
-    tokenizer = load_tokenizer(work.tokenizer)
-    n_tokens: list[int] = []
-    for i in range(0, len(stretch), BATCH):
-        n_tokens += [len(ids) + 1 for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
-    rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))
-    group: list[dict[str, Any]] = []
-    n_chars = 0
-    for domain, order, i in rows:
-        if group and (n_chars >= GROUP_CHARS or group[0]["domain"] != domain):
-            yield pa.Table.from_pylist(group, schema=_piece_schema())
-            group, n_chars = [], 0
-        document = stretch[i]
-        text = document.text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8
-        n_bytes = len(text.encode("utf-8"))
-        row = (domain, order, n_tokens[i], n_bytes, document.position, document.id, text)
-        group.append(dict(zip(_piece_schema().names, row, strict=True)))
-        n_chars += len(text)
-    if group:
-        yield pa.Table.from_pylist(group, schema=_piece_schema())
-
-
-def _choose_last(work: _Work, plans: Sequence[DomainPlan], counts: Counts) -> None:
+def _choose_last(work: Work, plans: Sequence[DomainPlan], counts: Counts) -> None:
     """Complete the plans: read the documents about each domain's cut and choose those that meet its quota."""
     windows = [window(plan, counts.documents[d]) if plan.quota else (0, 0) for d, plan in enumerate(plans)]
     rows: list[tuple[list[NDArray[Any]], list[NDArray[Any]]]] = [([], []) for _ in plans]
     for path in sorted(work.pieces.glob("unit-*.parquet")):
-        for d, table in _row_groups(
+        for d, table in row_groups(
             path, lambda d, low, high: _overlap(windows[d], low, high), ["domain", "order", "tokens"]
         ):
             order = table.column("order").to_numpy()
@@ -337,33 +206,21 @@ def _overlap(buckets: tuple[int, int], low: int, high: int) -> bool:
     return (low >> int(SHIFT)) < buckets[1] and (high >> int(SHIFT)) >= buckets[0]
 
 
-def _row_groups(path: Path, wanted: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
-    """Yield (domain, table) of the row groups of a piece for which wanted(domain, lowest, highest order) is true."""
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    for group in range(file.num_row_groups):
-        found = file.metadata.row_group(group)
-        domain, order = found.column(0).statistics, found.column(1).statistics
-        if wanted(int(domain.min), int(order.min), int(order.max)):
-            yield int(domain.min), file.read_row_group(group, columns=columns)
-
-
-def _n_bytes(work: _Work, counts: Counts, quota: Sequence[int]) -> float:
+def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> float:
     """Return about how many bytes of text the dataset has: each domain's bytes a token, times its quota."""
     import pyarrow.parquet as pq
 
     n_bytes = np.zeros(len(quota))
     for path in sorted(work.pieces.glob("unit-*.parquet")):
         file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
+        for group in range(file.numrow_groups):
             rows = file.read_row_group(group, columns=["domain", "bytes"])
             n_bytes[rows.column("domain")[0].as_py()] += float(rows.column("bytes").to_numpy().sum())
     return float((n_bytes / np.maximum(1, counts.tokens.sum(axis=1)) * np.array(quota)).sum())
 
 
 def _make_shards(
-    work: _Work, plans: Sequence[DomainPlan], n_shards: int, engine: Engine, progress: Progress
+    work: Work, plans: Sequence[DomainPlan], n_shards: int, engine: Engine, progress: Progress
 ) -> list[dict[str, Any]]:
     """Write every shard that is not there yet; return what each holds."""
     notes = work.data.parent / "shards"
@@ -377,7 +234,7 @@ def _make_shards(
     return written
 
 
-def _make_shard(work: _Work, plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
+def _make_shard(work: Work, plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
     """Write one shard: the copies whose place lies in it, interleaved; then a note of what it holds."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -387,7 +244,7 @@ def _make_shard(work: _Work, plans: tuple[DomainPlan, ...], n_shards: int, shard
     for path in sorted(work.pieces.glob("unit-*.parquet")):
         unit = int(path.stem.removeprefix("unit-"))
         wanted = partial(_may_hold, plans, n_shards, shard)
-        for d, table in _row_groups(path, wanted, _piece_schema().names):
+        for d, table in row_groups(path, wanted, piece_schema().names):
             order = table.column("order").to_numpy()
             for number, mine in plans[d].copies(order, n_shards, shard):
                 part = table.take(pa.array(mine))

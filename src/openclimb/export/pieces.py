@@ -1,0 +1,166 @@
+"""Pieces of a dataset: the documents that it may hold, read once from the input, tokenised and sorted.
+
+Writes `OUT.partial/pieces-…/unit-00012.parquet`: domain, order, exact tokens, bytes, place, id and text. A row group
+holds documents of one domain in order, so that a reader skips what it does not need. A piece appears when it is
+complete and is not made again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openclimb.config import CorpusSettings
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_assignment, read_assignment_column
+from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.read import Document, Unit, document_order, read_unit
+from openclimb.corpus.tokenize import encode_batch, load_tokenizer
+from openclimb.engine import Engine
+from openclimb.errors import InputError
+from openclimb.export.plan import Counts
+from openclimb.workspace import atomic
+
+STRETCH_CHARS = 32_000_000  # of text sorted at once
+GROUP_CHARS = 1_000_000  # of text in a row group
+BATCH = 256  # documents tokenised at once
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to make pieces or shards."""
+
+    labels: Path
+    domains: Path
+    tokenizer: Path
+    corpus: CorpusSettings
+    rates: tuple[float, ...]  # share of each domain's documents, first in order, that are read
+    heldout: float
+    seed: int
+    names: tuple[str, ...]
+    pieces: Path
+    data: Path
+    format: str
+
+
+def make_pieces(work: Work, units: Sequence[Unit], engine: Engine, progress: Progress) -> Counts:
+    """Make the piece of every unit that has none; return exact counts over all of them."""
+    import pyarrow.parquet as pq
+
+    progress.start("gather documents", len(units), "units")
+    waiting = [unit for unit in units if not _piece(work, unit.number).is_file()]
+    progress.advance(len(units) - len(waiting))
+    for _ in engine.map(partial(_make_piece, work), waiting):
+        progress.advance()
+    counts = Counts.empty(len(work.names))
+    for path in sorted(work.pieces.glob("unit-*.parquet")):
+        file = pq.ParquetFile(path)
+        for group in range(file.numrow_groups):
+            rows = file.read_row_group(group, columns=["domain", "order", "tokens"])
+            counts.add(*(rows.column(name).to_numpy() for name in ("domain", "order", "tokens")))
+    progress.finish(f"{int(counts.documents.sum()):,} documents")
+    return counts
+
+
+def _piece(work: Work, number: int) -> Path:
+    return work.pieces / f"unit-{number:05d}.parquet"
+
+
+def piece_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("domain", pa.int16()),
+            ("order", pa.uint64()),
+            ("tokens", pa.int32()),
+            ("bytes", pa.int32()),
+            ("position", pa.int64()),
+            ("id", pa.string()),
+            ("text", pa.string()),
+        ]
+    )
+
+
+def _make_piece(work: Work, unit: Unit) -> None:
+    """Write the documents of a unit that the dataset may hold, tokenised: stretches sorted by domain and order."""
+    import pyarrow.parquet as pq
+
+    column = read_assignment_column(work.domains)
+    labels = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
+    domain = read_assignment(work.domains)(labels).astype(np.int64)
+    position = labels.column("position").to_numpy()
+    order = document_order(unit, position, work.seed)
+    bounds = np.array([*work.rates, 0.0]) * 2.0**64  # the last one stands for no domain (−1)
+    wanted = (domain >= 0) & ~is_heldout(labels.column("hash").to_numpy(), work.heldout)
+    wanted &= (order.astype(np.float64) <= bounds[domain]) & (bounds[domain] > 0)
+    chosen = {int(p): (int(d), int(o)) for p, d, o in zip(position[wanted], domain[wanted], order[wanted], strict=True)}
+    with (
+        atomic(_piece(work, unit.number)) as temporary,
+        pq.ParquetWriter(temporary, piece_schema(), compression="zstd", compression_level=1) as writer,
+    ):
+        n_read = 0
+        for stretch in _stretches(work, unit, chosen):
+            n_read += len(stretch)
+            for table in _groups(work, stretch, chosen):
+                writer.write_table(table)
+    if n_read != len(chosen):
+        raise InputError(
+            f"{unit.name}: {len(chosen) - n_read} of {len(chosen)} labelled documents cannot be read any more",
+            "restore the file, or label it again: climb run DIR --redo corpus",
+        )
+
+
+def _stretches(work: Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> Iterator[list[Document]]:
+    """Yield the chosen documents of a unit, about `STRETCH_CHARS` of text at a time."""
+    stretch: list[Document] = []
+    n_chars = 0
+    for found in read_unit(unit, work.corpus, chosen.__contains__) if chosen else ():
+        if isinstance(found, Document):
+            stretch.append(found)
+            n_chars += len(found.text)
+            if n_chars >= STRETCH_CHARS:
+                yield stretch
+                stretch, n_chars = [], 0
+    if stretch:
+        yield stretch
+
+
+def _groups(work: Work, stretch: list[Document], chosen: dict[int, tuple[int, int]]) -> Iterator[Any]:
+    """Yield tables of at most about `GROUP_CHARS` of one domain's text, by order; each becomes a row group."""
+    import pyarrow as pa
+
+    tokenizer = load_tokenizer(work.tokenizer)
+    n_tokens: list[int] = []
+    for i in range(0, len(stretch), BATCH):
+        n_tokens += [len(ids) + 1 for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
+    rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))
+    group: list[dict[str, Any]] = []
+    n_chars = 0
+    for domain, order, i in rows:
+        if group and (n_chars >= GROUP_CHARS or group[0]["domain"] != domain):
+            yield pa.Table.from_pylist(group, schema=piece_schema())
+            group, n_chars = [], 0
+        document = stretch[i]
+        text = document.text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8
+        n_bytes = len(text.encode("utf-8"))
+        row = (domain, order, n_tokens[i], n_bytes, document.position, document.id, text)
+        group.append(dict(zip(piece_schema().names, row, strict=True)))
+        n_chars += len(text)
+    if group:
+        yield pa.Table.from_pylist(group, schema=piece_schema())
+
+
+def row_groups(path: Path, wanted: Callable[[int, int, int], bool], columns: list[str]) -> Iterator[tuple[int, Any]]:
+    """Yield (domain, table) of the row groups of a piece for which wanted(domain, lowest, highest order) is true."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    for group in range(file.numrow_groups):
+        found = file.metadata.row_group(group)
+        domain, order = found.column(0).statistics, found.column(1).statistics
+        if wanted(int(domain.min), int(order.min), int(order.max)):
+            yield int(domain.min), file.read_row_group(group, columns=columns)
