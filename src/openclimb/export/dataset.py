@@ -213,7 +213,7 @@ def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> float:
     n_bytes = np.zeros(len(quota))
     for path in sorted(work.pieces.glob("unit-*.parquet")):
         file = pq.ParquetFile(path)
-        for group in range(file.numrow_groups):
+        for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["domain", "bytes"])
             n_bytes[rows.column("domain")[0].as_py()] += float(rows.column("bytes").to_numpy().sum())
     return float((n_bytes / np.maximum(1, counts.tokens.sum(axis=1)) * np.array(quota)).sum())

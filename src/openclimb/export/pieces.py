@@ -58,7 +58,7 @@ def make_pieces(work: Work, units: Sequence[Unit], engine: Engine, progress: Pro
     counts = Counts.empty(len(work.names))
     for path in sorted(work.pieces.glob("unit-*.parquet")):
         file = pq.ParquetFile(path)
-        for group in range(file.numrow_groups):
+        for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["domain", "order", "tokens"])
             counts.add(*(rows.column(name).to_numpy() for name in ("domain", "order", "tokens")))
     progress.finish(f"{int(counts.documents.sum()):,} documents")
@@ -159,7 +159,7 @@ def row_groups(path: Path, wanted: Callable[[int, int, int], bool], columns: lis
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
-    for group in range(file.numrow_groups):
+    for group in range(file.num_row_groups):
         found = file.metadata.row_group(group)
         domain, order = found.column(0).statistics, found.column(1).statistics
         if wanted(int(domain.min), int(order.min), int(order.max)):
