@@ -85,7 +85,7 @@ class ClustersSettings:
     k: int = setting(0, "clusters to fit (K_init); 0: from the size of the corpus", low=0)
     sample: int = setting(100_000, "documents drawn uniformly to fit on", low=1)
     rounds: int = setting(50, "most k-means rounds of assignment and update", low=1)
-    restarts: int = setting(3, "k-means runs from other starts; the best is kept", low=1)
+    restarts: int = setting(6, "starts of k-means; after a few rounds the best goes on alone", low=1)
 
 
 @dataclass(frozen=True)

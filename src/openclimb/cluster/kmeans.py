@@ -9,7 +9,8 @@ from openclimb.errors import InputError
 
 Vectors = NDArray[np.float32]
 MOST_CLUSTERS = 1000  # the paper's K_init, for 800B tokens
-EARLY_STOP = 1e-4  # of the objective, relative: the recipe's tolerance
+EARLY_STOP = 1e-5  # of the objective, relative
+FIRST_ROUNDS = 6  # of each start; then the best one goes on alone
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,20 @@ def fit_kmeans(vectors: Vectors, k: int, seed: int, rounds: int, restarts: int) 
             f"{len(vectors)} documents are fewer than {k} clusters",
             f"set clusters.k to at most {len(vectors)} (0: chosen from the corpus), or raise clusters.sample",
         )
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        k,
-        niter=rounds,
-        nredo=restarts,
-        seed=seed,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),  # the sample was drawn by us; faiss shall not draw another
-        early_stop_threshold=EARLY_STOP,
-    )
-    kmeans.train(np.ascontiguousarray(vectors))
+    fixed = {
+        "seed": seed,
+        "spherical": True,
+        "min_points_per_centroid": 1,
+        "max_points_per_centroid": len(vectors),  # the sample was drawn by us; faiss shall not draw another
+    }
+    points = np.ascontiguousarray(vectors)
+    start = None
+    if restarts > 1:
+        starts = faiss.Kmeans(points.shape[1], k, niter=min(rounds, FIRST_ROUNDS), nredo=restarts, **fixed)
+        starts.train(points)
+        start = np.asarray(starts.centroids)
+    kmeans = faiss.Kmeans(points.shape[1], k, niter=rounds, early_stop_threshold=EARLY_STOP, **fixed)
+    kmeans.train(points, init_centroids=start)
     centroids = _unit(np.asarray(kmeans.centroids, dtype=np.float32))
     cluster, distance = assign(vectors, centroids)
     sizes = np.bincount(cluster, minlength=k)
