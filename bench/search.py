@@ -3,8 +3,9 @@
     python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--workers N]
 
 DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`). Writes to OUT a list of rows
-{"bench", "table", "method", "runs", "metric", "mean", "se"}, prints them as Markdown, and keeps the last whole run in
-bench/results/search.json. Everything is seeded: the same command gives the same numbers, but for seconds.
+{"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown. The last run that was not
+quick is kept in bench/results/search.json, with the parts that it measured. Everything is seeded: the same command
+gives the same numbers, but for seconds.
 
 held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods
 search    regret of the answer (best possible minus found, in spreads of random mixtures) on emulated tables and
@@ -282,9 +283,9 @@ def main() -> None:
         rows += seconds_to_propose()
     print(markdown(rows))
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if not options.quick and only == {"held-out", "search", "time"}:
-        header = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-        write_json(FOLDER / "search.json", {**header, "rows": rows})
+    if not options.quick:
+        where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        write_json(FOLDER / "search.json", {"parts": sorted(only), **where, "rows": rows})
 
 
 if __name__ == "__main__":
