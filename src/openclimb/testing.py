@@ -9,11 +9,44 @@
 Each raises AssertionError with what is wrong.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.mixture import Domain
 from openclimb.trials import Trial
+
+ODD_TEXTS = ("A plain sentence of English.", "", "    ", "ünïcödé ☃ 漢字", "one " * 5000, "{}[]<>", "7 " * 50, "\n\n\n")
+
+
+def check_embedder(name: str, model: str = "") -> None:
+    """Check an embedder by its name in the settings: one unit vector a text, whatever its neighbours, the same again.
+
+    `model` is the folder or hub name that it is given. Odd texts are among those it gets: empty, blank, very long.
+    """
+    from openclimb.cluster.embed import load_embedder
+    from openclimb.config import EmbedSettings
+
+    embed = load_embedder(EmbedSettings(embedder=name, model=model), Path())
+    together, again = embed(ODD_TEXTS), embed(ODD_TEXTS)
+    assert together.shape[0] == len(ODD_TEXTS), "one vector a text"
+    assert np.isfinite(together).all(), "vectors must be finite"
+    assert np.allclose(np.linalg.norm(together[0]), 1.0, atol=1e-4), "vectors must have unit norm"
+    assert np.array_equal(together, again), "the same texts must give the same vectors"
+    alone = np.concatenate([embed([text]) for text in ODD_TEXTS])
+    assert np.allclose(together, alone, atol=1e-4), "a text's vector must not depend on its neighbours"
+
+
+def check_scorer(name: str) -> None:
+    """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours."""
+    from openclimb.cluster.quality import load_scorers
+    from openclimb.config import QualitySettings
+
+    for scorer in load_scorers(QualitySettings(scorers=(name,))):
+        together = scorer(ODD_TEXTS)  # its shape and finite numbers are checked at every call
+        alone = np.concatenate([scorer([text]) for text in ODD_TEXTS])
+        assert np.allclose(together, alone, atol=1e-5), "a text's scores must not depend on its neighbours"
 
 
 def check_predictor(name: str) -> None:
