@@ -20,7 +20,6 @@ LAYERS: list[set[str]] = [
 ]
 SIBLINGS = ({"cluster"}, {"search"}, {"proxy"})  # none imports another
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-LAZY = {"cli": {"report", "export"}}
 HEAVY = {"torch", "lightgbm", "faiss", "sklearn", "scipy", "pyarrow", "plotly", "tokenizers", "transformers", "rich"}
 
 

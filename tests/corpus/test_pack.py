@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import openclimb
-from openclimb.config import TargetSettings, TokensSettings
+from openclimb.config import TargetSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import n_packed, pack
@@ -102,4 +102,3 @@ def test_names_that_are_no_file_names_never_leave_the_folder(finished: Path, tmp
     assert facts["domains"][0]["name"] == "../../evil"
     assert facts["domains"][0]["file"] == "domain-0000.bin"
     assert not (tmp_path.parent / "evil.bin").exists()
-    assert TokensSettings().heldout > 0

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import openclimb
-from openclimb.config import Config
 from openclimb.console import Progress
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import content_hash
@@ -223,4 +222,3 @@ def test_the_weights_come_along_for_other_trainers(made: Path, finished: Path) -
     assert all(path.startswith("PREFIX/") for path in words[2::2])
     lines = (made / "mixture.csv").read_text().splitlines()
     assert len(lines) == 1 + len(answer["domains"])
-    assert isinstance(openclimb.open(finished).config, Config)

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import openclimb
 from openclimb.report.page import build_report
 from openclimb.workspace import read_json, write_json
@@ -114,10 +112,3 @@ def test_a_page_needs_neither_torch_nor_lightgbm(finished: Path) -> None:
         f"build_report(Path({str(finished)!r}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("part", ["figures"])
-def test_the_page_stands_alone(finished: Path, part: str) -> None:
-    page = _built(finished)
-    assert f'id="{part}"' in page
-    assert "Plotly" in page

@@ -6,7 +6,7 @@ differ and the continuation is the same; or {"text"}. A task is a file; its name
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -217,11 +217,3 @@ def _common(context: list[int], whole: list[int]) -> int:
             break
         n += 1
     return n
-
-
-def part_names(facts: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]]:
-    """Yield (task, part) for each part that has items."""
-    for task, parts in facts.items():
-        for part in PARTS:
-            if parts[part]:
-                yield task, part
