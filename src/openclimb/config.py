@@ -179,7 +179,7 @@ class SearchSettings:
     predictor: str = setting(
         "auto",
         "mixture → score; auto chooses by cross-validation for each task",
-        choices=("auto", "gp", "power", "ridge", "lightgbm", "paper"),
+        choices=("auto", "gp", "power", "exponential", "loglinear", "ridge", "lightgbm", "paper"),
         open_choice=True,
     )
 
