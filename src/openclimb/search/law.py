@@ -27,7 +27,7 @@ class Law:
     """A formula for standardised scores, and what is thought of its parameters before any trial (normal, in limits)."""
 
     prepare: Callable[[Weights], Evaluate]  # weights (n, n_domains) → evaluation at any θ
-    slopes: Callable[[Floats, Weights], tuple[Floats, Floats]]  # θ, weights → scores (n,), derivatives (n, n_parameters)
+    slopes: Callable[[Floats, Weights], tuple[Floats, Floats]]  # θ, weights → scores (n,), derivatives by θ (n, …)
     mean: Floats  # (n_parameters,)
     deviation: Floats
     limits: tuple[tuple[float, float], ...]
@@ -88,7 +88,8 @@ def _linearise(
     law: Law, theta: Floats, weights: Weights, targets: Floats, variance: float, mean: float, spread: float
 ) -> FittedLaw:
     value, slopes = law.slopes(theta, weights)
-    covariance = np.linalg.inv(slopes.T @ slopes / variance + np.diag(law.deviation**-2))
+    prior: Floats = law.deviation**-2
+    covariance: Floats = np.linalg.inv(slopes.T @ slopes / variance + np.diag(prior))
     leverage = np.clip(((slopes @ covariance) * slopes).sum(1) / variance, 0.0, 0.9)
     rest = (targets - value) / (1.0 - leverage)
     loo_mean = (targets - rest) * spread + mean

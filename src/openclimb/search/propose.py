@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import Domain, Weights
-from openclimb.search.baselines import propose_paper, propose_uniform
+from openclimb.search.baselines import (
+    propose_best_of_n,
+    propose_natural,
+    propose_olmix,
+    propose_paper,
+    propose_regmix,
+    propose_uniform,
+)
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
 from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
@@ -125,5 +132,9 @@ def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weigh
 PROPOSERS: dict[str, Proposer] = {
     "climb": propose_climb,
     "paper": propose_paper,
+    "regmix": propose_regmix,
+    "olmix": propose_olmix,
+    "best_of_n": propose_best_of_n,
+    "natural": propose_natural,
     "uniform": propose_uniform,
 }
