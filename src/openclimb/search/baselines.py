@@ -95,11 +95,11 @@ def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     half the recipe's), and the predictor is the one in the settings (`paper` is the recipe's LightGBM).
     """
     region = aim.region(domains)
-    history = read_history(trials, domains, aim.task_weights)
+    history = read_history(trials, domains, aim.task_weights).aggregated()
     if not len(history.weights):
         return _fresh(rounded(_regmix_draws(8 * n, region, rng), region), trials, domains, n, rng, aim)
     pool = natural_draws(region, rng)
-    means = predicted(fit_forecast(history.aggregated(), aim.predictor), pool)
+    means = predicted(fit_forecast(history, aim.predictor), pool)
     top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
     return _fresh(rounded(top[rng.permutation(len(top))], region), trials, domains, n, rng, aim)
 

@@ -88,8 +88,8 @@ def _linearise(
     law: Law, theta: Floats, weights: Weights, targets: Floats, variance: float, mean: float, spread: float
 ) -> FittedLaw:
     value, slopes = law.slopes(theta, weights)
-    prior: Floats = law.deviation**-2
-    covariance: Floats = np.linalg.inv(slopes.T @ slopes / variance + np.diag(prior))
+    precision = slopes.T @ slopes / variance + np.diag(law.deviation**-2)
+    covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
     leverage = np.clip(((slopes @ covariance) * slopes).sum(1) / variance, 0.0, 0.9)
     rest = (targets - value) / (1.0 - leverage)
     loo_mean = (targets - rest) * spread + mean

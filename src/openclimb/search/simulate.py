@@ -204,9 +204,14 @@ def _interactions(domains: Sequence[Domain], rng: Generator) -> tuple[Callable[[
 
 def _sparse(domains: Sequence[Domain], rng: Generator) -> tuple[Callable[[Weights], Floats], Weights]:
     floors, caps = bounds(domains)
-    largest = np.argsort(-caps)[: max(3, len(domains) // 3)]
+    ranked = np.argsort(-caps)
+    shares = rng.dirichlet(np.full(3, 3.0))
+    used = rng.permutation(ranked[: max(3, len(domains) // 3)])[:3]
+    if caps[used].sum() < 1.0:  # three cannot carry the whole weight: as few of the largest as can, with room to spare
+        used = ranked[: 1 + np.searchsorted(np.cumsum(caps[ranked]), 1.2)]
+        shares = rng.dirichlet(np.full(len(used), 3.0))
     raw = np.zeros(len(domains))
-    raw[rng.permutation(largest)[:3]] = rng.dirichlet(np.full(3, 3.0))
+    raw[used] = shares
     center = fill(raw, floors, caps)
     return _bowl(domains, center, rng), center
 
