@@ -21,6 +21,7 @@ Convex = Callable[[Weights], tuple[float, Weights]]  # weights (n_domains,) → 
 
 PULL = 0.5  # to natural, in spreads of the objective a nat: Olmix's 0.1 bits per byte, where runs spread by about 0.2
 LEAST = 1e-9  # weight, where the divergence still has a slope
+SLACK = 1e-9  # of groups' limits
 
 
 def olmix_mixture(history: History, region: Region) -> Weights:
@@ -64,20 +65,23 @@ def least(loss: Convex, region: Region) -> Weights:
 
 
 def _solve(loss: Convex, region: Region, start: Weights | None = None) -> Weights:
-    from scipy.optimize import LinearConstraint, minimize
+    from scipy.optimize import minimize
 
-    d = len(region.share)
     start = bend(region.share, region) if start is None else start
     bottom = np.maximum(region.floors, np.minimum(LEAST, region.caps))
-    rows = np.concatenate([np.ones((1, d)), region.members])
-    low, high = np.r_[1.0, region.low], np.r_[1.0, region.high]
+    top = np.maximum(bottom, region.caps)
+    limits = [{"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like}]
+    if len(region.members):  # those that fix a sum too: as an equality it could repeat another one
+        rows = np.concatenate([region.members, -1.0 * region.members])
+        ends = np.concatenate([region.low, -region.high]) - SLACK
+        limits.append({"type": "ineq", "fun": lambda w: rows @ w - ends, "jac": lambda w: rows})
     found = minimize(
         loss,
-        np.clip(start, bottom, np.maximum(bottom, region.caps)),
+        np.clip(start, bottom, top),
         jac=True,
         method="SLSQP",
-        bounds=list(zip(bottom, np.maximum(bottom, region.caps), strict=True)),
-        constraints=LinearConstraint(rows, low, high),
+        bounds=list(zip(bottom, top, strict=True)),
+        constraints=limits,
         options={"maxiter": 500, "ftol": 1e-12},
     )
     better = np.isfinite(found.x).all() and found.fun <= loss(start)[0] + 1e-9
