@@ -58,7 +58,7 @@ def olmix_loss(history: History, share: Weights) -> Convex:
 def least(loss: Convex, region: Region) -> Weights:
     """Return the allowed mixture (n_domains,) at which a convex function is least."""
     found = bend(_solve(loss, region), region)
-    if region.most < len(found) and (found > 0).sum() <= region.most:
+    if region.most < len(found):
         kept = dataclasses.replace(region, caps=np.where(found > 0, region.caps, 0.0))
         found = bend(_solve(loss, kept, start=found), kept)
     return found
