@@ -180,7 +180,7 @@ def test_imported_runs_are_told_trials_and_a_second_import_adds_nothing(
         assert main(["import", str(root), str(ratios), str(metrics)]) == 0
         assert f"6 runs, {new} of them new: trials 1 to 6" in capsys.readouterr().out
     trials = openclimb.open(root).trials()
-    assert {(trial.role, trial.proposer, trial.state) for trial in trials} == {("search", "import", "done")}
+    assert {(trial.role, trial.proposer, trial.state) for trial in trials} == {("outside", "import", "done")}
     assert all(sum(trial.weights) == pytest.approx(1.0, abs=1e-12) for trial in trials)
     assert openclimb.open(root).best()["trials"] == 6
     ratios, metrics = tables(tmp_path, 3, first=10)

@@ -201,8 +201,11 @@ class ConstraintsSettings:
 class PickSettings:
     """How the answer is chosen and checked."""
 
-    finalists: int = setting(3, "best predicted mixtures that are trained again", low=1)
-    seeds: int = setting(3, "seeds for each finalist and for the natural and uniform mixtures", low=2)
+    finalists: int = setting(3, "best predicted mixtures that are measured again, in rounds", low=1)
+    seeds: int = setting(
+        3, "most rounds of finalists; and fresh seeds for the one that is left, natural and uniform", low=2
+    )
+    sure: float = setting(0.9, "probability of being the best at which no further round is played", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
     return found
 
 
+def search_tasks(settings: TasksSettings) -> list[str]:
+    """Return the tasks that the search sees, sorted: all but those that are only reported."""
+    return sorted(set(task_files(settings)) - set(settings.report_only))
+
+
 def task_fingerprint(settings: TasksSettings) -> str:
     """Return the fingerprint of the content of all task files ("" when no tasks are set)."""
     import fsspec
