@@ -130,6 +130,19 @@ class OpenWorkspace:
         goal = required.task_weights(config.tasks.weights)
         return best(known, domains, config.target, config.search, goal, config.seed, required)
 
+    def front(self, goals: Sequence[str]) -> dict[str, Any]:
+        """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`)."""
+        from openclimb.search.front import front
+        from openclimb.search.pareto import goals_of
+        from openclimb.search.required import required_of
+
+        domains, data = self._hinge()
+        known = trial_files.read_trials(self._trials, data)
+        config, required = self.config, required_of(self.config)
+        wanted = goals_of(config.tasks, goals)
+        goal = required.task_weights(config.tasks.weights)
+        return front(known, domains, config.search, wanted, goal, config.seed, required)
+
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""
         if has_given_domains(self.config):

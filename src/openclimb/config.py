@@ -145,6 +145,7 @@ class TasksSettings:
         {}, "task → least score the answer must have; such a task is in the objective only if weights names it"
     )
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
+    goals: dict[str, tuple[str, ...]] = setting({}, "goal → its tasks; two of them span a front of mixtures")
     search_share: float = setting(0.5, "share of a task's items, by hash, that the search sees", low=0.0, high=1.0)
     max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1)
 
@@ -172,8 +173,9 @@ class SearchSettings:
     trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, some=True)
     proposer: str = setting(
         "climb",
-        "climb: ours; paper: the recipe's draws and LightGBM; uniform: draws under the caps",
-        choices=("climb", "paper", "uniform"),
+        "climb: ours; pareto: ours along the front of the two tasks.goals; paper: the recipe's draws and LightGBM; "
+        "uniform: draws under the caps",
+        choices=("climb", "pareto", "paper", "uniform"),
         open_choice=True,
     )
     predictor: str = setting(

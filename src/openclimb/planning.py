@@ -175,6 +175,33 @@ def best_text(answer: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
+    """Return the front of two goals as people read it: expected scores ± half an 80 % interval, the largest weights."""
+    goals = list(facts["goals"])
+    rows = [("", *goals, "effective domains", "largest weights")]
+    for i, point in enumerate(facts["points"], 1):
+        cells = []
+        for goal in goals:
+            low, high = point["interval_80"][goal]
+            cells.append(f"{point['expected'][goal]:+.4f} ± {(high - low) / 2:.4f}")
+        largest = sorted(point["weights"].items(), key=lambda item: -item[1])[:shown]
+        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in largest if weight > 0)
+        rows.append((str(i), *cells, f"{point['effective_domains']:.1f}", weights))
+    rows.append(("", *(f"{facts['natural'][goal]:+.4f}" for goal in goals), "", "the natural mixture"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    n = len(facts["points"])
+    what = (
+        f"{counted(n, 'mixtures')} that no mixture is expected to beat in both goals"
+        if n > 1
+        else "one mixture is best"
+    )
+    tail = "" if n > 1 else " in both goals: they do not conflict"
+    return "\n".join([f"{what}{tail}, by {counted(facts['trials'], 'trials')}", "", *lines])
+
+
 def _outlook_lines(answer: Mapping[str, Any]) -> list[str]:
     low, high = answer["interval_80"]
     chance = f", the best of those compared with {answer['probability_best']:.0%}" if "rounds" in answer else ""

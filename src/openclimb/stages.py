@@ -51,7 +51,7 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()
-        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least")
+        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least", "tasks.goals")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
@@ -62,6 +62,8 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     )
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
+    if config.search.proposer == "pareto":
+        musts["tasks.goals"] = {name: list(members) for name, members in config.tasks.goals.items()}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     told = told_fingerprint(trials, made["tokens"].fingerprint)
     goal |= {BY_HAND: told} if told else {}

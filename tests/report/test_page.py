@@ -38,7 +38,7 @@ def test_every_part_stands_on_the_page(finished: Path) -> None:
 def test_the_charts_show_the_numbers_of_the_files(finished: Path) -> None:
     figures = _figures(_built(finished))
     answer = openclimb.open(finished).mixture()
-    assert set(figures) == {"weights", "margins", "map", "search", "predicted"}
+    assert set(figures) == {"weights", "losses", "margins", "map", "search", "predicted"}
     found = next(trace for trace in figures["weights"]["data"] if trace.get("name") == "found")
     assert sorted(found["x"]) == sorted(row["weight"] for row in answer["domains"])
     margins = figures["margins"]["data"][0]

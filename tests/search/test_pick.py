@@ -24,13 +24,20 @@ QUICK = SearchSettings(predictor="gp")
 
 
 def play(
-    true: dict[str, float], noise: float, seed: int, *, skip: tuple[str, ...] = (), at_least: dict[str, float] | None = None,
-    metric: str = "bpb", shift: dict[str, float] | None = None, sure: float = 0.9, **pick_settings: int
-) -> tuple[dict, list[Trial], Items]:  # fmt: skip
+    true: dict[str, float],
+    noise: float,
+    seed: int,
+    *,
+    skip: tuple[str, ...] = (),
+    at_least: dict[str, float] | None = None,
+    metric: str = "bpb",
+    shift: dict[str, float] | None = None,
+    sure: float = 0.9,
+) -> tuple[dict, list[Trial], Items]:
     """Return the answer of a contest, its trials and their items.
 
-    A trial's bits per byte are −true + the seed's luck + noise + the item's difficulty, for natural, uniform and two
-    finalists (finalist-1, …), by name. `skip` are mixtures whose trials all fail, `shift` moves a mixture's task "text".
+    A trial's bits per byte are −true + the seed's luck + noise + the item's difficulty, by the name of its mixture.
+    `skip` are mixtures, or "mixture@seed", whose trials fail; `shift` moves a mixture's task "text".
     """
     rng = np.random.default_rng(seed)
     rows = {name: tuple(rng.dirichlet(np.ones(4)).round(4).tolist()) for name in true if name.startswith("finalist")}
@@ -42,7 +49,7 @@ def play(
         for trial in smooth_trials(DOMAINS, 8)
     ]
     tasks = TasksSettings(metric=metric, at_least=at_least or {})
-    config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, sure=sure, **pick_settings))
+    config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, sure=sure))
     required = required_of(config)
     goal = required.task_weights({})
     contest = open_contest(told, DOMAINS, compared, QUICK, config.pick, goal, required.at_least, 0)

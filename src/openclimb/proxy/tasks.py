@@ -55,6 +55,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
                     f"two task files are named '{name}'", "rename one of them: a task is known by its file's name"
                 )
     named = {"weights": settings.weights, "at_least": settings.at_least, "report_only": settings.report_only}
+    named |= {f"goals.{name}": members for name, members in settings.goals.items()}
     for setting, names in named.items():
         for name in names:
             if name not in found:

@@ -81,7 +81,10 @@ def open_contest(
     seed: int,
 ) -> Contest:
     """Return the contest of the mixtures that `search.loop.finalists` gives, (role, weights) each."""
-    names, roles, rows, playing = [], [], [], []
+    names: list[str] = []
+    roles: list[str] = []
+    rows: list[tuple[float, ...]] = []
+    playing: list[str] = []
     baselines = [(role, weights) for role, weights in compared if role != "finalist"]
     for role, weights in [one for one in compared if one[0] == "finalist"]:
         same = [name for name, other in baselines if np.allclose(other, weights, rtol=0, atol=SAME)]
@@ -92,14 +95,14 @@ def open_contest(
         playing.append(same[0] if same else names[-1])
     names += [role for role, _ in baselines]
     roles += [role for role, _ in baselines]
-    weights = np.array([*rows, *(row for _, row in baselines)])
+    all_weights = np.array([*rows, *(row for _, row in baselines)])
     history = read_history(told, domains, task_weights)
     forecast = fit_forecast(history, search.predictor)
-    mean, deviation = forecast.true_score(weights)
+    mean, deviation = forecast.true_score(all_weights)
     return Contest(
         tuple(names),
         tuple(roles),
-        weights,
+        all_weights,
         tuple(names.index(name) for name in dict.fromkeys(playing)),
         history,
         forecast,

@@ -27,9 +27,9 @@ def told_fingerprint(trials: Sequence[Trial], data: str) -> str:
 
 
 def of_tasks(trials: Sequence[Trial], tasks: Collection[str]) -> tuple[list[Trial], list[int]]:
-    """Return the trials with the scores of these tasks only, and the numbers of those that have scores but none of these.
+    """Return the trials with the scores of these tasks only, and the numbers of the told ones that have none of them.
 
-    The latter are left out.
+    The latter are left out of the former.
     """
     kept, without = [], []
     for trial in trials:
@@ -52,5 +52,7 @@ def batch_history(folder: Path, key: str, trials: Sequence[Trial]) -> list[Trial
         told = [trial.number for trial in trials if trial.scores]
         found = {"key": key, "told": told, "running": [trial.number for trial in trials if not trial.scores]}
         write_json(path, found)
-    told, known = set(found["told"]), {*found["told"], *found["running"]}
-    return [trial if trial.number in told else replace(trial, scores={}) for trial in trials if trial.number in known]
+    had_scores, known = set(found["told"]), {*found["told"], *found["running"]}
+    return [
+        trial if trial.number in had_scores else replace(trial, scores={}) for trial in trials if trial.number in known
+    ]

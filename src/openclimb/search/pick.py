@@ -115,7 +115,7 @@ def group(contest: Contest, picked: Sequence[Trial]) -> tuple[list[Compared], li
 
 
 def choose(contest: Contest, standing: Standing, picked: Sequence[Trial], compared: Sequence[Compared]) -> Compared:
-    """Return the mixture, of those with trials of the claim, that is believed to be the best; on a tie, the natural one.
+    """Return the mixture, of those with trials of the claim, that is believed the best; on a tie, the natural one.
 
     Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall short.
     """

@@ -2,8 +2,8 @@
 
 A round gives every finalist that is left one fresh seed, the same for all. What is believed of a finalist is its
 forecast with the calibrated deviation, brought up to date by the scores; a seed's luck is common to the finalists of a
-round, so only differences within a round count. After each round the worse half goes; it ends when one is sure enough to
-be the best, or after as many rounds as `pick.seeds`. Everything follows from the scores, so that a run that was killed
+round, so only differences within a round count. After each round the worse half goes; it ends when one is sure enough
+to be the best, or after as many rounds as `pick.seeds`. Everything follows from the scores, so that a killed run
 comes to the same rounds. Sequential halving: Karnin, Koren and Somekh 2013.
 """
 
@@ -85,8 +85,9 @@ def believe(prior: Prior, scores: Sequence[Mapping[int, float]]) -> Belief:
         values = np.array([table.get(seed, 0.0) for table in scores])
         precision = precision + (np.diag(there) - np.outer(there, there) / there.sum()) / variance
         weighed = weighed + there * (values - values.sum() / there.sum()) / variance
-    covariance = np.linalg.inv(precision)
-    return Belief(covariance @ weighed, covariance, NOISE_TRUST + freedom)
+    covariance: Floats = np.linalg.inv(precision).astype(np.float64)
+    mean: Floats = covariance @ weighed
+    return Belief(mean, covariance, NOISE_TRUST + freedom)
 
 
 def play(
