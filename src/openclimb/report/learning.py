@@ -107,8 +107,8 @@ def _tasks(iterations: Sequence[Mapping[str, Any]]) -> str:
     lead = (
         '<p class="small">Cross-validated: each trial is predicted by a fit that never saw it. A rank correlation of 1 '
         "puts all mixtures in their order, 0 is chance. 80 % intervals should hold about 80 %. Noise is how far "
-        "one mixture's scores lie apart, spread how far the mixtures' do: a task whose spread is hardly more than its noise "
-        "tells little.</p>"
+        "one mixture's scores lie apart, spread how far the mixtures' do: a task whose spread is hardly more than its "
+        "noise tells little.</p>"
     )
     return lead + table(tuple(heads), rows)
 
