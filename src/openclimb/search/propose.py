@@ -26,6 +26,7 @@ from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
+from openclimb.search.pareto import propose_pareto
 from openclimb.search.region import Region, allowed, rounded
 from openclimb.trials import Trial
 
@@ -131,6 +132,7 @@ def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weigh
 
 PROPOSERS: dict[str, Proposer] = {
     "climb": propose_climb,
+    "pareto": propose_pareto,
     "paper": propose_paper,
     "regmix": propose_regmix,
     "olmix": propose_olmix,
