@@ -173,8 +173,9 @@ class SearchSettings:
     trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, some=True)
     proposer: str = setting(
         "climb",
-        "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: paper (the recipe's draws), "
-        "regmix and olmix (their first draws), best_of_n (draws under the caps), natural and uniform (that mixture alone)",
+        "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: paper (the recipe's "
+        "draws), regmix and olmix (their first draws), best_of_n (draws under the caps), natural and uniform (that "
+        "mixture alone)",
         choices=("climb", "pareto", "paper", "regmix", "olmix", "best_of_n", "natural", "uniform"),
         open_choice=True,
     )
