@@ -1,11 +1,12 @@
 """How good the search is, on published tables and on simulated objectives, against the recipe, RegMix and others.
 
-    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--workers N]
+    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--seeds N] [--workers N]
 
 DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`). Writes to OUT a list of rows
-{"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown. The last run that was not
-quick is kept in bench/results/search.json, with the parts that it measured. Everything is seeded: the same command
-gives the same numbers, but for seconds.
+{"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown; OUT is written again and again
+as results come, so that a run that is cut leaves what it has. The last runs that were not quick are kept in
+bench/results/search.json, each part with its own date and number of seeds. Everything is seeded: the same command gives
+the same numbers, but for seconds. The whole takes about 80 minutes on two cores.
 
 held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods
 search    regret of the answer (best possible minus found, in spreads of random mixtures) on emulated tables and
@@ -55,6 +56,7 @@ SLOW = {"botorch": 3}  # searches of a minute each run on the first so many seed
 SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
 TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
 MEAN_OF_TASKS = "spearman, mean of tasks"
+PART_OF = {"5-fold": "held-out"}  # the part that measures a bench, where it is named otherwise
 
 
 def work(job: Job) -> list[Record]:
@@ -187,12 +189,12 @@ def _row(key: tuple[Any, ...], values: Iterable[float]) -> Row:
     return {**dict(zip(names, key, strict=True)), "mean": round(float(all_values.mean()), 5), "se": round(se, 5)}
 
 
-def make_jobs(folder: str, quick: bool, only: set[str]) -> list[Job]:
-    """Return the jobs, long ones first."""
+def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int) -> list[Job]:
+    """Return the jobs, long ones first; searches by seed, so that a cut run has all problems."""
     tables = read_tables(folder)
     jobs: list[Job] = []
     if "search" in only:
-        seeds, rivals_seeds = (2, 1) if quick else (50, 20)
+        seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(20, most_seeds))
         installed = [name for name in installed_searches() if not (quick and name in SLOW)]
         problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
@@ -209,8 +211,11 @@ def make_jobs(folder: str, quick: bool, only: set[str]) -> list[Job]:
     return jobs
 
 
-def run(jobs: list[Job], workers: int) -> list[Row]:
-    """Run the jobs in processes, and return a row for each thing measured, with mean and standard error."""
+def run(jobs: list[Job], workers: int, out: Path) -> list[Row]:
+    """Run the jobs in processes, and return a row for each thing measured, with mean and standard error.
+
+    The rows so far are written to `out` as they come.
+    """
     values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     began = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -219,6 +224,8 @@ def run(jobs: list[Job], workers: int) -> list[Row]:
                 values[tuple(key)].append(value)
             if sys.stderr.isatty() or done % 10 == 0:
                 print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
+            if done % 10 == 0:
+                out.write_text(json.dumps([_row(key, one) for key, one in values.items()], indent=1) + "\n")
     return [_row(key, one) for key, one in values.items()]
 
 
@@ -274,18 +281,28 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="few splits and seeds, without the slow searches")
     parser.add_argument("--only", default="held-out,search,time")
+    parser.add_argument("--seeds", type=int, default=50, help="seeds of the searches (rivals: at most 20)")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
     options = parser.parse_args()
     only = set(options.only.split(","))
-    jobs = make_jobs(str(options.tables.resolve()), options.quick, only)
-    rows = with_single_tasks(run(jobs, options.workers or n_cores())) if jobs else []
+    jobs = make_jobs(str(options.tables.resolve()), options.quick, only, options.seeds)
+    rows = with_single_tasks(run(jobs, options.workers or n_cores(), options.json)) if jobs else []
     if "time" in only:
         rows += seconds_to_propose()
     print(markdown(rows))
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:
-        where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-        write_json(FOLDER / "search.json", {"parts": sorted(only), **where, "rows": rows})
+        keep(rows, {part: options.seeds if part == "search" else 20 for part in only})
+
+
+def keep(rows: list[Row], seeds: dict[str, int]) -> None:
+    """Put the rows in bench/results/search.json in place of those of the same parts; the other parts stay."""
+    path = FOLDER / "search.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {"parts": {}, "rows": []}
+    where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    parts = kept["parts"] | {part: {"seeds": n, **where} for part, n in seeds.items()}
+    others = [row for row in kept["rows"] if PART_OF.get(row["bench"], row["bench"]) not in seeds]
+    write_json(path, {"parts": parts, "rows": others + rows})
 
 
 if __name__ == "__main__":
