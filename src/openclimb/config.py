@@ -137,8 +137,9 @@ class TasksSettings:
     paths: tuple[str, ...] = setting((), "JSONL files or globs, one a task: context, options, gold; or text")
     metric: str = setting(
         "bpb",
-        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, or length-normalised",
-        choices=("bpb", "accuracy", "accuracy_norm"),
+        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, length-normalised, or the "
+        "margin over the best wrong answer (bits per byte)",
+        choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
     weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
     at_least: dict[str, float] = setting(

@@ -14,7 +14,7 @@ from openclimb.proxy.tasks import task_fingerprint
 from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "tokens": 2}
 
 
 def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Recipe]:

@@ -65,9 +65,10 @@ def test_all_three_forms_are_tokenised_so_that_the_continuation_is_scored(tmp_pa
     assert texts == [" brown fox", " no", " fox jumps.", " fox jumps.", "The quick brown fox."]
     assert all(span[0] == end_id(loaded) for span in spans)
     assert packed["bytes"].tolist() == [len(text) for text in texts]
+    assert packed["chars"].tolist() == [len(text.removeprefix(" ")) for text in texts]
 
 
-def test_a_contexts_last_space_goes_with_the_continuation(tmp_path: Path, tokenizer: Path) -> None:
+def test_white_space_at_a_contexts_end_goes_with_the_continuation(tmp_path: Path, tokenizer: Path) -> None:
     spaced = read_items(str(write(tmp_path / "a.jsonl", {"context": "The quick ", "options": ["brown"], "gold": 0})))
     joined = read_items(str(write(tmp_path / "b.jsonl", {"context": "The quick", "options": [" brown"], "gold": 0})))
     one, two = tokenised(spaced, tokenizer), tokenised(joined, tokenizer)

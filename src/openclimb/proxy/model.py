@@ -130,7 +130,7 @@ class StackedDecoder(nn.Module):
         m = x.shape[0]
         heads = [self.heads, self.groups, self.groups]
         qkv = torch.bmm(x, layer["qkv"]).view(m * batch, length, sum(heads), self.head)  # type: ignore[index]
-        q, k, v = (part.transpose(1, 2) for part in torch.split(qkv, heads, dim=2))  # type: ignore[no-untyped-call]
+        q, k, v = (part.transpose(1, 2) for part in torch.split(qkv, heads, dim=2))
         q, k = rotate(q, *angles), rotate(k, *angles)
         if self.groups < self.heads:
             k, v = (part.repeat_interleave(self.heads // self.groups, 1) for part in (k, v))
