@@ -1,4 +1,4 @@
-"""Scores a stack of proxies on packed items: bits per byte of the gold answer, accuracy, accuracy by length, and margin;
+"""Scores a stack of proxies on packed items (bits per byte of the gold answer, accuracy, accuracy by length, margin),
 and on held-out text.
 
 Reads `tokens/tasks/*.npz` and `tokens/heldout.bin`. Items are batched by length and padded on the right; the options of
