@@ -154,6 +154,11 @@ class TasksSettings:
 class ProxySettings:
     """The small model of a trial and its training run."""
 
+    checkpoint: str = setting(
+        "",
+        "folder or hub name of a Llama-form model to train on from, with its tokenizer and shape; "
+        "empty: from random weights",
+    )
     width: int = setting(96, "hidden size", low=8)
     depth: int = setting(3, "layers", low=1)
     heads: int = setting(3, "attention heads; width is divided among them", low=1)
@@ -213,6 +218,12 @@ class RunSettings:
     workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
     device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
     stack: int = setting(0, "trials trained as one program on a GPU; 0: from its memory", low=0, where=True)
+    keep_models: str = setting(
+        "none",
+        "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
+        choices=("none", "finalists", "all"),
+        where=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.mixture import Domain, mixture_table
+from openclimb.proxy.checkpoint import shaped, with_tokenizer
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
@@ -43,6 +44,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
+        shaped(config.proxy)  # a checkpoint that cannot be used is told before the long work
+        tokenizer = with_tokenizer(config.tokens, config.proxy)
 
         corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
@@ -50,7 +53,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             recipes["clusters"],
             progress,
             lambda out: fit(
-                units, config.corpus, config.embed, config.clusters, config.tokens, config.seed, out, engine, progress
+                units, config.corpus, config.embed, config.clusters, tokenizer, config.seed, out, engine, progress
             ),
         )
         labels = workspace.make(

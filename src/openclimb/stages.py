@@ -5,6 +5,7 @@ stage's code (raise it when a stage gives other output for the same input). It h
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from openclimb.config import Config, result_settings
@@ -38,6 +39,7 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=folder_fingerprint(config.tokens.tokenizer),
+        checkpoint_tokenizer=folder_fingerprint(_inside(config.proxy.checkpoint, "tokenizer.json")),
     )
     models = {
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
@@ -61,8 +63,9 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     add(
         "mixture",
-        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        {**_proxy(config), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
         ("tokens",),
+        checkpoint=folder_fingerprint(config.proxy.checkpoint),
     )
     return made
 
@@ -70,6 +73,16 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
 def _named(config: Config, section: str) -> dict[str, Any]:
     """Return a section's result settings as {"section.key": value}."""
     return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+
+
+def _proxy(config: Config) -> dict[str, Any]:
+    """Return the proxy's settings; without a checkpoint, as they were before there was such a setting."""
+    found = _named(config, "proxy")
+    return found if config.proxy.checkpoint else {k: v for k, v in found.items() if k != "proxy.checkpoint"}
+
+
+def _inside(folder: str, name: str) -> str:
+    return str(Path(folder) / name) if folder else ""
 
 
 def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
@@ -92,4 +105,8 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
 
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
-    return {**result_settings(config.proxy), "metric": config.tasks.metric}
+    proxy = result_settings(config.proxy)
+    checkpoint = proxy.pop("checkpoint")
+    if checkpoint:  # known by its content, wherever it is; a hub's by its name
+        proxy["checkpoint"] = folder_fingerprint(checkpoint) or checkpoint
+    return {**proxy, "metric": config.tasks.metric}
