@@ -85,6 +85,7 @@ def test_what_we_trained_from_nothing_opens_in_transformers(tmp_path: Path) -> N
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = encode_batch(load_tokenizer(tmp_path / "tokenizer.json"), [TEXT])[0]
     assert tokenizer.encode(TEXT, add_special_tokens=False) == ids
+    assert tokenizer.encode(TEXT) == [0, *ids]  # as we score a text: after the token that ends documents
     assert tokenizer.eos_token_id == 0
     tokens = torch.tensor([ids])
     with torch.inference_mode():

@@ -55,6 +55,12 @@ def end_id(tokenizer: "Tokenizer") -> int:
     raise ConfigError("the tokenizer has no token that ends a document", f"add one of: {', '.join(END_NAMES)}")
 
 
+def start_id(tokenizer: "Tokenizer") -> int:
+    """Return the id of the token before a scored text: what the tokenizer itself puts first, else the end token."""
+    first = tokenizer.encode("").ids
+    return int(first[0]) if first else end_id(tokenizer)
+
+
 def encode_batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[Any]:
     """Return the token ids of each text, without special tokens."""
     return [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]

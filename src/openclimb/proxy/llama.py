@@ -8,17 +8,20 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from openclimb.config import ProxySettings
-from openclimb.corpus.tokenize import END_NAMES, load_tokenizer
+from openclimb.corpus.tokenize import end_id, load_tokenizer, start_id
 from openclimb.errors import InputError
 from openclimb.proxy.checkpoint import INDEX, SUPPORTED, WEIGHTS, find_checkpoint, read_checkpoint, read_object, shaped
 from openclimb.proxy.model import StackedDecoder
 from openclimb.workspace import write_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")  # kept as the checkpoint has them
 
@@ -91,14 +94,14 @@ def save_llama(model: StackedDecoder, index: int, folder: Path, tokenizer: Path,
     state = {name: view.of(index).detach().float().cpu().contiguous() for name, view in _tensors(model)}
     save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
     loaded = load_tokenizer(tokenizer)
-    end = next((name for name in END_NAMES if loaded.token_to_id(name) is not None), "")
-    _write(partial / "config.json", _config(model, loaded.token_to_id(end) if end else None))
-    shutil.copyfile(tokenizer, partial / "tokenizer.json")
-    kept = [Path(beside) / name for name in BESIDE if beside and (Path(beside) / name).is_file()]
-    for path in kept:
-        shutil.copyfile(path, partial / path.name)
-    if not kept:
-        _write(partial / "tokenizer_config.json", _tokenizer_config(end, model.longest))
+    _write(partial / "config.json", _config(model, start_id(loaded), end_id(loaded)))
+    if beside:
+        shutil.copyfile(tokenizer, partial / "tokenizer.json")
+        for path in (Path(beside) / name for name in BESIDE):
+            if path.is_file():
+                shutil.copyfile(path, partial / path.name)
+    else:
+        _write_tokenizer(loaded, model.longest, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -125,7 +128,7 @@ def _tensors(model: StackedDecoder) -> Iterator[tuple[str, View]]:
         yield "lm_head.weight", View(model.output)
 
 
-def _config(model: StackedDecoder, end: int | None) -> dict[str, Any]:
+def _config(model: StackedDecoder, start: int, end: int) -> dict[str, Any]:
     rope = model.form.rope
     angles: dict[str, Any] = {"rope_type": rope.stretch or "default", "rope_theta": rope.base}
     if rope.stretch:
@@ -152,16 +155,25 @@ def _config(model: StackedDecoder, end: int | None) -> dict[str, Any]:
         "rope_scaling": {k: v for k, v in angles.items() if k != "rope_theta"} if rope.stretch else None,
         "rope_parameters": angles,
         "tie_word_embeddings": model.form.tied,
-        "bos_token_id": end,
+        "bos_token_id": start,
         "eos_token_id": end,
         "dtype": "float32",
         "torch_dtype": "float32",
     }
 
 
-def _tokenizer_config(end: str, longest: int) -> dict[str, Any]:
-    ends = {"bos_token": end, "eos_token": end} if end else {}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **ends}
+def _write_tokenizer(loaded: "Tokenizer", longest: int, folder: Path) -> None:
+    """Write the tokenizer so that others put before a text what we put there, and so score it as we do."""
+    from tokenizers import Tokenizer, processors
+
+    copy = Tokenizer.from_str(loaded.to_str())
+    end = end_id(copy)
+    name = copy.id_to_token(end)
+    if copy.post_processor is None:
+        copy.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, end)])
+    write_text(folder / "tokenizer.json", copy.to_str(pretty=True))
+    facts = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
+    _write(folder / "tokenizer_config.json", {**facts, "bos_token": name, "eos_token": name})
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openclimb.config import TasksSettings
 from openclimb.console import Progress
-from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
+from openclimb.corpus.tokenize import encode_batch, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.workspace import atomic, fingerprint, write_json
 
@@ -150,19 +150,19 @@ def split(name: str, items: Sequence[Item], settings: TasksSettings) -> dict[str
 def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]:
     """Return flat arrays of the items' pairs: tokens, lengths and context lengths (n_pairs), bytes, chars, item, gold.
 
-    A context is preceded by the end token, so that an empty one conditions on a document's beginning. Context and
-    continuation are tokenised as one text and cut after as many tokens as the context alone has; white space at the
-    end of a context goes with the continuation. Both as in lm-evaluation-harness, and so are the characters that an
-    option is normalised by: its own, without the space that parts it from the context.
+    A context is preceded by the token that the tokenizer puts first (where it has none, by the end token), so that an
+    empty one conditions on a document's beginning. Context and continuation are tokenised as one text and cut after as
+    many tokens as the context alone has; white space at the end of a context goes with the continuation. Both as in
+    lm-evaluation-harness, and so are the characters that an option is normalised by: its own, without the space that
+    parts it from the context.
     """
     loaded = load_tokenizer(tokenizer)
-    end = end_id(loaded)
+    start = start_id(loaded)
     pairs = [_joined(context, continuation) for item in items for context, continuation in item.pairs]
     contexts = encode_batch(loaded, [context for context, _ in pairs])
     wholes = encode_batch(loaded, [context + continuation for context, continuation in pairs])
-    rows = [
-        ([end, *whole], 1 + min(len(context), len(whole) - 1)) for context, whole in zip(contexts, wholes, strict=True)
-    ]
+    cuts = [min(len(context), len(whole) - 1) for context, whole in zip(contexts, wholes, strict=True)]
+    rows = [([start, *whole], 1 + cut) for whole, cut in zip(wholes, cuts, strict=True)]
     n_chars = [max(1, len(option.removeprefix(" "))) for item in items for _, option in item.pairs]
     return {
         "tokens": np.concatenate([np.array(tokens, dtype=np.int32) for tokens, _ in rows])
