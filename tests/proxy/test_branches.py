@@ -9,6 +9,7 @@ import torch
 
 from openclimb.config import ProxySettings
 from openclimb.corpus.tokenize import train_tokenizer
+from openclimb.proxy import evaluate
 from openclimb.proxy.branches import batches, rows_of
 from openclimb.proxy.evaluate import log_likelihoods
 from openclimb.proxy.model import Form, Rope, StackedDecoder
@@ -53,8 +54,8 @@ def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray], longest: in
 def test_every_pair_scores_as_if_it_were_read_alone(
     packed: dict[str, np.ndarray], form: Form, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openclimb.proxy.evaluate.BATCH_TOKENS", 100)  # several batches, each with padding
-    monkeypatch.setattr("openclimb.proxy.evaluate.MOST_LOGITS", 7 * 2 * VOCAB)  # several blocks of states
+    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 2 * 100)  # several batches, each with padding
+    monkeypatch.setitem(evaluate.MOST_LOGITS, "cpu", 7 * 2 * VOCAB)  # several blocks of states
     stack = StackedDecoder(PROXY, VOCAB, [0, 1], form)
     found = log_likelihoods(stack, packed, longest, "cpu")
     for i, seed in enumerate((0, 1)):

@@ -44,7 +44,7 @@ def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray]) -> list[flo
 def test_log_likelihoods_are_those_of_each_pair_alone(
     packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH_TOKENS", 64)  # several batches, each with padding
+    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 64)  # several batches, each with padding
     stack = StackedDecoder(PROXY, VOCAB, [0, 1])
     found = log_likelihoods(stack, packed, 128, "cpu")
     for i, seed in enumerate((0, 1)):

@@ -20,8 +20,9 @@ from openclimb.proxy.branches import TRUNK, batches, rows_of
 from openclimb.proxy.model import StackedDecoder
 from openclimb.workspace import read_json
 
-BATCH_TOKENS = 16_384  # padded tokens scored at once, for each model
-MOST_LOGITS = 1 << 23  # numbers: what stays in memory while states are scored
+# Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.
+BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
+MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
 LOG2E = 1.4426950408889634
 HELDOUT = "heldout"
 
@@ -72,13 +73,16 @@ def log_likelihoods(
     """
     m = model.n_models
     out = np.zeros((m, len(packed["lengths"])))
-    for batch in batches(rows_of(packed, longest), BATCH_TOKENS):
+    most = max(1, BATCH_TOKENS["cpu" if device == "cpu" else "cuda"] // m)
+    for batch in batches(rows_of(packed, longest), most):
         tokens = torch.from_numpy(batch.tokens).to(device).expand(m, -1, -1)
         positions = torch.from_numpy(batch.positions).to(device) if batch.branched else None
         mask = visible(torch.from_numpy(batch.branches).to(device)) if batch.branched else None
+        # A state that predicts several tokens, as the last one of a shared context does, is scored once.
+        places, states = np.unique(batch.sources, return_inverse=True)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = model(tokens, positions, mask)
-        each = _gold_logs(model, hidden, batch.sources, batch.targets)
+            hidden = model(tokens, positions, mask, torch.from_numpy(places).to(device))
+        each = _gold_logs(model, hidden, states, batch.targets)
         for i in range(m):
             out[i] += np.bincount(batch.pairs, weights=each[i], minlength=out.shape[1])
     return out
@@ -136,25 +140,19 @@ def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> di
 
 
 def _gold_logs(
-    model: StackedDecoder, hidden: Tensor, sources: NDArray[np.int64], targets: NDArray[np.int64]
+    model: StackedDecoder, hidden: Tensor, states: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the log-probability (nats) of each target after the state at its source, (M, n).
-
-    `hidden`: (M, n_states, width). A state that predicts several tokens, as the last of a shared context does, has its
-    logits computed once.
-    """
+    """Return the log-probability (nats) of each target (n,) after its state, (M, n); `hidden`: (M, n_states, width)."""
     m = hidden.shape[0]
-    order = np.argsort(sources, kind="stable")
-    places, state = np.unique(sources[order], return_inverse=True)
-    block = max(1, MOST_LOGITS // (m * model.embedding.shape[1]))
-    out = np.empty((m, len(sources)))
-    for i in range(0, len(places), block):
-        states = hidden[:, torch.from_numpy(places[i : i + block]).to(hidden.device)]
-        logits = model.logits(states).float()
-        begin, end = np.searchsorted(state, [i, i + block])
-        rows = torch.from_numpy(state[begin:end] - i).to(hidden.device)
+    order = np.argsort(states, kind="stable")
+    block = max(1, MOST_LOGITS["cpu" if hidden.device.type == "cpu" else "cuda"] // (m * model.embedding.shape[1]))
+    out = np.empty((m, len(states)))
+    for i in range(0, hidden.shape[1], block):
+        logits = model.logits(hidden[:, i : i + block]).float()
+        begin, end = np.searchsorted(states[order], [i, i + block])
+        rows = torch.from_numpy(states[order[begin:end]] - i).to(hidden.device)
         golds = torch.from_numpy(targets[order[begin:end]]).to(hidden.device)
-        logs = logits[:, rows, golds] - logits.logsumexp(2)[:, rows]
+        logs = logits.log_softmax(2)[:, rows, golds]
         out[:, order[begin:end]] = logs.double().cpu().numpy()
     return out
 

@@ -95,11 +95,18 @@ class StackedDecoder(nn.Module):
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Return the hidden state after the last norm, (M, batch × length, width); `logits` gives the rest.
 
         With `positions` (batch, length) and `mask` (batch, length, length; true: may see) a row can hold a text with
-        several ends; without them each token sees those before it.
+        several ends; without them each token sees those before it. `wanted` (n,): only these of the batch × length
+        states are returned, and the last layer does no more than they need.
         """
         m, batch, length = tokens.shape
         angles = (self.cosines[:length], self.sines[:length])  # type: ignore[index]
@@ -108,8 +115,12 @@ class StackedDecoder(nn.Module):
             mask = mask.repeat(m, 1, 1)[:, None]
         offsets = torch.arange(m, device=tokens.device)[:, None] * self.embedding.shape[1]
         x = nn.functional.embedding(tokens.reshape(m, -1) + offsets, self.embedding.flatten(0, 1))
-        for layer in cast("list[nn.ParameterDict]", self.layers):
-            x = x + self._attention(layer, self._rms(x, layer["attention_norm"]), batch, length, angles, mask)
+        last = len(self.layers) - 1
+        for i, layer in enumerate(cast("list[nn.ParameterDict]", self.layers)):
+            mixed = self._attention(layer, self._rms(x, layer["attention_norm"]), batch, length, angles, mask)
+            if wanted is not None and i == last:
+                x, mixed = x[:, wanted], mixed[:, wanted]
+            x = x + torch.bmm(mixed, layer["attention_out"])
             gate, up = torch.bmm(self._rms(x, layer["mlp_norm"]), layer["gate_up"]).chunk(2, dim=-1)
             x = x + torch.bmm(nn.functional.silu(gate) * up, layer["down"])
         return self._rms(x, self.final_norm)
@@ -135,7 +146,7 @@ class StackedDecoder(nn.Module):
         if self.groups < self.heads:
             k, v = (part.repeat_interleave(self.heads // self.groups, 1) for part in (k, v))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
-        return torch.bmm(mixed.transpose(1, 2).reshape(m, batch * length, -1), layer["attention_out"])  # type: ignore[index]
+        return mixed.transpose(1, 2).reshape(m, batch * length, -1)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return nn.functional.rms_norm(x, (x.shape[-1],), eps=self.form.epsilon) * weight

@@ -159,9 +159,10 @@ def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]
     loaded = load_tokenizer(tokenizer)
     start = start_id(loaded)
     pairs = [_joined(context, continuation) for item in items for context, continuation in item.pairs]
-    contexts = encode_batch(loaded, [context for context, _ in pairs])
+    own = list(dict.fromkeys(context for context, _ in pairs))  # options of an item share theirs
+    n_tokens = dict(zip(own, map(len, encode_batch(loaded, own)), strict=True))
     wholes = encode_batch(loaded, [context + continuation for context, continuation in pairs])
-    cuts = [min(len(context), len(whole) - 1) for context, whole in zip(contexts, wholes, strict=True)]
+    cuts = [min(n_tokens[context], len(whole) - 1) for (context, _), whole in zip(pairs, wholes, strict=True)]
     rows = [([start, *whole], 1 + cut) for whole, cut in zip(wholes, cuts, strict=True)]
     n_chars = [max(1, len(option.removeprefix(" "))) for item in items for _, option in item.pairs]
     return {
