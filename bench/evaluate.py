@@ -4,9 +4,9 @@
 
 TASKS: folder with arc_easy.jsonl and others, as `climb tasks` makes them. Trains a proxy of the demo's shape for a few
 steps, writes it as a Hugging Face folder, and scores the items with ours, with transformers pair by pair, and with
-`lm_eval.simple_evaluate` on a local task file that asks the same. One thread each, and its seconds, so that other work
-on the machine does not count. Needs the extra `eval` for the harness; without it compares with transformers only. Writes
-bench/results/evaluate.json (not with --quick).
+`lm_eval.simple_evaluate` on a local task file that asks the same. One thread each, and that thread's seconds, so that
+other work on the machine does not count. Needs the extra `eval` for the harness; without it compares with transformers
+only. Writes bench/results/evaluate.json (not with --quick).
 """
 
 import argparse

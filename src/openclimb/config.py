@@ -142,6 +142,12 @@ class TasksSettings:
         choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
     weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
+    weigh: str = setting(
+        "equal",
+        "signal: weights are multiplied by each task's signal to noise, as the first iteration and search.replicates "
+        "show it",
+        choices=("equal", "signal"),
+    )
     at_least: dict[str, float] = setting(
         {}, "task → least score the answer must have; such a task is in the objective only if weights names it"
     )
@@ -187,6 +193,9 @@ class SearchSettings:
         "mixture → score; auto chooses by cross-validation for each task",
         choices=("auto", "gp", "power", "ridge", "lightgbm", "paper"),
         open_choice=True,
+    )
+    replicates: int = setting(
+        0, "trials of the natural mixture with other seeds that run first, to measure the noise of a trial", low=0
     )
 
 

@@ -7,6 +7,7 @@ done is not done again, what is stale stops the run, and a run that was killed g
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from openclimb.cluster.domains import make_domains
@@ -25,6 +26,7 @@ from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
+from openclimb.search.signal import check_weigh, replicates, signal_rows, weighed
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
@@ -46,6 +48,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         stop_if_stale(workspace, config, recipes)
         shaped(config.proxy)  # a checkpoint that cannot be used is told before the long work
         tokenizer = with_tokenizer(config.tokens, config.proxy)
+        check_weigh(config)
 
         corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
@@ -123,6 +126,7 @@ def search(
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
         return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
 
+    repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
     told: list[Trial] = []
     for iteration, n in enumerate(config.search.trials):
         weights = next_batch(told, domains, n, iteration, config.search, goal, config.seed, required)
@@ -134,7 +138,9 @@ def search(
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
+        goal = weighed(required.task_weights(config.tasks.weights), told, repeated, config.tasks.weigh)
         diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
+        diagnostics["signal"] = signal_rows(told, repeated, goal)
         write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
@@ -148,7 +154,9 @@ def search(
         "finalists",
         ("search", "report"),
     )
+    config = replace(config, tasks=replace(config.tasks, weights=goal))
     answer = pick(told, picked, read_items(folder, picked), domains, config)
+    answer["signal"] = signal_rows(told, [*repeated, *picked], goal)
     write_json(out / "mixture.json", answer)
     write_text(out / "mixture.csv", mixture_table(answer["domains"]))
     return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

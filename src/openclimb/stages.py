@@ -49,7 +49,7 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()
-        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least")
+        if name not in ("tasks.weights", "tasks.weigh", "tasks.metric", "tasks.at_least")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
@@ -60,10 +60,12 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     )
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
+    musts |= {"tasks.weigh": config.tasks.weigh if config.tasks.weigh != "equal" else ""}
+    musts |= {"search.replicates": config.search.replicates}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     add(
         "mixture",
-        {**_proxy(config), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        {**_proxy(config), **_search(config), **_named(config, "pick"), **goal, **seed},
         ("tokens",),
         checkpoint=folder_fingerprint(config.proxy.checkpoint),
     )
@@ -79,6 +81,10 @@ def _proxy(config: Config) -> dict[str, Any]:
     """Return the proxy's settings; without a checkpoint, as they were before there was such a setting."""
     found = _named(config, "proxy")
     return found if config.proxy.checkpoint else {k: v for k, v in found.items() if k != "proxy.checkpoint"}
+
+
+def _search(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in _named(config, "search").items() if name != "search.replicates"}
 
 
 def _inside(folder: str, name: str) -> str:

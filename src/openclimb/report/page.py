@@ -215,6 +215,31 @@ def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     return _section("The search", note, body)
 
 
+def _signal(facts: Facts, figures: dict[str, charts.Figure]) -> str:
+    found = facts.answer.get("signal") if facts.answer else None
+    if not found:
+        found = next((one["signal"] for one in reversed(facts.iterations) if one.get("signal")), [])
+    if not found:
+        return ""
+    rows = [
+        (
+            row["task"],
+            f"{row['weight']:.0%}",
+            f"{row['spread']:.4f}",
+            f"{row['noise']:.4f}",
+            f"{_number(row['ratio'], '.1f')} ({_number(row['low'], '.1f')} to {_number(row['high'], '.1f')})",
+        )
+        for row in found
+    ]
+    note = (
+        "How far scores differ between mixtures, against how far they differ between seeds of one mixture; the ratio "
+        "is of the spread without its share of noise, with its 95 % interval. A task below 1 says little about a "
+        "mixture: more items, more tokens or another metric would help."
+    )
+    heads = ("task", "weight", "spread over mixtures", "noise over seeds", "signal to noise")
+    return _section("What the tasks can tell", note, _table(heads, rows))
+
+
 def _cost(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     if not facts.records:
         return ""
@@ -239,6 +264,7 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
     _map,
     _cards,
     _search,
+    _signal,
     _cost,
     _settings,
 )
@@ -247,6 +273,7 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
 def _objective(facts: Facts) -> dict[int, float]:
     """Return trial → objective: the mean of its tasks under the settings' weights (1 where none is given)."""
     given = facts.config.get("tasks", {}).get("weights", {})
+    given = facts.answer["objective"]["tasks"] if facts.answer else given  # as weighed by signal
     found = {}
     for trial in facts.trials:
         weights = {task: float(given.get(task, 1.0)) for task in trial.scores}
