@@ -74,17 +74,9 @@ def table(root: Path) -> list[dict[str, Any]]:
                 rows.append({**base, "metric": f"signal to noise: {label}", "value": one.ratio, "reference": BAR})
                 rows.append({**base, "metric": f"least, 95 %: {label}", "value": one.low, "reference": BAR})
                 rows.append({**base, "metric": f"most, 95 %: {label}", "value": one.high, "reference": BAR})
+    base = {"bench": "signal_to_noise", "metric": "items (all of them)", "reference": None}
     sizes = {name: len(values) for name, values in items[done[0].number].items() if name.endswith("/search/bpb")}
-    rows += [
-        {
-            "bench": "signal_to_noise",
-            "case": name.split("/")[0],
-            "metric": "items (all of them)",
-            "value": n,
-            "reference": None,
-        }
-        for name, n in sizes.items()
-    ]
+    rows += [{**base, "case": name.split("/")[0], "value": n} for name, n in sizes.items()]
     return rows + counts(done)
 
 

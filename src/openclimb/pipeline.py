@@ -26,7 +26,7 @@ from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
-from openclimb.search.signal import check_weigh, replicates, signal_rows, weighed
+from openclimb.search.signal import check_weigh, goal_of, replicates, signal_rows
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
@@ -120,7 +120,7 @@ def search(
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
     required = required_of(config)
-    goal = required.task_weights(config.tasks.weights)
+    goal = goal_of(config, ())
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
@@ -138,7 +138,7 @@ def search(
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
-        goal = weighed(required.task_weights(config.tasks.weights), told, repeated, config.tasks.weigh)
+        goal = goal_of(config, [*told, *repeated])
         diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
         diagnostics["signal"] = signal_rows(told, repeated, goal)
         write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)

@@ -201,7 +201,7 @@ def _trial_costs(config: Config) -> dict[str, Any]:
     n_search = sum(config.search.trials)
     n_pick = (config.pick.finalists + 2) * config.pick.seeds
     parameters = _n_parameters(config)
-    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick)
+    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick + config.search.replicates)
     cores = config.run.workers or n_cores()
     return {
         "search": n_search,

@@ -17,6 +17,7 @@ from openclimb.config import Config
 from openclimb.errors import ConfigError
 from openclimb.mixture import Domain
 from openclimb.search.baselines import natural_mixture
+from openclimb.search.required import required_of
 from openclimb.search.statistics import LEVEL, seed_noise
 from openclimb.trials import Proposal, Trial
 
@@ -116,6 +117,13 @@ def weighed(
     }
     largest = max(drawn.values())
     return {**given, **{task: given.get(task, 1.0) * max(FLOOR, value / largest) for task, value in drawn.items()}}
+
+
+def goal_of(config: Config, trials: Sequence[Trial]) -> dict[str, float]:
+    """Return the tasks' weights in the objective under the settings and, where they ask for it, these trials."""
+    given = required_of(config).task_weights(config.tasks.weights)
+    searched = [trial for trial in trials if trial.role == "search"]
+    return weighed(given, searched, [trial for trial in trials if trial.role == ROLE], config.tasks.weigh)
 
 
 def _signal(task: str, spread: float, noise: float, n: int, freedom: int) -> Signal:
