@@ -25,6 +25,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
 MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
 LOG2E = 1.4426950408889634
 HELDOUT = "heldout"
+HELDOUT_LENGTH = 2048  # most tokens a piece of held-out text: some checkpoints read far more at once
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _add_heldout(model: StackedDecoder, tokens: Path, results: list[Result], dev
     """Score the held-out text in pieces of a few hundred tokens; its bits per byte are of the whole."""
     facts, data = read_json(tokens / "heldout.json"), read_json(tokens / "domains.json")
     array = np.fromfile(tokens / "heldout.bin", dtype=np.dtype(data["dtype"])).astype(np.int32)
-    length = model.longest // 4
+    length = min(model.longest // 4, HELDOUT_LENGTH)
     n = (len(array) - 1) // length
     if n < 1:
         return
