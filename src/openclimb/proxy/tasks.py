@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openclimb.config import TasksSettings
 from openclimb.console import Progress
-from openclimb.corpus.tokenize import encode_batch, load_tokenizer, start_id
+from openclimb.corpus.tokenize import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.workspace import atomic, fingerprint, write_json
 
@@ -159,10 +159,8 @@ def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]
     loaded = load_tokenizer(tokenizer)
     start = start_id(loaded)
     pairs = [_joined(context, continuation) for item in items for context, continuation in item.pairs]
-    own = list(dict.fromkeys(context for context, _ in pairs))  # options of an item share theirs
-    n_tokens = dict(zip(own, map(len, encode_batch(loaded, own)), strict=True))
-    wholes = encode_batch(loaded, [context + continuation for context, continuation in pairs])
-    cuts = [min(n_tokens[context], len(whole) - 1) for (context, _), whole in zip(pairs, wholes, strict=True)]
+    wholes, n_tokens = encode_pairs(loaded, pairs)
+    cuts = [min(n, len(whole) - 1) for n, whole in zip(n_tokens, wholes, strict=True)]
     rows = [([start, *whole], 1 + cut) for whole, cut in zip(wholes, cuts, strict=True)]
     n_chars = [max(1, len(option.removeprefix(" "))) for item in items for _, option in item.pairs]
     return {
