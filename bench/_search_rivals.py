@@ -11,24 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from openclimb.config import SearchSettings
 from openclimb.mixture import Weights, natural
-from openclimb.search.baselines import propose_paper
-from openclimb.search.design import Aim
-from openclimb.search.history import read_history
 from openclimb.search.sample import bounds, draw, fill
 from openclimb.search.simulate import Problem, simulate
-from openclimb.search.trees import paper_trees
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 SearchRule = Callable[[Problem, int, int], Weights]
-
-POOL = 100_000  # the recipe and RegMix: candidates whose scores are predicted
-REGMIX_TOP = 100  # RegMix: the answer is the mean of so many best candidates
 
 
 # ---- predictors: fit(weights, scores) then predict(weights) → mean (n,) or (n, n_tasks)
@@ -55,37 +47,6 @@ class PlainProcess:
         return np.asarray(self.model.predict(np.sqrt(weights), return_std=True)[1])
 
 
-class RegMixTrees:
-    """RegMix's LightGBM: rate 0.01, at most 1000 trees, its defaults else, stops when 3 trees bring nothing.
-
-    RegMix validates on other runs; here a tenth of the given ones is held out for it.
-    """
-
-    def fit(self, weights: Weights, scores: Floats) -> "RegMixTrees":
-        import lightgbm
-
-        settings = {
-            "objective": "regression",
-            "metric": "l2",
-            "learning_rate": 0.01,
-            "seed": 42,
-            "verbosity": -1,
-            "num_threads": 1,
-            "deterministic": True,
-            "force_row_wise": True,
-        }
-        n_held = max(2, len(scores) // 10)
-        order = np.random.default_rng(42).permutation(len(scores))
-        data = lightgbm.Dataset(weights[order[n_held:]], scores[order[n_held:]])
-        check = lightgbm.Dataset(weights[order[:n_held]], scores[order[:n_held]], reference=data)
-        stop = lightgbm.early_stopping(3, verbose=False)
-        self.model = lightgbm.train(settings, data, 1000, valid_sets=[check], callbacks=[stop])
-        return self
-
-    def predict(self, weights: Weights) -> Floats:
-        return np.asarray(self.model.predict(weights, num_threads=1))
-
-
 class Ours:
     """A predictor of the package by name, mean only."""
 
@@ -104,10 +65,11 @@ class Ours:
 
 SIMPLE: dict[str, Callable[[], Any]] = {
     "paper": lambda: Ours("paper"),
-    "regmix": RegMixTrees,
+    "regmix": lambda: Ours("openclimb.search.trees:regmix_trees"),
     "plain gp": PlainProcess,
     "ridge": lambda: Ours("ridge"),
     "power": lambda: Ours("power"),
+    "loglinear": lambda: Ours("loglinear"),
     "lightgbm small": lambda: Ours("lightgbm"),
 }
 
@@ -147,46 +109,14 @@ def climb(problem: Problem, n: int, seed: int) -> Weights:
     return simulate(problem, SearchSettings(trials=schedule(n)), seed)[0]
 
 
-def recipe(problem: Problem, n: int, seed: int) -> Weights:
-    """NVIDIA's recipe: its draws, its LightGBM on the mean score, and the best of 100,000 predictions."""
-    play, rng = Play(problem, seed), np.random.default_rng([seed, 11])
-    for turn in schedule(n):
-        play.measure(propose_paper(play.trials, problem.domains, turn, rng, Aim("paper")))
-    history = read_history(play.trials, problem.domains, {}).aggregated()
-    model = paper_trees().fit(history.weights, history.scores[:, 0])
-    pool = natural_pool(problem, rng)
-    return pool[int(model.predict(pool)[0].argmax())]
+def baseline(name: str, *, rounds: bool = False) -> SearchRule:
+    """Return a baseline of the package: its proposals, all at once or in `rounds`, and its own answer."""
 
+    def rule(problem: Problem, n: int, seed: int) -> Weights:
+        trials = schedule(n) if rounds else (n,)
+        return simulate(problem, SearchSettings(trials=trials, proposer=name, predictor="paper"), seed)[0]
 
-def regmix(problem: Problem, n: int, seed: int) -> Weights:
-    """RegMix: one iteration of Dirichlet draws round the natural mixture, LightGBM, the mean of the best candidates."""
-    play, rng = Play(problem, seed), np.random.default_rng([seed, 12])
-    floors, caps = bounds(problem.domains)
-    share = natural(problem.domains)
-    strength = rng.choice(np.logspace(-1, np.log10(5.0), 15), (n, 1))  # its min_strength and max_strength
-    gammas = rng.standard_gamma(np.maximum(np.sqrt(share) / np.sqrt(share).sum(), 1e-6) * strength) + 1e-300
-    weights = fill(gammas / gammas.sum(1, keepdims=True), floors, caps)
-    scores = play.measure(weights)
-    model = RegMixTrees().fit(weights, scores)
-    pool = natural_pool(problem, rng)
-    best = np.argsort(-model.predict(pool), kind="stable")[:REGMIX_TOP]
-    return fill(pool[best].mean(0), floors, caps)
-
-
-def natural_pool(problem: Problem, rng: Generator) -> Weights:
-    """Return POOL draws of Dirichlet(natural), bent under the caps."""
-    floors, caps = bounds(problem.domains)
-    share = np.maximum(natural(problem.domains), 1e-9)
-    chunks = [rng.dirichlet(share, 10_000) for _ in range(POOL // 10_000)]
-    return np.concatenate([fill(np.nan_to_num(chunk), floors, caps) for chunk in chunks])
-
-
-def best_of_n(problem: Problem, n: int, seed: int) -> Weights:
-    """The best measured of n random mixtures."""
-    rng = np.random.default_rng([seed, 13])
-    floors, caps = bounds(problem.domains)
-    weights = draw(n, natural(problem.domains), floors, caps, rng)
-    return weights[int(Play(problem, seed).measure(weights).argmax())]
+    return rule
 
 
 def tpe(problem: Problem, n: int, seed: int) -> Weights:
@@ -271,9 +201,12 @@ def bo_torch(problem: Problem, n: int, seed: int) -> Weights:
 NEEDS = {"tpe": "optuna", "cma-es": "cmaes", "botorch": "botorch"}
 SEARCHES: dict[str, SearchRule] = {
     "climb": climb,
-    "recipe": recipe,
-    "regmix": regmix,
-    "best of n": best_of_n,
+    "recipe": baseline("paper", rounds=True),
+    "regmix": baseline("regmix"),
+    "olmix": baseline("olmix"),
+    "best of n": baseline("best_of_n"),
+    "natural": baseline("natural"),
+    "uniform": baseline("uniform"),
     "tpe": tpe,
     "cma-es": cma_es,
     "botorch": bo_torch,

@@ -7,7 +7,7 @@ done is not done again, what is stale stops the run, and a run that was killed g
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from openclimb.cluster.domains import make_domains
@@ -21,8 +21,10 @@ from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.mixture import Domain, mixture_table
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
-from openclimb.proxy.tasks import pack_tasks
+from openclimb.proxy.tasks import pack_tasks, search_tasks
+from openclimb.search.contest import claim, next_round, open_contest
 from openclimb.search.loop import diagnose, finalists, next_batch
+from openclimb.search.outside import batch_history, of_tasks, outside_trials
 from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
@@ -30,7 +32,7 @@ from openclimb.search.signal import check_weigh, goal_of, replicates, signal_row
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
-from openclimb.workspace import Recipe, Workspace, write_json, write_text
+from openclimb.workspace import Recipe, Workspace, fingerprint, write_json, write_text
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
@@ -111,16 +113,21 @@ def search(
     engine: Engine,
     progress: Progress,
 ) -> dict[str, object]:
-    """Propose, run trials, learn, for each iteration; then train the finalists again beside the baselines, and pick.
+    """Propose, run trials, learn, for each iteration; then let the finalists contend, measure the winner again beside
+    the baselines with fresh seeds, and pick.
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
-    run again comes to the same mixtures and finds their scores already there.
+    run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
+    learnt from as well (`search/outside.py`).
     """
     folder = root / "trials"
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
     required = required_of(config)
     goal = goal_of(config, ())
+    outside, useless = of_tasks(outside_trials(read_trials(folder), data.fingerprint), search_tasks(config.tasks))
+    if useless:
+        progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
@@ -128,8 +135,12 @@ def search(
 
     repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
     told: list[Trial] = []
+    key = fingerprint([data.fingerprint, settings, config.search.proposer, config.search.predictor, goal, config.seed])
     for iteration, n in enumerate(config.search.trials):
-        weights = next_batch(told, domains, n, iteration, config.search, goal, config.seed, required)
+        place = root / "iterations" / f"{iteration:02d}"
+        key = fingerprint([key, asdict(required), n])
+        learnt = batch_history(place, key, outside)
+        weights = next_batch([*learnt, *told], domains, n, iteration, config.search, goal, config.seed, required)
         told += train(
             (
                 Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
@@ -139,23 +150,21 @@ def search(
             ("search",),
         )
         goal = goal_of(config, [*told, *repeated])
-        diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
+        diagnostics = diagnose([*learnt, *told], domains, iteration, config.search, goal, config.seed)
         diagnostics["signal"] = signal_rows(told, repeated, goal)
-        write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
+        write_json(place / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
-    compared = finalists(told, domains, config.search, config.pick, goal, config.seed, required)
-    picked = train(
-        (
-            Proposal(role, len(config.search.trials), row, config.seed + 1 + seed, role)
-            for seed in range(config.pick.seeds)
-            for role, row in compared
-        ),
-        "finalists",
-        ("search", "report"),
-    )
+    known = [*outside, *told]
+    compared = finalists(known, domains, config.search, config.pick, goal, config.seed, required)
+    contest = open_contest(known, domains, compared, config.search, config.pick, goal, required.at_least, config.seed)
+    picked: list[Trial] = []
+    last, both = len(config.search.trials), ("search", "report")
+    while proposals := next_round(contest, picked, last):
+        picked += train(proposals, f"finalists, seed {proposals[0].seed - config.seed} of {config.pick.seeds}", both)
+    picked += train(claim(contest, picked, last), "the winner and the baselines", both)
     config = replace(config, tasks=replace(config.tasks, weights=goal))
-    answer = pick(told, picked, read_items(folder, picked), domains, config)
+    answer = pick(told, picked, read_items(folder, picked), domains, contest, config)
     answer["signal"] = signal_rows(told, [*repeated, *picked], goal)
     write_json(out / "mixture.json", answer)
     write_text(out / "mixture.csv", mixture_table(answer["domains"]))

@@ -18,7 +18,7 @@ def test_contract(name: str) -> None:
     check_predictor(name)
 
 
-@pytest.mark.parametrize("name", ["auto", "gp", "power", "ridge"])
+@pytest.mark.parametrize("name", ["auto", "gp", "power", "exponential", "loglinear", "ridge"])
 def test_order_of_domains_and_trials_does_not_matter(name: str) -> None:
     rng = np.random.default_rng(3)
     weights = rng.dirichlet(np.ones(7), 40)

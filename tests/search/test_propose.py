@@ -40,7 +40,7 @@ def test_contract(name: str) -> None:
     n=st.integers(1, 6),
     cap=st.floats(0.0, 1.0),
     seed=st.integers(0, 2**31),
-    name=st.sampled_from(["climb", "uniform"]),
+    name=st.sampled_from(["climb", "best_of_n"]),
 )
 def test_proposals_hold_in_any_order(d: int, n_told: int, n: int, cap: float, seed: int, name: str) -> None:
     domains = make_domains(d, cap, seed)

@@ -92,7 +92,7 @@ def test_every_draw_is_allowed(problem: tuple[list[Domain], ConstraintsSettings]
 
 
 @settings(max_examples=10, deadline=None)
-@given(problems(), st.integers(0, 8), st.integers(1, 5), st.integers(0, 2**31), st.sampled_from(["climb", "uniform"]))
+@given(problems(), st.integers(0, 8), st.integers(1, 5), st.integers(0, 2**31), st.sampled_from(["climb", "best_of_n"]))
 def test_every_proposal_and_finalist_is_allowed_in_any_order(
     problem: tuple[list[Domain], ConstraintsSettings], n_told: int, n: int, seed: int, name: str
 ) -> None:

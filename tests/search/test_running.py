@@ -51,7 +51,7 @@ def test_without_the_running_ones_it_would_crowd_them() -> None:
     n_running=st.integers(0, 12),
     n=st.integers(1, 12),
     seed=st.integers(0, 2**31),
-    name=st.sampled_from(["climb", "uniform"]),
+    name=st.sampled_from(["climb", "best_of_n"]),
 )
 def test_running_mixtures_are_never_repeated_in_any_order(
     d: int, n_told: int, n_running: int, n: int, seed: int, name: str

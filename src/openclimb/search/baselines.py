@@ -1,12 +1,17 @@
-"""Proposers to compare with: the recipe's, draws under the caps, and the two mixtures that always stand beside ours."""
+"""Proposers to compare with, and the two mixtures that always stand beside ours.
+
+How each of them answers after its last trial is in `answers.py`. All keep to the caps and constraints, by being bent
+into the region, so that none is ahead by breaking them.
+"""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
 
 from openclimb.config import ConstraintsSettings
-from openclimb.mixture import Domain, Weights, natural, uniform
+from openclimb.mixture import Domain, Weights, uniform
 from openclimb.search.design import Aim, topped_up, unseen
 from openclimb.search.forecast import fit_forecast
 from openclimb.search.history import read_history, read_running
@@ -14,11 +19,19 @@ from openclimb.search.region import Region, allowed, bend, by_name, draw_in, reg
 from openclimb.search.sample import fill, project
 from openclimb.trials import Trial
 
-STRENGTHS = np.logspace(np.log10(0.1), np.log10(5.0), 15)  # the recipe's Dirichlet strengths
-LARGEST_RATIO = 15.0  # the recipe: weight ≤ 15 × natural in the first draw
-SMALLEST = 2e-4  # the recipe: smaller weights become 0
-DRAWS = 100_000  # the recipe: candidates of a later draw
+STRENGTHS = np.logspace(np.log10(0.1), np.log10(5.0), 15)  # of the Dirichlet draws: RegMix, the recipe and Olmix
+LARGEST_RATIO = 15.0  # RegMix, the recipe: weight ≤ 15 × natural in the first draw
+SMALLEST = 2e-4  # RegMix, the recipe: smaller weights become 0
+OLMIX_SMALLEST = 2e-3
+DRAWS = 100_000  # RegMix, the recipe: mixtures whose scores are predicted
 CHUNK = 10_000
+
+
+class Predicts(Protocol):
+    """A fitted predictor or forecast."""
+
+    def predict(self, weights: Weights) -> tuple[Weights, Weights]:
+        """Return mean and standard deviation (n,)."""
 
 
 def natural_mixture(domains: Sequence[Domain], constraints: ConstraintsSettings | None = None) -> Weights:
@@ -38,47 +51,89 @@ def uniform_mixture(domains: Sequence[Domain], constraints: ConstraintsSettings 
     return (project(equal, region.floors, region.caps) if region.plain else bend(equal, region))[back]
 
 
+def propose_natural(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return the natural mixture n times: one trial, as the same mixture is measured once."""
+    return np.repeat(natural_mixture(domains, aim.required.constraints)[None], n, axis=0)
+
+
 def propose_uniform(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
-    """Return n draws under the caps that learn from nothing (best of N random)."""
+    """Return the uniform mixture n times: one trial, as the same mixture is measured once."""
+    return np.repeat(uniform_mixture(domains, aim.required.constraints)[None], n, axis=0)
+
+
+def propose_best_of_n(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n draws under the caps that learn from nothing."""
     region = aim.region(domains)
-    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
-    seen = np.concatenate([history.weights, running])
     drawn = rounded(draw_in(2 * n, region, rng), region)
-    drawn = drawn[rng.permutation(len(drawn))]
-    return topped_up(unseen(drawn, seen), n, region, rng, seen)
+    return _fresh(drawn[rng.permutation(len(drawn))], trials, domains, n, rng, aim)
+
+
+def propose_regmix(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n mixtures as RegMix (2407.01492) draws them, in one iteration or in several: it learns only at the end.
+
+    Dirichlet draws round the square root of the natural mixture, of 15 strengths from 0.1 to 5, weights at most 15 ×
+    natural, below 2e-4 set to 0.
+    """
+    region = aim.region(domains)
+    return _fresh(rounded(_regmix_draws(2 * n, region, rng), region), trials, domains, n, rng, aim)
+
+
+def propose_olmix(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
+    """Return n mixtures as Olmix (2602.12237) draws its swarm: Dirichlet round the natural mixture, of 15 strengths
+    from 0.1 to 5, weights below 2e-3 set to 0. It learns only at the end.
+    """
+    region = aim.region(domains)
+    drawn = _dirichlet(2 * n, region.share, rng, OLMIX_SMALLEST)
+    return _fresh(rounded(bend(drawn, region), region), trials, domains, n, rng, aim)
 
 
 def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
     """Return n mixtures by NVIDIA's recipe for CLIMB.
 
-    As the recipe: first Dirichlet draws whose concentration is the square root of the natural mixture times one of 15
-    strengths (0.1…5), weights at most 15 × natural, below 2e-4 set to 0; later 100,000 draws of Dirichlet(natural), the
-    predictor's top max(n², 128), n of these at random. Unlike it: the caps from repetitions hold in every draw, weights
-    are rounded to our grid (1e-4, half the recipe's), and the predictor is the one in the settings (`paper` is the
-    recipe's LightGBM).
+    As the recipe: first RegMix's draws; later 100,000 draws of Dirichlet(natural), the predictor's top max(n², 128), n
+    of these at random. Unlike it: the caps from repetitions hold in every draw, weights are rounded to our grid (1e-4,
+    half the recipe's), and the predictor is the one in the settings (`paper` is the recipe's LightGBM).
     """
     region = aim.region(domains)
-    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
-    seen = np.concatenate([history.weights, running])
-    share = natural(domains)
+    history = read_history(trials, domains, aim.task_weights).aggregated()
     if not len(history.weights):
-        drawn = _first_draws(8 * n, region, rng)
-    else:
-        forecast = fit_forecast(history.aggregated(), aim.predictor)
-        chunks = [rng.dirichlet(np.maximum(share, 1e-9), CHUNK) for _ in range(DRAWS // CHUNK)]
-        pool = np.concatenate([bend(np.nan_to_num(chunk), region) for chunk in chunks])
-        means = np.concatenate([forecast.predict(pool[i : i + CHUNK])[0] for i in range(0, len(pool), CHUNK)])
-        top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
-        drawn = top[rng.permutation(len(top))]
-    fresh = unseen(rounded(drawn, region), seen)
-    return topped_up(fresh, n, region, rng, seen)
+        return _fresh(rounded(_regmix_draws(8 * n, region, rng), region), trials, domains, n, rng, aim)
+    pool = natural_draws(region, rng)
+    means = predicted(fit_forecast(history, aim.predictor), pool)
+    top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
+    return _fresh(rounded(top[rng.permutation(len(top))], region), trials, domains, n, rng, aim)
 
 
-def _first_draws(n: int, region: Region, rng: Generator) -> Weights:
+def natural_draws(region: Region, rng: Generator) -> Weights:
+    """Return DRAWS draws of Dirichlet(natural), bent into the region: RegMix's and the recipe's candidates."""
+    share = np.maximum(region.share, 1e-9)
+    chunks = [rng.dirichlet(share, CHUNK) for _ in range(DRAWS // CHUNK)]
+    return np.concatenate([bend(np.nan_to_num(chunk), region) for chunk in chunks])
+
+
+def predicted(predictor: Predicts, weights: Weights) -> Weights:
+    """Return a predictor's mean scores (n,) of many mixtures, some at a time."""
+    return np.concatenate([predictor.predict(weights[i : i + CHUNK])[0] for i in range(0, len(weights), CHUNK)])
+
+
+def _fresh(
+    drawn: Weights, trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim
+) -> Weights:
+    """Return the first n rows that no trial has yet, topped up by draws under the caps."""
+    history = read_history(trials, domains, aim.task_weights)
+    seen = np.concatenate([history.weights, read_running(trials, domains)])
+    return topped_up(unseen(drawn, seen), n, aim.region(domains), rng, seen)
+
+
+def _regmix_draws(n: int, region: Region, rng: Generator) -> Weights:
     share, floors = region.share, region.floors
-    center = np.sqrt(share) / np.sqrt(share).sum()
+    drawn = _dirichlet(n, np.sqrt(share) / np.sqrt(share).sum(), rng, SMALLEST)
+    return bend(fill(drawn, floors, np.maximum(floors, np.minimum(1.0, LARGEST_RATIO * share))), region)
+
+
+def _dirichlet(n: int, center: Weights, rng: Generator, smallest: float) -> Weights:
+    """Return n Dirichlet draws (n, n_domains) of mean `center` and any of STRENGTHS; smaller weights are 0."""
     strength = rng.choice(STRENGTHS, (n, 1))
     gammas = rng.standard_gamma(center * strength * np.ones((n, 1))) + 1e-300
     drawn = gammas / gammas.sum(1, keepdims=True)
-    drawn = np.where(drawn < SMALLEST, 0.0, drawn)
-    return bend(fill(drawn, floors, np.maximum(floors, np.minimum(1.0, LARGEST_RATIO * share))), region)
+    return np.where(drawn < smallest, 0.0, drawn)

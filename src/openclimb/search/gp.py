@@ -23,6 +23,8 @@ LIMITS = ((-3.0, 4.0), (-5.0, 4.0), (-5.0, 4.0), (-5.0, 1.0))
 FACTOR_SD = 0.5
 FACTOR_LIMIT = (-3.0, 3.0)
 JITTER = 1e-8
+# where restarts begin, as steps from the prior's mean: rough and exact, smooth and noisy, almost linear, hardly so
+RESTARTS = np.array([[-1.0, 0.5, -1.5, -1.5], [1.5, 0.5, -1.5, 1.0], [1.0, -2.0, 1.0, 0.0], [-0.5, 1.0, -3.0, -2.5]])
 MOST_ROWS = 220  # hyperparameters are fitted on at most so many trials; the posterior uses all
 
 
@@ -32,6 +34,7 @@ class GaussianProcess:
 
     power: float = 0.5  # features are w ** power: 0.5 makes Euclidean distance the Hellinger distance
     steps: int = 60  # L-BFGS steps
+    restarts: int = 0  # further starts of the hyperparameters' fit, at most len(RESTARTS): the likeliest fit is kept
 
     def fit(self, weights: Weights, scores: Floats) -> "GaussianProcess":
         """Fit on weights (n, n_domains) and scores; standardises both. Returns itself."""
@@ -44,7 +47,7 @@ class GaussianProcess:
         features = self._features(weights)
         targets = (table - self.mean) / self.spread
         rows = np.linspace(0, len(weights) - 1, min(len(weights), MOST_ROWS)).astype(int)
-        self.theta = _maximise(features[0][rows], features[1][rows], targets[rows], self.steps)
+        self.theta = _maximise(features[0][rows], features[1][rows], targets[rows], self.steps, self.restarts)
         self._condition(features, targets)
         return self
 
@@ -123,22 +126,25 @@ def _matern(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return slope + 5.0 / 3.0 * squared * decay, 5.0 / 6.0 * slope
 
 
-def _maximise(x: Floats, linear: Floats, targets: Floats, steps: int) -> Floats:
+def _maximise(x: Floats, linear: Floats, targets: Floats, steps: int, restarts: int) -> Floats:
     from scipy.optimize import minimize
 
     gram = linear @ linear.T
-    start = np.concatenate([PRIOR_MEAN, np.zeros(x.shape[1])])
-    found = minimize(
-        _loss,
-        start,
-        args=(x, gram, targets),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[*LIMITS, *[FACTOR_LIMIT] * x.shape[1]],
-        options={"maxiter": steps},
-    )
-    theta: Floats = found.x
-    return theta
+    best: tuple[float, Floats] | None = None
+    for move in [np.zeros(len(PRIOR_MEAN)), *RESTARTS[:restarts]]:
+        found = minimize(
+            _loss,
+            np.concatenate([PRIOR_MEAN + move, np.zeros(x.shape[1])]),
+            args=(x, gram, targets),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[*LIMITS, *[FACTOR_LIMIT] * x.shape[1]],
+            options={"maxiter": steps},
+        )
+        if best is None or found.fun < best[0]:
+            best = float(found.fun), found.x
+    assert best is not None
+    return best[1]
 
 
 def _loss(theta: Floats, x: Floats, gram: Floats, targets: Floats) -> tuple[float, Floats]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from openclimb.errors import ConfigError, SearchError, nearest
 from openclimb.mixture import Weights
+from openclimb.search.exponential import ExponentialLaw, log_linear
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.power import PowerLaw
 from openclimb.search.ridge import Ridge
@@ -68,6 +69,8 @@ PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "auto": Stack,
     "gp": GaussianProcess,
     "power": PowerLaw,
+    "exponential": ExponentialLaw,
+    "loglinear": log_linear,
     "ridge": Ridge,
     "lightgbm": Trees,
     "paper": paper_trees,

@@ -13,18 +13,26 @@ from numpy.typing import NDArray
 
 from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import Domain, Weights
-from openclimb.search.baselines import propose_paper, propose_uniform
+from openclimb.search.baselines import (
+    propose_best_of_n,
+    propose_natural,
+    propose_olmix,
+    propose_paper,
+    propose_regmix,
+    propose_uniform,
+)
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
 from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
+from openclimb.search.pareto import propose_pareto
 from openclimb.search.region import Region, allowed, rounded
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 
-CAUTION = 1.0  # mean of the weights of the deviation in a batch: how much is explored
+CAUTION = 2.0  # mean of the weights of the deviation in a batch: how much is explored
 BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
 
 
@@ -124,6 +132,11 @@ def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weigh
 
 PROPOSERS: dict[str, Proposer] = {
     "climb": propose_climb,
+    "pareto": propose_pareto,
     "paper": propose_paper,
+    "regmix": propose_regmix,
+    "olmix": propose_olmix,
+    "best_of_n": propose_best_of_n,
+    "natural": propose_natural,
     "uniform": propose_uniform,
 }

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from openclimb.config import PickSettings, SearchSettings
 from openclimb.errors import ConfigError, nearest
 from openclimb.mixture import Domain, Weights, natural
+from openclimb.search.answers import ANSWERS, answer_of
+from openclimb.search.design import Aim
 from openclimb.search.loop import finalists, next_batch
 from openclimb.search.sample import bounds, draw, fill
 from openclimb.trials import Trial
@@ -128,7 +130,7 @@ def simulate(
     """Play the search on a problem; return the weights it answers with (n_domains,) and its trials.
 
     With `pick_seeds` the finalists are measured so often more and the best mean answers; without, the first finalist
-    does.
+    does. A baseline (`search.proposer`) answers in its own way.
     """
     names = tuple(domain.name for domain in problem.domains)
     trials: list[Trial] = []
@@ -152,6 +154,9 @@ def simulate(
                     scores=scores,
                 )
             )
+    if search.proposer in ANSWERS:
+        rng = np.random.default_rng([seed, 3])
+        return answer_of(search.proposer, trials, problem.domains, rng, Aim(search.predictor)), trials
     compared = finalists(trials, problem.domains, search, PickSettings(), {}, seed)
     found = np.array([weights for role, weights in compared if role == "finalist"])
     if pick_seeds:
@@ -199,9 +204,14 @@ def _interactions(domains: Sequence[Domain], rng: Generator) -> tuple[Callable[[
 
 def _sparse(domains: Sequence[Domain], rng: Generator) -> tuple[Callable[[Weights], Floats], Weights]:
     floors, caps = bounds(domains)
-    largest = np.argsort(-caps)[: max(3, len(domains) // 3)]
+    ranked = np.argsort(-caps)
+    shares = rng.dirichlet(np.full(3, 3.0))
+    used = rng.permutation(ranked[: max(3, len(domains) // 3)])[:3]
+    if caps[used].sum() < 1.0:  # three cannot carry the whole weight: as few of the largest as can, with room to spare
+        used = ranked[: 1 + np.searchsorted(np.cumsum(caps[ranked]), 1.2)]
+        shares = rng.dirichlet(np.full(len(used), 3.0))
     raw = np.zeros(len(domains))
-    raw[rng.permutation(largest)[:3]] = rng.dirichlet(np.full(3, 3.0))
+    raw[used] = shares
     center = fill(raw, floors, caps)
     return _bowl(domains, center, rng), center
 
