@@ -44,7 +44,7 @@ def _item(passages: list[list[str]], number: int) -> dict[str, object]:
     return {"context": " ".join(passages[number][:CONTEXT_WORDS]), "options": options, "gold": gold}
 
 
-def make_tiny_workspace(root: Path, paths: Path, tasks: Path, **changes: dict[str, object]) -> Path:
+def make_tiny_workspace(root: Path, paths: Path, tasks: Path, /, **changes: dict[str, object]) -> Path:
     """Make a workspace over a small corpus file and a folder of task files; return its root."""
     sections = {name: {**values, **changes.get(name, {})} for name, values in SETTINGS.items()}
     sections |= {name: values for name, values in changes.items() if name not in sections}

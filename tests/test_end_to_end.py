@@ -206,6 +206,23 @@ def test_ready_made_domains_skip_clustering(tmp_path: Path, tiny_corpus: Path, t
     assert not (root / "clusters" / "centroids.npy").exists()
 
 
+def test_tasks_weighed_by_their_signal_are_the_answers_objective(
+    tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path
+) -> None:
+    changes = {"tasks": {"weigh": "signal"}, "search": {"trials": [4, 2], "replicates": 3}}
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, **changes)
+    answer = openclimb.open(root).run()
+    trials = openclimb.open(root).trials()
+    assert sum(trial.role == "replicate" for trial in trials) == 3
+    first, last = (read_json(root / "iterations" / f"0{i}" / "diagnostics.json")["signal"] for i in (0, 1))
+    weights = {row["task"]: row["weight"] for row in first if row["task"] != "objective"}
+    assert answer["objective"]["tasks"] == pytest.approx(weights)
+    assert {row["task"]: row["weight"] for row in last} == {row["task"]: row["weight"] for row in first}
+    assert {row["task"] for row in answer["signal"]} == {"stories", "speech", "objective"}
+    page = openclimb.open(root).report().read_text()
+    assert "What the tasks can tell" in page
+
+
 def test_run_learns_from_told_trials_and_later_ones_make_the_answer_stale(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

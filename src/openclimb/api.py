@@ -53,6 +53,7 @@ class OpenWorkspace:
         """
         from openclimb.search.loop import next_batch
         from openclimb.search.required import required_of
+        from openclimb.search.signal import goal_of
 
         if n < 1:
             raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
@@ -60,7 +61,7 @@ class OpenWorkspace:
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
             search, required = self.config.search, required_of(self.config)
-            goal = required.task_weights(self.config.tasks.weights)
+            goal = goal_of(self.config, known)
             weights = next_batch(known, domains, n, len(known), search, goal, self.config.seed, required)
             proposals = [Proposal(ROLE, 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()]
             names = [domain.name for domain in domains]
@@ -123,11 +124,12 @@ class OpenWorkspace:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
         from openclimb.search.best import best
         from openclimb.search.required import required_of
+        from openclimb.search.signal import goal_of
 
         domains, data = self._hinge()
         known = trial_files.read_trials(self._trials, data)
         config, required = self.config, required_of(self.config)
-        goal = required.task_weights(config.tasks.weights)
+        goal = goal_of(config, known)
         return best(known, domains, config.target, config.search, goal, config.seed, required)
 
     def front(self, goals: Sequence[str]) -> dict[str, Any]:

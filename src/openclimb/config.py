@@ -137,10 +137,17 @@ class TasksSettings:
     paths: tuple[str, ...] = setting((), "JSONL files or globs, one a task: context, options, gold; or text")
     metric: str = setting(
         "bpb",
-        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, or length-normalised",
-        choices=("bpb", "accuracy", "accuracy_norm"),
+        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, length-normalised, or the "
+        "margin over the best wrong answer (bits per byte)",
+        choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
     weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
+    weigh: str = setting(
+        "equal",
+        "signal: weights are multiplied by each task's signal to noise, as the first iteration and search.replicates "
+        "show it",
+        choices=("equal", "signal"),
+    )
     at_least: dict[str, float] = setting(
         {}, "task → least score the answer must have; such a task is in the objective only if weights names it"
     )
@@ -154,6 +161,11 @@ class TasksSettings:
 class ProxySettings:
     """The small model of a trial and its training run."""
 
+    checkpoint: str = setting(
+        "",
+        "folder or hub name of a Llama-form model to train on from, with its tokenizer and shape; "
+        "empty: from random weights",
+    )
     width: int = setting(96, "hidden size", low=8)
     depth: int = setting(3, "layers", low=1)
     heads: int = setting(3, "attention heads; width is divided among them", low=1)
@@ -184,6 +196,9 @@ class SearchSettings:
         "mixture → score; auto chooses by cross-validation for each task",
         choices=("auto", "gp", "power", "exponential", "loglinear", "ridge", "lightgbm", "paper"),
         open_choice=True,
+    )
+    replicates: int = setting(
+        0, "trials of the natural mixture with other seeds that run first, to measure the noise of a trial", low=0
     )
 
 
@@ -218,6 +233,12 @@ class RunSettings:
     workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
     device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
     stack: int = setting(0, "trials trained as one program on a GPU; 0: from its memory", low=0, where=True)
+    keep_models: str = setting(
+        "none",
+        "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
+        choices=("none", "finalists", "all"),
+        where=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ done is not done again, what is stale stops the run, and a run that was killed g
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from openclimb.cluster.domains import make_domains
@@ -20,6 +20,7 @@ from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.mixture import Domain, mixture_table
+from openclimb.proxy.checkpoint import shaped, with_tokenizer
 from openclimb.proxy.tasks import pack_tasks, search_tasks
 from openclimb.search.contest import claim, next_round, open_contest
 from openclimb.search.loop import diagnose, finalists, next_batch
@@ -27,6 +28,7 @@ from openclimb.search.outside import batch_history, of_tasks, outside_trials
 from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
+from openclimb.search.signal import check_weigh, goal_of, replicates, signal_rows
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
@@ -46,6 +48,9 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
+        shaped(config.proxy)  # a checkpoint that cannot be used is told before the long work
+        tokenizer = with_tokenizer(config.tokens, config.proxy)
+        check_weigh(config)
 
         corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
@@ -53,7 +58,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             recipes["clusters"],
             progress,
             lambda out: fit(
-                units, config.corpus, config.embed, config.clusters, config.tokens, config.seed, out, engine, progress
+                units, config.corpus, config.embed, config.clusters, tokenizer, config.seed, out, engine, progress
             ),
         )
         labels = workspace.make(
@@ -119,7 +124,7 @@ def search(
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
     required = required_of(config)
-    goal = required.task_weights(config.tasks.weights)
+    goal = goal_of(config, ())
     outside, useless = of_tasks(outside_trials(read_trials(folder), data.fingerprint), search_tasks(config.tasks))
     if useless:
         progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
@@ -128,6 +133,7 @@ def search(
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
         return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
 
+    repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
     told: list[Trial] = []
     key = fingerprint([data.fingerprint, settings, config.search.proposer, config.search.predictor, goal, config.seed])
     for iteration, n in enumerate(config.search.trials):
@@ -143,7 +149,9 @@ def search(
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
+        goal = goal_of(config, [*told, *repeated])
         diagnostics = diagnose([*learnt, *told], domains, iteration, config.search, goal, config.seed)
+        diagnostics["signal"] = signal_rows(told, repeated, goal)
         write_json(place / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
@@ -155,7 +163,9 @@ def search(
     while proposals := next_round(contest, picked, last):
         picked += train(proposals, f"finalists, seed {proposals[0].seed - config.seed} of {config.pick.seeds}", both)
     picked += train(claim(contest, picked, last), "the winner and the baselines", both)
+    config = replace(config, tasks=replace(config.tasks, weights=goal))
     answer = pick(told, picked, read_items(folder, picked), domains, contest, config)
+    answer["signal"] = signal_rows(told, [*repeated, *picked], goal)
     write_json(out / "mixture.json", answer)
     write_text(out / "mixture.csv", mixture_table(answer["domains"]))
     return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

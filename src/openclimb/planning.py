@@ -244,8 +244,8 @@ def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
 def _trial_costs(config: Config) -> dict[str, Any]:
     n_search = sum(config.search.trials)
     n_pick = most_trials(config.pick)
-    parameters = n_parameters(config.proxy, config.tokens.vocab_size)
-    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick)
+    parameters = _n_parameters(config)
+    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick + config.search.replicates)
     cores = config.run.workers or n_cores()
     return {
         "search": n_search,
@@ -259,6 +259,17 @@ def _trial_costs(config: Config) -> dict[str, Any]:
         "cores": cores,
         "core_hours": flops / (_matmul_rate() * CPU_SHARE * cores) / 3600,
     }
+
+
+def _n_parameters(config: Config) -> int:
+    """Return the parameters of a proxy; those of a checkpoint in a local folder, which is checked here too."""
+    folder = Path(config.proxy.checkpoint).expanduser()
+    if config.proxy.checkpoint and folder.is_dir():
+        from openclimb.proxy.checkpoint import read_checkpoint, shaped
+
+        shaped(config.proxy)
+        return read_checkpoint(folder).n_parameters
+    return n_parameters(config.proxy, config.tokens.vocab_size)
 
 
 def _matmul_rate() -> float:

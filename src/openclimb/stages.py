@@ -5,6 +5,7 @@ stage's code (raise it when a stage gives other output for the same input). It h
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from openclimb.config import Config, result_settings
@@ -17,7 +18,7 @@ from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_err
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
 BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "mixture": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "tokens": 2, "mixture": 2}
 
 
 def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = ()) -> dict[str, Recipe]:
@@ -42,6 +43,7 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=folder_fingerprint(config.tokens.tokenizer),
+        checkpoint_tokenizer=folder_fingerprint(_inside(config.proxy.checkpoint, "tokenizer.json")),
     )
     models = {
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
@@ -51,7 +53,7 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()
-        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least", "tasks.goals")
+        if name not in ("tasks.weights", "tasks.weigh", "tasks.metric", "tasks.at_least", "tasks.goals")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
@@ -62,6 +64,8 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     )
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
+    musts |= {"tasks.weigh": config.tasks.weigh if config.tasks.weigh != "equal" else ""}
+    musts |= {"search.replicates": config.search.replicates}
     if config.search.proposer == "pareto":
         musts["tasks.goals"] = {name: list(members) for name, members in config.tasks.goals.items()}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
@@ -69,8 +73,9 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     goal |= {BY_HAND: told} if told else {}
     add(
         "mixture",
-        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        {**_proxy(config), **_search(config), **_named(config, "pick"), **goal, **seed},
         ("tokens",),
+        checkpoint=folder_fingerprint(config.proxy.checkpoint),
     )
     return made
 
@@ -78,6 +83,20 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
 def _named(config: Config, section: str) -> dict[str, Any]:
     """Return a section's result settings as {"section.key": value}."""
     return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+
+
+def _proxy(config: Config) -> dict[str, Any]:
+    """Return the proxy's settings; without a checkpoint, as they were before there was such a setting."""
+    found = _named(config, "proxy")
+    return found if config.proxy.checkpoint else {k: v for k, v in found.items() if k != "proxy.checkpoint"}
+
+
+def _search(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in _named(config, "search").items() if name != "search.replicates"}
+
+
+def _inside(folder: str, name: str) -> str:
+    return str(Path(folder) / name) if folder else ""
 
 
 def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
@@ -103,4 +122,8 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
 
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
-    return {**result_settings(config.proxy), "metric": config.tasks.metric}
+    proxy = result_settings(config.proxy)
+    checkpoint = proxy.pop("checkpoint")
+    if checkpoint:  # known by its content, wherever it is; a hub's by its name
+        proxy["checkpoint"] = folder_fingerprint(checkpoint) or checkpoint
+    return {**proxy, "metric": config.tasks.metric}

@@ -11,6 +11,7 @@ from openclimb.config import ProxySettings, RunSettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import OpenclimbError, SearchError
+from openclimb.proxy.checkpoint import shaped
 from openclimb.proxy.train import plan_stack, run_stack
 from openclimb.trials import Trial, claim, fail, read_trial, trial_folder
 
@@ -35,12 +36,14 @@ def run_trials(
     Raises SearchError when every trial failed.
     """
     paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
+    proxy = shaped(proxy)
+    keep = where.keep_models == "all" or (where.keep_models == "finalists" and "report" in parts)
     progress.start(label, len(paths), "trials")
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
     while waiting := [path for path in paths if read_trial(path).state == "waiting"]:
         device, size = plan_stack(where.device, where.stack, len(waiting), proxy, tokens)
         stacks = [waiting[i : i + size] for i in range(0, len(waiting), size)]
-        work = partial(_run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device)
+        work = partial(_run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device, keep=keep)
         for _, messages in engine.map(work, stacks, workers=None if device == "cpu" else 1):
             progress.advance(sum(read_trial(path).state != "waiting" for path in messages))
             for path, message in messages.items():
@@ -58,13 +61,19 @@ def run_trials(
 
 
 def _run(
-    stack: Sequence[Path], tokens: Path, proxy: ProxySettings, tasks: TasksSettings, parts: tuple[str, ...], device: str
+    stack: Sequence[Path],
+    tokens: Path,
+    proxy: ProxySettings,
+    tasks: TasksSettings,
+    parts: tuple[str, ...],
+    device: str,
+    keep: bool,
 ) -> dict[Path, str]:
     """Run the trials of one stack; return the message of each that failed ("" for success)."""
     for path in stack:
         claim(path)
     try:
-        failed = run_stack(stack, tokens, proxy, tasks, parts, device)
+        failed = run_stack(stack, tokens, proxy, tasks, parts, device, keep)
     except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
         failed = dict.fromkeys(stack, f"{type(error).__name__}: {error}")
     for path, message in failed.items():

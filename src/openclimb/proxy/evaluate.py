@@ -1,10 +1,11 @@
-"""Scores a stack of proxies on packed items: bits per byte of the gold answer, accuracy, accuracy by length; and
-held-out text.
+"""Scores a stack of proxies on packed items (bits per byte of the gold answer, accuracy, accuracy by length, margin),
+and on held-out text.
 
-Reads `tokens/tasks/*.npz` and `tokens/heldout.bin`. Items are batched by length and padded on the right.
+Reads `tokens/tasks/*.npz` and `tokens/heldout.bin`. Items are batched by length and padded on the right; the options of
+an item share the reading of its context.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openclimb.config import TasksSettings
+from openclimb.proxy.branches import TRUNK, batches, rows_of
 from openclimb.proxy.model import StackedDecoder
 from openclimb.workspace import read_json
 
-BATCH_TOKENS = 16_384  # padded tokens scored at once, for each model
+# Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.
+BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
+MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
 LOG2E = 1.4426950408889634
 HELDOUT = "heldout"
+HELDOUT_LENGTH = 2048  # most tokens a piece of held-out text: some checkpoints read far more at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Result:
 
 
 def score_of(measures: Mapping[str, float], metric: str) -> float:
-    """Return a task's score, higher is better: accuracy, or minus bits per byte (always so for text)."""
+    """Return a task's score, higher is better: accuracy, margin, or minus bits per byte (always so for text)."""
     return -measures["bpb"] if metric == "bpb" or metric not in measures else measures[metric]
 
 
@@ -46,7 +51,7 @@ def evaluate(
             for part in parts:
                 packed = {
                     name: stored[f"{part}/{name}"]
-                    for name in ("tokens", "lengths", "contexts", "bytes", "item", "gold")
+                    for name in ("tokens", "lengths", "contexts", "bytes", "chars", "item", "gold")
                 }
                 if part == "search" and tasks.metric == "bpb":
                     packed = gold_pairs(packed)
@@ -65,30 +70,31 @@ def log_likelihoods(
 ) -> NDArray[np.float64]:
     """Return the sum of the log-probabilities (nats) of each pair's continuation, shape (M, n_pairs).
 
-    A pair longer than `longest` loses the beginning of its context.
+    What the pairs of an item share is read once. A pair longer than `longest` loses the beginning of its context.
     """
     m = model.n_models
     out = np.zeros((m, len(packed["lengths"])))
-    starts = np.concatenate([[0], np.cumsum(packed["lengths"])])
-    lengths = np.minimum(packed["lengths"], longest + 1)
-    for rows in _batches(lengths):
-        width = int(lengths[rows].max())
-        block = np.zeros((len(rows), width), dtype=np.int64)
-        scored = np.zeros((len(rows), width - 1), dtype=bool)
-        for i, row in enumerate(rows):
-            n = lengths[row]
-            block[i, :n] = packed["tokens"][starts[row + 1] - n : starts[row + 1]]
-            kept = packed["lengths"][row] - packed["contexts"][row]  # tokens of the continuation
-            scored[i, max(0, n - 1 - kept) : n - 1] = True
-        tokens = torch.from_numpy(block).to(device).expand(m, -1, -1)
-        mask = torch.from_numpy(scored).to(device).flatten()
+    most = max(1, BATCH_TOKENS["cpu" if device == "cpu" else "cuda"] // m)
+    for batch in batches(rows_of(packed, longest), most):
+        tokens = torch.from_numpy(batch.tokens).to(device).expand(m, -1, -1)
+        positions = torch.from_numpy(batch.positions).to(device) if batch.branched else None
+        mask = visible(torch.from_numpy(batch.branches).to(device)) if batch.branched else None
+        # A state that predicts several tokens, as the last one of a shared context does, is scored once.
+        places, states = np.unique(batch.sources, return_inverse=True)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = model(tokens[:, :, :-1])[:, mask]
-        each = _gold_logs(model, hidden, tokens[:, :, 1:].reshape(m, -1)[:, mask])
-        pair = np.repeat(rows, scored.sum(1))
+            hidden = model(tokens, positions, mask, torch.from_numpy(places).to(device))
+        each = _gold_logs(model, hidden, states, batch.targets)
         for i in range(m):
-            out[i] += np.bincount(pair, weights=each[i].cpu().numpy(), minlength=out.shape[1])
+            out[i] += np.bincount(batch.pairs, weights=each[i], minlength=out.shape[1])
     return out
+
+
+def visible(branches: Tensor) -> Tensor:
+    """Return which tokens of its row each token sees, (n, length, length), from the branches (n, length)."""
+    length = branches.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=branches.device).tril()
+    seen, seeing = branches[:, None, :], branches[:, :, None]
+    return earlier & ((seen == TRUNK) | (seen == seeing))
 
 
 def gold_pairs(packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -102,53 +108,58 @@ def gold_pairs(packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         "lengths": lengths,
         "contexts": packed["contexts"][right],
         "bytes": packed["bytes"][right],
+        "chars": packed["chars"][right],
         "item": np.arange(len(right), dtype=np.int32),
         "gold": np.zeros(len(right), dtype=np.int32),
     }
 
 
 def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return one number an item: bpb of the gold continuation and, where there are options, correct and correct_norm.
+    """Return one number an item: bpb of the gold continuation and, where there are options, correct, correct_norm and
 
-    Options that tie share the point, so that no position is favoured.
+    margin: how many bits a byte the gold option is likelier than the best wrong one. `correct_norm` divides
+    log-likelihoods by characters, as lm-evaluation-harness does. Options that tie share the point, so that no position
+    is favoured.
     """
     item, gold = packed["item"], packed["gold"]
     first = np.searchsorted(item, np.arange(len(gold)))
     right = first + gold
     found: dict[str, NDArray[Any]] = {"bpb": (-logs[right] * LOG2E / packed["bytes"][right]).astype(np.float32)}
     if len(item) > len(gold):
-        for name, value in (("correct", logs), ("correct_norm", logs / packed["bytes"])):
+        for name, value in (("correct", logs), ("correct_norm", logs / packed["chars"])):
             best = np.full(len(gold), -np.inf)
             np.maximum.at(best, item, value)
             tied = np.bincount(item, weights=value == best[item], minlength=len(gold))
             found[name] = ((value[right] == best) / tied).astype(np.float32)
+        bits = logs * LOG2E / packed["bytes"]
+        wrong, rival = np.full(len(gold), -np.inf), np.ones(len(item), dtype=bool)
+        rival[right] = False
+        np.maximum.at(wrong, item[rival], bits[rival])
+        wrong = np.where(np.isfinite(wrong), wrong, bits[right])  # an item with a single option has no margin
+        found["margin"] = (bits[right] - wrong).astype(np.float32)
     return found
 
 
-def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield row numbers, near lengths together, so that little is padded."""
-    rows = np.argsort(lengths, kind="stable")
-    begin = 0
-    while begin < len(rows):
-        n = max(1, BATCH_TOKENS // int(lengths[rows[begin]]))
-        while n > 1 and n * int(lengths[rows[min(len(rows), begin + n) - 1]]) > BATCH_TOKENS:
-            n = n * 3 // 4
-        yield rows[begin : begin + n]
-        begin += n
-
-
-def _gold_logs(model: StackedDecoder, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Return the log-probability (nats) of each target (M, n) after each hidden state (M, n, width)."""
-    parts = []
-    for i in range(0, hidden.shape[1], 4096):
-        states, golds = hidden[:, i : i + 4096], targets[:, i : i + 4096]
-        logits = model.logits(states).float()
-        parts.append(logits.gather(2, golds[:, :, None])[:, :, 0] - logits.logsumexp(2))
-    return torch.cat(parts, 1)
+def _gold_logs(
+    model: StackedDecoder, hidden: Tensor, states: NDArray[np.int64], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the log-probability (nats) of each target (n,) after its state, (M, n); `hidden`: (M, n_states, width)."""
+    m = hidden.shape[0]
+    order = np.argsort(states, kind="stable")
+    block = max(1, MOST_LOGITS["cpu" if hidden.device.type == "cpu" else "cuda"] // (m * model.embedding.shape[1]))
+    out = np.empty((m, len(states)))
+    for i in range(0, hidden.shape[1], block):
+        logits = model.logits(hidden[:, i : i + block]).float()
+        begin, end = np.searchsorted(states[order], [i, i + block])
+        rows = torch.from_numpy(states[order[begin:end]] - i).to(hidden.device)
+        golds = torch.from_numpy(targets[order[begin:end]]).to(hidden.device)
+        logs = logits.log_softmax(2)[:, rows, golds]
+        out[:, order[begin:end]] = logs.double().cpu().numpy()
+    return out
 
 
 def _add(result: Result, task: str, part: str, found: dict[str, NDArray[Any]]) -> None:
-    names = {"bpb": "bpb", "correct": "accuracy", "correct_norm": "accuracy_norm"}
+    names = {"bpb": "bpb", "correct": "accuracy", "correct_norm": "accuracy_norm", "margin": "margin"}
     means = {names[key]: float(values.mean(dtype=np.float64)) for key, values in found.items()}
     result.means[part][task] = {**means, "n": len(found["bpb"])}
     for key, values in found.items():
@@ -159,7 +170,7 @@ def _add_heldout(model: StackedDecoder, tokens: Path, results: list[Result], dev
     """Score the held-out text in pieces of a few hundred tokens; its bits per byte are of the whole."""
     facts, data = read_json(tokens / "heldout.json"), read_json(tokens / "domains.json")
     array = np.fromfile(tokens / "heldout.bin", dtype=np.dtype(data["dtype"])).astype(np.int32)
-    length = model.longest // 4
+    length = min(model.longest // 4, HELDOUT_LENGTH)
     n = (len(array) - 1) // length
     if n < 1:
         return
@@ -169,6 +180,7 @@ def _add_heldout(model: StackedDecoder, tokens: Path, results: list[Result], dev
         "lengths": np.full(n, length + 1, dtype=np.int32),
         "contexts": np.ones(n, dtype=np.int32),
         "bytes": np.full(n, max(1.0, facts["n_bytes"] * length / len(array))),
+        "chars": np.ones(n, dtype=np.int32),
         "item": np.arange(n, dtype=np.int32),
         "gold": np.zeros(n, dtype=np.int32),
     }

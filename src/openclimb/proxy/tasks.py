@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openclimb.config import TasksSettings
 from openclimb.console import Progress
-from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
+from openclimb.corpus.tokenize import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.workspace import atomic, fingerprint, write_json
 
@@ -154,21 +154,21 @@ def split(name: str, items: Sequence[Item], settings: TasksSettings) -> dict[str
 
 
 def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]:
-    """Return flat arrays of the items' pairs: tokens, lengths and context lengths (n_pairs), bytes, item, gold.
+    """Return flat arrays of the items' pairs: tokens, lengths and context lengths (n_pairs), bytes, chars, item, gold.
 
-    A context is preceded by the end token, so that an empty one conditions on a document's beginning. Context and
-    continuation are tokenised as one text and cut where the context's tokens end, as they would be read; trailing
-    spaces of a context go with the continuation.
+    A context is preceded by the token that the tokenizer puts first (where it has none, by the end token), so that an
+    empty one conditions on a document's beginning. Context and continuation are tokenised as one text and cut after as
+    many tokens as the context alone has; white space at the end of a context goes with the continuation. Both as in
+    lm-evaluation-harness, and so are the characters that an option is normalised by: its own, without the space that
+    parts it from the context.
     """
     loaded = load_tokenizer(tokenizer)
-    end = end_id(loaded)
+    start = start_id(loaded)
     pairs = [_joined(context, continuation) for item in items for context, continuation in item.pairs]
-    contexts = encode_batch(loaded, [context for context, _ in pairs])
-    wholes = encode_batch(loaded, [context + continuation for context, continuation in pairs])
-    rows = []
-    for context, whole in zip(contexts, wholes, strict=True):
-        n = len(context) if whole[: len(context)] == context else _common(context, whole)
-        rows.append(([end, *whole], 1 + min(n, len(whole) - 1)))
+    wholes, n_tokens = encode_pairs(loaded, pairs)
+    cuts = [min(n, len(whole) - 1) for n, whole in zip(n_tokens, wholes, strict=True)]
+    rows = [([start, *whole], 1 + cut) for whole, cut in zip(wholes, cuts, strict=True)]
+    n_chars = [max(1, len(option.removeprefix(" "))) for item in items for _, option in item.pairs]
     return {
         "tokens": np.concatenate([np.array(tokens, dtype=np.int32) for tokens, _ in rows])
         if rows
@@ -176,6 +176,7 @@ def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]
         "lengths": np.array([len(tokens) for tokens, _ in rows], dtype=np.int32),
         "contexts": np.array([n for _, n in rows], dtype=np.int32),
         "bytes": np.array([max(1, len(text.encode("utf-8", "replace"))) for _, text in pairs], dtype=np.int32),
+        "chars": np.array(n_chars, dtype=np.int32),
         "item": np.repeat(np.arange(len(items), dtype=np.int32), [len(item.pairs) for item in items]),
         "gold": np.array([item.gold for item in items], dtype=np.int32),
     }
@@ -211,15 +212,6 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _joined(context: str, continuation: str) -> tuple[str, str]:
-    """Move the spaces at the end of a context to the continuation: byte-level tokens carry their leading space."""
-    bare = context.rstrip(" ")
+    """Move white space at the end of a context to the continuation: byte-level tokens carry their leading space."""
+    bare = context.rstrip()
     return bare, context[len(bare) :] + continuation
-
-
-def _common(context: list[int], whole: list[int]) -> int:
-    n = 0
-    for a, b in zip(context, whole, strict=False):
-        if a != b:
-            break
-        n += 1
-    return n

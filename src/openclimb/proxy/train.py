@@ -1,6 +1,7 @@
 """Trains the proxies of one or more trials as one program, scores them and tells the scores.
 
-Reads trials/NNNN/trial.json and `tokens/`. Writes trials/NNNN/train.jsonl, items.npz and, last, scores.json.
+Reads trials/NNNN/trial.json and `tokens/`. Writes trials/NNNN/train.jsonl, items.npz, model/ where it
+is kept, and, last, scores.json.
 An exact number of tokens, a finished schedule, fp32 on a CPU and bf16 on a GPU. On a CPU the same trial gives the same
 bits.
 """
@@ -20,6 +21,7 @@ from openclimb.engine import set_allocator
 from openclimb.errors import MissingDependency
 from openclimb.proxy.batches import Reader, Tokens, open_tokens
 from openclimb.proxy.evaluate import evaluate, score_of
+from openclimb.proxy.llama import make_decoder, save_llama
 from openclimb.proxy.model import StackedDecoder
 from openclimb.trials import Trial, read_trial, tell
 from openclimb.workspace import atomic, write_text
@@ -54,18 +56,19 @@ def run_stack(
     tasks: TasksSettings,
     parts: tuple[str, ...],
     device: str,
+    keep: bool = False,
 ) -> dict[Path, str]:
     """Train, score and tell the trials in these folders; return the message of each that failed.
 
-    `parts`: which items are scored, "search" or "search" and "report".
+    `parts`: which items are scored, "search" or "search" and "report". `keep`: the models are written too.
     """
     if device != "cpu":
-        return _run(folders, tokens_folder, proxy, tasks, parts, device)
+        return _run(folders, tokens_folder, proxy, tasks, parts, device, keep)
     torch.set_num_threads(1)
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)  # products of denormals are many times slower
     try:
-        return _run(folders, tokens_folder, proxy, tasks, parts, device)
+        return _run(folders, tokens_folder, proxy, tasks, parts, device, keep)
     finally:
         torch.set_flush_denormal(False)  # with one worker this is the process that also fits predictors
 
@@ -77,11 +80,12 @@ def _run(
     tasks: TasksSettings,
     parts: tuple[str, ...],
     device: str,
+    keep: bool,
 ) -> dict[Path, str]:
     began = time.monotonic()
     trials = [read_trial(folder) for folder in folders]
     tokens = open_tokens(tokens_folder)
-    model = StackedDecoder(proxy, tokens.vocab_size, [trial.seed for trial in trials]).to(device)
+    model = make_decoder(proxy, tokens.vocab_size, [trial.seed for trial in trials]).to(device)
     losses, logs = train(model, trials, tokens, proxy, device)
     failed = {folder: _why(loss) for folder, loss in zip(folders, losses, strict=True) if not np.isfinite(loss)}
     results = evaluate(model, tokens_folder, tasks, parts, device)
@@ -90,6 +94,8 @@ def _run(
         write_text(folder / "train.jsonl", "".join(json.dumps(row) + "\n" for row in logs[i]))
         if folder in failed:
             continue
+        if keep:
+            save_llama(model, i, folder / "model", tokens_folder / "tokenizer.json", proxy.checkpoint)
         with atomic(folder / "items.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, **results[i].items)  # type: ignore[arg-type]
         tell(

@@ -142,9 +142,36 @@ def _cell(name: str, one: Mapping[str, Any]) -> str:
     return f'<td><span class="bar{out}" style="--share:{share:.3f}"></span>{share:.0%}{out}</td>'
 
 
+def signal_section(facts: Facts, figures: dict[str, charts.Figure]) -> str:
+    """Return the section on how far each task tells mixtures apart."""
+    found = facts.answer.get("signal") if facts.answer else None
+    if not found:
+        found = next((one["signal"] for one in reversed(facts.iterations) if one.get("signal")), [])
+    if not found:
+        return ""
+    rows = [
+        (
+            row["task"],
+            f"{row['weight']:.0%}",
+            f"{row['spread']:.4f}",
+            f"{row['noise']:.4f}",
+            f"{number(row['ratio'], '.1f')} ({number(row['low'], '.1f')} to {number(row['high'], '.1f')})",
+        )
+        for row in found
+    ]
+    note = (
+        "How far scores differ between mixtures, against how far they differ between seeds of one mixture; the ratio "
+        "is of the spread without its share of noise, with its 95 % interval. A task below 1 says little about a "
+        "mixture: more items, more tokens or another metric would help."
+    )
+    heads = ("task", "weight", "spread over mixtures", "noise over seeds", "signal to noise")
+    return section("What the tasks can tell", note, table(heads, rows))
+
+
 def _objective(facts: Facts) -> dict[int, float]:
     """Return trial → objective: the mean of its tasks under the settings' weights (1 where none is given)."""
     given = facts.config.get("tasks", {}).get("weights", {})
+    given = facts.answer["objective"]["tasks"] if facts.answer else given  # as weighed by signal
     found = {}
     for trial in facts.trials:
         weights = {task: float(given.get(task, 1.0)) for task in trial.scores}

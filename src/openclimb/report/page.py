@@ -13,11 +13,16 @@ from openclimb.console import counted
 from openclimb.errors import MissingDependency
 from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
-from openclimb.report.learning import contest_section, search_section
+from openclimb.report.learning import contest_section, search_section, signal_section
 from openclimb.report.parts import chart, details, interval, section, table, text
 from openclimb.workspace import write_text
 
-MEASURES = {"bpb": "bits per byte ↓", "accuracy": "accuracy ↑", "accuracy_norm": "accuracy by length ↑"}
+MEASURES = {
+    "bpb": "bits per byte ↓",
+    "accuracy": "accuracy ↑",
+    "accuracy_norm": "accuracy by length ↑",
+    "margin": "margin, bits per byte ↑",
+}
 LOSSES = (
     '<p class="small">What the expected score loses when five points of weight (or all there is) go from a domain to '
     "the others in proportion. Long bars are the weights that carry the answer; where a bar points left, the "
@@ -213,6 +218,7 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
     _map,
     _cards,
     search_section,
+    signal_section,
     _cost,
     _settings,
 )

@@ -1,7 +1,7 @@
 """Per-item results of trials as scores: items.npz holds "<task>/<part>/<measure>" arrays, one number an item.
 
 Measures are bits per byte (`bpb`, of the gold answer or of the text) and, for choice tasks, `correct` and
-`correct_norm` (0 or 1).
+`correct_norm` (0 or 1) and `margin` (bits per byte by which the gold answer is likelier than the best wrong one).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,12 @@ from openclimb.trials import Trial
 Floats = NDArray[np.float64]
 Items = Mapping[int, Mapping[str, NDArray[Any]]]  # trial number → array name → one number an item
 
-MEASURES = {"bpb": "bpb", "accuracy": "correct", "accuracy_norm": "correct_norm"}  # metric → array
+MEASURES = {  # metric → array
+    "bpb": "bpb",
+    "accuracy": "correct",
+    "accuracy_norm": "correct_norm",
+    "margin": "margin",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def item_table(trials: Sequence[Trial], items: Items, task: str, part: str, metr
     if len({len(row) for row in rows}) > 1:
         raise SearchError(f"trials were scored on different items of {task}", "move trials/ aside and run again")
     table = np.stack(rows)
-    if not table.size or (metric != "bpb" and table.min() < 0):
+    if not table.size or (metric.startswith("accuracy") and table.min() < 0):
         return None
     return ItemTable(tuple(trial.seed for trial in trials), table)
 
