@@ -165,10 +165,20 @@ class ProxySettings:
     sequence: int = setting(128, "tokens a sequence", low=8)
     batch: int = setting(8, "sequences a step", low=1)
     token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, count=True)
-    learning_rate: float = setting(6e-3, "peak learning rate of AdamW", low=0.0)
+    learning_rate: float = setting(6e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0)
+    embedding_rate: float = setting(
+        0.0, "rate of embedding and norms as a multiple of learning_rate; 0: width / 64, or 1 from a checkpoint", low=0.0
+    )
     warmup: float = setting(0.05, "share of the steps in which the rate rises", low=0.0, high=1.0)
     decay: float = setting(0.5, "share of the steps, at the end, in which the rate falls to zero", low=0.0, high=1.0)
     weight_decay: float = setting(0.1, "decoupled weight decay of the matrices", low=0.0)
+    early: tuple[float, ...] = setting(
+        (),
+        "shares of the token budget after which a trial is scored too, while its rate stands (early.json)",
+        low=0.0,
+        high=1.0,
+        where=True,  # the finished trial is the same
+    )
 
 
 @dataclass(frozen=True)
@@ -223,6 +233,10 @@ class RunSettings:
         "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
         choices=("none", "finalists", "all"),
         where=True,
+    )
+    compile: bool = setting(True, "on a GPU, compile a proxy once for the whole search (torch.compile)", where=True)
+    save_seconds: float = setting(
+        60.0, "seconds between two states of a trial, from which it goes on when it was killed", low=0.0, where=True
     )
 
 
@@ -448,12 +462,14 @@ def _typed(label: str, value: Any, kind: Any) -> Any:
         return float(value)
     if origin is None and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
-    wanted = {int: "a whole number", float: "a number", str: "text in quotes"}.get(kind)
+    wanted = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}.get(kind)
     wanted = wanted or ("a list" if origin is tuple else "a table: { name = value }")
     raise ConfigError(f"{label} = {value!r} has the wrong type", f"it must be {wanted}")
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
