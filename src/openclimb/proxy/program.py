@@ -119,7 +119,7 @@ class _Head(torch.autograd.Function):
     ) -> Tensor:
         m, n, _ = states.shape
         low = torch.bfloat16 if states.is_cuda else states.dtype
-        states_low, matrix_low = states.to(low), matrix.to(low)
+        states_low, matrix_low = states.detach().to(low), matrix.detach().to(low)
         losses = torch.zeros(m, device=states.device)
         to_states, to_matrix = torch.empty_like(states), torch.zeros_like(matrix)
         size = max(1, min(n, HEAD_FLOATS // (m * matrix.shape[1])))
