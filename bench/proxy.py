@@ -29,6 +29,7 @@ from openclimb.engine import n_cores, set_allocator
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.shapes import n_parameters, shape_of, vocabulary_of
 
 SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}
 STACK = 4
@@ -117,9 +118,7 @@ def cpu_rows(scale: str, rates: dict[str, list[float]]) -> list[dict[str, Any]]:
         ratio = median(ours / theirs for ours, theirs in zip(rates["ours"], rates[best], strict=True))
         case = f"{scale}: against {best}" + ("" if "threads" in best else ", one thread a core")
         rows.append(row(case, "tokens/s", round(found["ours"]), round(found[rival if best == rival else best]), ratio))
-    for name in WAYS:
-        rows.append(row(f"{scale}: {name}", "tokens/s", round(found[name]), round(found["ours"])))
-    return rows
+    return [*rows, *(row(f"{scale}: {name}", "tokens/s", round(found[name]), round(found["ours"])) for name in WAYS)]
 
 
 def row(case: str, metric: str, value: Any, reference: Any = None, ratio: float | None = None) -> dict[str, Any]:
@@ -162,30 +161,26 @@ def share(scale: str, turns: int) -> list[dict[str, Any]]:
     steps, plain = steps[3:], plain[3:]
     ratio = median(one / other for one, other in zip(plain, steps, strict=True))
     rate = flops / median(plain) / 1e9
+    milliseconds = [round(median(times) * 1e3, 3) for times in (plain, steps)]
     return [
-        row(f"{scale}: matrix products, share of a step", "ms", *(round(median(x) * 1e3, 3) for x in (plain, steps)), ratio),
+        row(f"{scale}: matrix products, share of a step", "ms", milliseconds[0], milliseconds[1], ratio),
         row(f"{scale}: matrix products by themselves, one core", "GFLOP/s", round(rate, 1)),
     ]
 
 
 def gpu(turns: int) -> list[dict[str, Any]]:
     """Return rows for one GPU: stacked against one after the other, and model FLOP utilisation."""
-    from openclimb.shapes import shape_of
-
     rows = []
     for size in ("1M", "5M"):
-        shape = shape_of(size)
-        proxy, vocab_size = replace(SHAPES["laptop"][0], **{k: shape[k] for k in ("width", "depth", "heads")}), 4096
-        rates = {n: gpu_rate(proxy, vocab_size, n, turns) for n in (1, GPU_STACK)}
-        rows.append(row(f"{size}: {GPU_STACK} stacked against one by one", "tokens/s", *map(round, (rates[64], rates[1]))))
+        proxy = replace(ProxySettings(**shape_of(size)), sequence=128, batch=8)
+        one, stacked = (gpu_rate(proxy, vocabulary_of(size), n, turns) for n in (1, GPU_STACK))
+        rows.append(row(f"{size}: {GPU_STACK} stacked against one by one", "tokens/s", round(stacked), round(one)))
     for size, batch in (("62M", 32), ("350M", 16)):
-        shape = shape_of(size)
-        names = ("width", "depth", "heads", "learning_rate")
-        proxy = ProxySettings(sequence=1024, batch=batch, **{k: shape[k] for k in names})
-        rate = gpu_rate(proxy, shape["vocab_size"], 1, turns)
-        model = shape["vocab_size"] * proxy.width + proxy.depth * 12 * proxy.width**2
-        flops = 6 * model + 12 * proxy.depth * proxy.width * proxy.sequence  # Chowdhery et al. 2022
-        rows.append(row(f"{size}: model FLOP utilisation (bf16)", "FLOP/s", rate * flops, peak()))
+        proxy, vocab_size = replace(ProxySettings(**shape_of(size)), sequence=1024, batch=batch), vocabulary_of(size)
+        flops = 6 * n_parameters(proxy.width, proxy.depth, vocab_size)
+        flops += 12 * proxy.depth * proxy.width * proxy.sequence  # attention, as Chowdhery et al. 2022 count it
+        reached = gpu_rate(proxy, vocab_size, 1, turns) * flops
+        rows.append(row(f"{size}: model FLOP utilisation (bf16)", "FLOP/s", reached, peak()))
     return rows
 
 

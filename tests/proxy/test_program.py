@@ -35,7 +35,9 @@ def same(one: tuple[torch.Tensor, list[torch.Tensor]], two: tuple[torch.Tensor, 
 def test_by_hand_and_by_autograd(n_models: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(program.POSITIONS, "cpu", n_models * 16 * 2)  # two rows a pass, so a batch takes two
     monkeypatch.setattr(program, "HEAD_FLOATS", n_models * VOCAB * 10)
-    hand, auto = (Program(StackedDecoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd"))
+    hand, auto = (
+        Program(StackedDecoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd")
+    )
     assert auto.rows == 2
     same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
 
@@ -96,7 +98,9 @@ def test_the_rate_of_embedding_and_norms_follows_the_width() -> None:
     for parameter in model.parameters():
         parameter.grad.fill_(1e-4)
     optimiser.step(1e-3)  # Adam's first step is its rate, whatever the gradient
-    moved = {name: float((parameter.detach() - before[name]).abs().max()) for name, parameter in model.named_parameters()}
+    moved = {
+        name: float((parameter.detach() - before[name]).abs().max()) for name, parameter in model.named_parameters()
+    }
     assert moved["layers.0.qkv"] == pytest.approx(1e-3, rel=1e-3)
     assert moved["embedding"] == pytest.approx(2e-3, rel=1e-3)
     assert moved["final_norm"] == pytest.approx(2e-3, rel=1e-3)

@@ -12,8 +12,8 @@ from openclimb.config import ProxySettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.errors import MissingDependency
-from openclimb.proxy.tasks import pack_tasks
 from openclimb.proxy.optimise import clip, schedule
+from openclimb.proxy.tasks import pack_tasks
 from openclimb.proxy.train import plan_stack, run_stack
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 from openclimb.workspace import read_json, write_json

@@ -23,7 +23,9 @@ aten = torch.ops.aten
 
 def can_write_out(model: StackedDecoder, batch: int, length: int) -> bool:
     """Return whether the gradient is written out for this form, and what it keeps of a step fits into memory."""
-    kept = model.n_models * batch * length * len(model.layers) * (12 * model.embedding.shape[2] + 2 * model.heads * length)
+    kept = (
+        model.n_models * batch * length * len(model.layers) * (12 * model.embedding.shape[2] + 2 * model.heads * length)
+    )
     return model.form.tied and model.groups == model.heads and kept * 4 <= MOST_KEPT
 
 

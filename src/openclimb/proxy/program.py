@@ -1,4 +1,4 @@
-"""What trains a stack: its memory, its gradient, its optimiser, and on a GPU compiled code that stays for the next stack.
+"""What trains a stack: memory, gradient, optimiser, and on a GPU compiled code, which stays for the next stack.
 
 Three ways to the gradient, one result: written out by hand (CPU), autograd, autograd of compiled code (GPU). All shapes
 are static, so that code is compiled once for a search: a short batch is filled up with rows that weigh nothing, a short
@@ -84,16 +84,16 @@ class Program:
 def program_for(model: StackedDecoder, proxy: ProxySettings, device: str, compiled: bool) -> Program:
     """Return a program with this stack's weights: its own on a CPU, the resident one of its shape on a GPU."""
     if device == "cpu":
-        return Program(model, proxy, device, "hand" if can_write_out(model, proxy.batch, proxy.sequence) else "autograd")
+        return Program(
+            model, proxy, device, "hand" if can_write_out(model, proxy.batch, proxy.sequence) else "autograd"
+        )
     program = _resident(proxy, model.embedding.shape[1], model.n_models, model.form, device, compiled)
     program.take(model)
     return program
 
 
 @lru_cache(maxsize=KEPT)
-def _resident(
-    proxy: ProxySettings, vocab_size: int, n_models: int, form: Form, device: str, compiled: bool
-) -> Program:
+def _resident(proxy: ProxySettings, vocab_size: int, n_models: int, form: Form, device: str, compiled: bool) -> Program:
     model = StackedDecoder(proxy, vocab_size, range(n_models), form)
     return Program(model, proxy, device, "compiled" if compiled else "autograd")
 

@@ -54,7 +54,7 @@ def plan_stack(device: str, stack: int, n_waiting: int, proxy: ProxySettings, to
 
 
 def stack_size(n_waiting: int, most: int) -> int:
-    """Return how many of the waiting trials to stack where `most` fit: a power of two, so that few sizes are compiled."""
+    """Return how many trials to stack where `most` fit: a power of two, so that few sizes are compiled."""
     enough = 1 << (n_waiting - 1).bit_length()
     return min(enough, 1 << (max(1, most).bit_length() - 1))
 
@@ -195,7 +195,9 @@ class Training:
     def resume(self, folders: Sequence[Path]) -> None:
         """Go on from the states of these trials, the first of the stack, where all have one of the same step."""
         abouts = [read_about(folder) for folder in folders]
-        found = [about for about, name in zip(abouts, self.identities, strict=False) if about and about.identity == name]
+        found = [
+            about for about, name in zip(abouts, self.identities, strict=False) if about and about.identity == name
+        ]
         if len(found) < len(folders) or len({about.step for about in found}) > 1:
             return
         spare = len(self.readers) - len(folders)
