@@ -4,7 +4,8 @@
     python bench/proxy.py --device cuda
 
 cpu: tokens a second on all cores against a plain transformers Llama loop and one like nanoGPT's, in turns; each in the
-way it is fastest (a process a core with one thread, or one process with all threads). share: the time that the same
+way it is fastest (a process a core with one thread, or one process with all threads); by processor time, so that
+other work on the machine does not count. share: the time that the same
 matrix products take by themselves ÷ the time of a training step. rate (needs --corpus): the held-out loss of three
 widths at several rates. On a GPU: 64 trials stacked against one after the other, and model FLOP utilisation.
 Writes bench/results/proxy.json; parts that did not run keep their rows.
@@ -76,11 +77,12 @@ def work(kind: str, threads: int, n_models: int, scale: str, pipe: Connection) -
         step(batch)
     pipe.send(0.0)
     while seconds := pipe.recv():
-        began, n = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds:
+        began, mine, n = time.perf_counter(), time.process_time(), 0
+        while n < 4 or time.perf_counter() - began < seconds:
             step(batches[n % len(batches)])
             n += 1
-        pipe.send(n * n_models * proxy.batch * proxy.sequence / (time.perf_counter() - began))
+        used = (time.process_time() - mine) / (threads or n_cores())  # other work on the machine does not count
+        pipe.send(n * n_models * proxy.batch * proxy.sequence / used)
 
 
 def cpu(scale: str, turns: int, seconds: float) -> list[dict[str, Any]]:

@@ -449,7 +449,8 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
     choices = metadata["choices"]
     if choices and value not in choices and not (metadata["open_choice"] and ":" in value):
         raise ConfigError(
-            f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
+            f"{label} = '{value}' is not known{nearest(value, choices)}",
+            f"use one of: {', '.join(filter(None, choices))}",
         )
     low, high = metadata["low"], metadata["high"]
     numbers = _numbers(value)
