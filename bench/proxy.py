@@ -57,9 +57,9 @@ def tokens_of(proxy: ProxySettings, vocab_size: int, n_models: int, device: str 
 
 def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> Callable[[torch.Tensor], Any]:
     """Return one training step on the CPU."""
-    from _proxy_rivals import llama_step, nano_step
-
     if kind != "ours":
+        from _proxy_rivals import llama_step, nano_step
+
         theirs = {"transformers": llama_step, "nanoGPT-like": nano_step}[kind](proxy, vocab_size)
         return lambda batch: theirs(batch[0])
     set_allocator(KEPT_BLOCK)
@@ -68,44 +68,52 @@ def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> 
     return lambda batch: program.step(batch, 1e-3)
 
 
-def work(kind: str, threads: int, n_models: int, scale: str, pipe: Connection) -> None:
-    """In a process of its own: train for as many seconds as the pipe says, answer with the tokens a second."""
-    torch.set_num_threads(threads or n_cores())
+def work(ours: bool, scale: str, pipe: Connection) -> None:
+    """In a process of its own: train in the way and for the seconds that the pipe says; answer with tokens a second."""
     proxy, vocab_size = SHAPES[scale]
-    step, batches = step_of(kind, proxy, vocab_size, n_models), tokens_of(proxy, vocab_size, n_models)
-    for batch in batches[:3]:
-        step(batch)
+    steps = {}
+    for name, (kind, _, n_models) in WAYS.items():
+        if (kind == "ours") == ours:
+            batches = tokens_of(proxy, vocab_size, n_models)
+            steps[name] = (step_of(kind, proxy, vocab_size, n_models), batches)
+            for batch in batches[:3]:
+                steps[name][0](batch)
     pipe.send(0.0)
-    while seconds := pipe.recv():
+    while asked := pipe.recv():
+        name, seconds = asked
+        threads, n_models = WAYS[name][1] or n_cores(), WAYS[name][2]
+        torch.set_num_threads(threads)
+        step, batches = steps[name]
         began, mine, n = time.perf_counter(), time.process_time(), 0
         while n < 4 or time.perf_counter() - began < seconds:
             step(batches[n % len(batches)])
             n += 1
-        used = (time.process_time() - mine) / (threads or n_cores())  # other work on the machine does not count
+        used = (time.process_time() - mine) / threads  # other work on the machine does not count
         pipe.send(n * n_models * proxy.batch * proxy.sequence / used)
 
 
 def cpu(scale: str, turns: int, seconds: float) -> list[dict[str, Any]]:
-    """Return rows of tokens a second on all cores, all ways in turns."""
+    """Return rows of tokens a second on all cores, all ways in turns: a process a core, or one with all threads."""
     spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, list[Connection]] = {}
+    pipes: dict[bool, list[Connection]] = {True: [], False: []}
     processes = []
-    for name, (kind, threads, n_models) in WAYS.items():
-        pipes[name] = []
-        for _ in range(n_cores() if threads else 1):
+    for ours, mine in pipes.items():  # apart, since our allocator's settings hold for a whole process
+        for _ in range(n_cores()):
             here, there = spawn.Pipe()
-            processes.append(spawn.Process(target=work, args=(kind, threads, n_models, scale, there), daemon=True))
+            processes.append(spawn.Process(target=work, args=(ours, scale, there), daemon=True))
             processes[-1].start()
-            pipes[name].append(here)
-            here.recv()
+            mine.append(here)
+    for pipe in (pipe for mine in pipes.values() for pipe in mine):
+        pipe.recv()
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(turns):
-        for name, mine in pipes.items():
-            for pipe in mine:
-                pipe.send(seconds)
-            rates[name].append(sum(pipe.recv() for pipe in mine))
+        for name, (kind, threads, _) in WAYS.items():
+            used = pipes[kind == "ours"][: n_cores() if threads else 1]
+            for pipe in used:
+                pipe.send((name, seconds))
+            rates[name].append(sum(pipe.recv() for pipe in used))
     for pipe in (pipe for mine in pipes.values() for pipe in mine):
-        pipe.send(0)
+        pipe.send(None)
     for process in processes:
         process.join()
     return cpu_rows(scale, rates)
