@@ -118,11 +118,13 @@ def test_report_items_are_scored_only_when_asked_for(tmp_path: Path, tokens: Pat
 
 
 def test_a_loss_that_is_not_a_number_fails_that_trial(tmp_path: Path, tokens: Path) -> None:
-    proxy = replace(PROXY, learning_rate=1e30)
+    proxy = replace(PROXY, learning_rate=1e30, early=(0.9,))
     folders = asked(tmp_path, "t", (0.5, 0.5), proxy=proxy)
     failed = run(folders, tokens, proxy)
     assert "learning rate" in failed[folders[0]]
+    assert not list(folders[0].glob("state*"))
     assert not (folders[0] / "scores.json").exists()
+    assert read_early(folders[0]) == []
 
 
 def test_where_trials_run(tokens: Path) -> None:

@@ -112,11 +112,15 @@ def _run(
 
     for stop in training.stops(until):
         training.advance(stop, where.save_seconds, save)
+        if training.lost:
+            break
         if stop in training.early:
             early = evaluate(program.model, tokens_folder, tasks, ("search",), device)
             for folder, result in zip(folders, early, strict=False):
-                write_early(folder, EarlyScores(training.tokens, _search_scores(result, tasks)))
-    if until < 1:
+                scores = _search_scores(result, tasks)
+                if np.isfinite(list(scores.values())).all():  # a model that went astray is no reason to stop the others
+                    write_early(folder, EarlyScores(training.tokens, scores))
+    if until < 1 and not training.lost:
         save()
         return {}
     results = evaluate(program.model, tokens_folder, tasks, parts, device)
@@ -165,6 +169,11 @@ class Training:
         """Tokens that each model has read."""
         return min(self.step * self.proxy.batch, self.n_sequences) * self.proxy.sequence
 
+    @property
+    def lost(self) -> bool:
+        """Whether no model's last loss is a number."""
+        return bool(self.step) and not any(np.isfinite(self.last))
+
     def stops(self, until: float = 1.0) -> list[int]:
         """Return the steps, from here to that share of the run, at which something is to be done."""
         end = round(until * self.n_steps)
@@ -180,7 +189,7 @@ class Training:
             self.step += 1
             if (self.step - 1) % max(1, self.n_steps // LOG_LINES) == 0 or self.step == self.n_steps:
                 self._note(losses, rate)
-                if not any(np.isfinite(self.last)):
+                if self.lost:
                     return
             if time.monotonic() - saved >= save_seconds and self.step < self.n_steps:
                 save()
