@@ -115,11 +115,7 @@ def _run(
         if training.lost:
             break
         if stop in training.early:
-            early = evaluate(program.model, tokens_folder, tasks, ("search",), device)
-            for folder, result in zip(folders, early, strict=False):
-                scores = _search_scores(result, tasks)
-                if np.isfinite(list(scores.values())).all():  # a model that went astray is no reason to stop the others
-                    write_early(folder, EarlyScores(training.tokens, scores))
+            _score_early(training, folders, tokens_folder, tasks)
     if until < 1 and not training.lost:
         save()
         return {}
@@ -148,6 +144,15 @@ def _run(
             failed[folder] = f"the loss is {loss}: the learning rate may be too high (proxy.learning_rate)"
         remove_state(folder)
     return failed
+
+
+def _score_early(training: "Training", folders: Sequence[Path], tokens_folder: Path, tasks: TasksSettings) -> None:
+    program = training.program
+    results = evaluate(program.model, tokens_folder, tasks, ("search",), program.device)
+    for folder, result in zip(folders, results, strict=False):
+        scores = _search_scores(result, tasks)
+        if np.isfinite(list(scores.values())).all():  # a model that went astray is no reason to stop the others
+            write_early(folder, EarlyScores(training.tokens, scores))
 
 
 class Training:
