@@ -140,12 +140,12 @@ class _Shared:
     def paired(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """View a matrix (M, W, 3·H·D) whose rotated columns stand in pairs: those of queries and keys, of values."""
         rotated, values = matrix[:, :, : 2 * self.inner], matrix[:, :, 2 * self.inner :]
-        return rotated.unflatten(2, (2 * self.heads, self.head // 2, 2)).transpose(3, 4), values
+        return torch.unflatten(rotated, 2, (2 * self.heads, self.head // 2, 2)).transpose(3, 4), values
 
     def halved(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """View the same of a matrix whose rotated columns stand in halves, as Llama has them."""
         rotated, values = matrix[:, :, : 2 * self.inner], matrix[:, :, 2 * self.inner :]
-        return rotated.unflatten(2, (2 * self.heads, 2, self.head // 2)), values
+        return torch.unflatten(rotated, 2, (2 * self.heads, 2, self.head // 2)), values
 
 
 class _Layer:
