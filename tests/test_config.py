@@ -48,6 +48,7 @@ def test_the_paper_scale_has_the_papers_numbers() -> None:
         ({"proxy": {"widht": 3}}, "unknown setting 'widht' in [proxy] (did you mean 'width'?)", "settings of [proxy]"),
         ({"search": {"proposer": "climbs"}}, "(did you mean 'climb'?)", "use one of"),
         ({"scale": "lptop"}, "unknown scale 'lptop' (did you mean 'laptop'?)", "use one of"),
+        ({"proxy": {"size": "5MB"}}, "proxy.size = '5MB' is not known (did you mean '5M'?)", "use one of: 0.5M, 1M"),
         ({"proxy": {"width": "wide"}}, "proxy.width = 'wide' has the wrong type", "a whole number"),
         ({"proxy": {"width": 2}}, "proxy.width = 2 is out of range", "at least 8"),
         ({"proxy": {"width": True}}, "wrong type", "a whole number"),
@@ -78,6 +79,28 @@ def test_constraints_survive_the_file() -> None:
 def test_what_is_absent_has_the_preset_of_its_scale() -> None:
     config = from_dict({"scale": "demo", "proxy": {"depth": 2}})
     assert config.proxy == dataclasses.replace(preset("demo").proxy, depth=2)
+
+
+def test_a_size_sets_the_shape_and_a_given_setting_stands() -> None:
+    config = from_dict({"proxy": {"size": "5M", "depth": 3}})
+    assert (config.proxy.width, config.proxy.depth, config.tokens.vocab_size) == (256, 3, 8192)
+    assert config.proxy.learning_rate == pytest.approx(1e-2 * 64 / 256)
+    assert from_dict({"proxy": {"size": "5M"}, "tokens": {"vocab_size": 999}}).tokens.vocab_size == 999
+
+
+def test_another_size_in_the_file_brings_its_own_shape() -> None:
+    text = to_toml(from_dict({"proxy": {"size": "5M", "depth": 3}}))
+    assert from_dict(tomllib.loads(text)).proxy.depth == 3
+    changed = from_dict(tomllib.loads(text.replace('size = "5M"', 'size = "20M"')))
+    assert (changed.proxy.width, changed.proxy.depth, changed.tokens.vocab_size) == (384, 3, 16_384)
+
+
+def test_true_and_false_survive_the_file() -> None:
+    config = from_dict({"run": {"compile": False}})
+    assert "compile = false" in to_toml(config)
+    assert from_dict(tomllib.loads(to_toml(config))) == config
+    with pytest.raises(ConfigError, match="wrong type"):
+        from_dict({"run": {"compile": 1}})
 
 
 @pytest.mark.parametrize(("text", "count"), [("40B", 40 * 10**9), ("1.5M", 1_500_000), ("2_000", 2000), ("7k", 7000)])

@@ -15,8 +15,8 @@ LAYERS: list[set[str]] = [
     {"pipeline", "trial_runs", "stages", "given", "testing"},
     {"cluster", "search", "proxy"},
     {"corpus"},
-    {"engine", "workspace", "trials", "config", "console"},
-    {"mixture", "errors"},
+    {"engine", "workspace", "trials", "early", "config", "console"},
+    {"mixture", "errors", "shapes"},
 ]
 SIBLINGS = ({"cluster"}, {"search"}, {"proxy"})  # none imports another
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

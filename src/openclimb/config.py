@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from openclimb.errors import ConfigError, nearest
+from openclimb.shapes import SHAPES, derived_settings, shape_of
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -161,6 +162,13 @@ class TasksSettings:
 class ProxySettings:
     """The small model of a trial and its training run."""
 
+    size: str = setting(
+        "",
+        "parameters, from which width to learning_rate and tokens.vocab_size follow where they are not given; "
+        "empty: as they stand",
+        choices=("", *SHAPES),
+        where=True,  # what follows from it is what changes the result
+    )
     checkpoint: str = setting(
         "",
         "folder or hub name of a Llama-form model to train on from, with its tokenizer and shape; "
@@ -172,10 +180,22 @@ class ProxySettings:
     sequence: int = setting(128, "tokens a sequence", low=8)
     batch: int = setting(8, "sequences a step", low=1)
     token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, count=True)
-    learning_rate: float = setting(6e-3, "peak learning rate of AdamW", low=0.0)
+    learning_rate: float = setting(6e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0)
+    embedding_rate: float = setting(
+        0.0,
+        "rate of embedding and norms as a multiple of learning_rate; 0: width / 64, or 1 from a checkpoint",
+        low=0.0,
+    )
     warmup: float = setting(0.05, "share of the steps in which the rate rises", low=0.0, high=1.0)
     decay: float = setting(0.5, "share of the steps, at the end, in which the rate falls to zero", low=0.0, high=1.0)
     weight_decay: float = setting(0.1, "decoupled weight decay of the matrices", low=0.0)
+    early: tuple[float, ...] = setting(
+        (),
+        "shares of the token budget after which a trial is scored too, while its rate stands (early.json)",
+        low=0.0,
+        high=1.0,
+        where=True,  # the finished trial is the same
+    )
 
 
 @dataclass(frozen=True)
@@ -238,6 +258,10 @@ class RunSettings:
         "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
         choices=("none", "finalists", "all"),
         where=True,
+    )
+    compile: bool = setting(True, "on a GPU, compile a proxy once for the whole search (torch.compile)", where=True)
+    save_seconds: float = setting(
+        60.0, "seconds between two states of a trial, from which it goes on when it was killed", low=0.0, where=True
     )
 
 
@@ -318,15 +342,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
         "tokens": {"vocab_size": 50_304},
         "target": {"token_budget": 40_000_000_000},
         "tasks": {"max_items": 10_000},
-        "proxy": {
-            "width": 640,
-            "depth": 10,
-            "heads": 10,
-            "sequence": 1024,
-            "batch": 256,
-            "token_budget": 1_240_000_000,
-            "learning_rate": 2e-3,
-        },
+        "proxy": {"size": "62M", **shape_of("62M"), "token_budget": 1_240_000_000},
         "search": {"trials": (64, 32, 16), "proposer": "paper", "predictor": "paper"},
         "pick": {"finalists": 4},
     },
@@ -365,6 +381,7 @@ def from_dict(raw: dict[str, Any]) -> Config:
     config = preset(_typed("scale", raw.pop("scale", "laptop"), str))
     seed = _typed("seed", raw.pop("seed", 0), int)
     sections: dict[str, Any] = {}
+    config = _with_size(config, raw.get("proxy"))
     for name, values in raw.items():
         if name not in SECTIONS:
             raise ConfigError(
@@ -377,6 +394,16 @@ def from_dict(raw: dict[str, Any]) -> Config:
     return dataclasses.replace(config, seed=seed, **sections)
 
 
+def _with_size(config: Config, proxy: Any) -> Config:
+    """Return the settings with those that follow from `proxy.size`, where a file or a call names one."""
+    size = proxy.get("size", "") if isinstance(proxy, dict) else ""
+    changed = {
+        name: dataclasses.replace(getattr(config, name), **values)
+        for name, values in (derived_settings(size) if isinstance(size, str) and size in SHAPES else {}).items()
+    }
+    return dataclasses.replace(config, **changed)
+
+
 def result_settings(section: Any) -> dict[str, Any]:
     """Return the settings of a section that change a result, as JSON values (for fingerprints)."""
     return {
@@ -387,15 +414,17 @@ def result_settings(section: Any) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """Return `climb.toml`: every setting with its explanation."""
+    """Return `climb.toml`: every setting with its explanation; those that follow from `proxy.size` as comments."""
     lines = [
         "# The settings of this workspace. Every one is here; what you delete takes its scale's preset.",
         "",
         f"scale = {_toml(config.scale)}  # the presets that these settings started from: {', '.join(SCALES)}",
         f"seed = {config.seed}  # every random draw derives from it",
     ]
+    derived = derived_settings(config.proxy.size)
     for name in SECTIONS:
         section = getattr(config, name)
+        follows = derived.get(name, {})
         lines += ["", f"[{name}]  # {_first_line(section)}"]
         for f in fields(section):
             value = getattr(section, f.name)
@@ -403,8 +432,10 @@ def to_toml(config: Config) -> str:
             comment = f.metadata["doc"]
             if f.metadata["choices"]:
                 more = ("package.module:function",) if f.metadata["open_choice"] else ()
-                comment += f" ({' | '.join((*f.metadata['choices'], *more))})"
-            lines += [f"# {comment}", f"{f.name} = {text}"]
+                comment += f" ({' | '.join(filter(None, (*f.metadata['choices'], *more)))})"
+            line = f"{f.name} = {text}"
+            # As a comment, so that another size, written in the file, brings its own.
+            lines += [f"# {comment}", f"# {line}  (from proxy.size)" if follows.get(f.name) == value else line]
     return "\n".join(lines) + "\n"
 
 
@@ -433,7 +464,8 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
     choices = metadata["choices"]
     if choices and value not in choices and not (metadata["open_choice"] and ":" in value):
         raise ConfigError(
-            f"{label} = '{value}' is not known{nearest(value, choices)}", f"use one of: {', '.join(choices)}"
+            f"{label} = '{value}' is not known{nearest(value, choices)}",
+            f"use one of: {', '.join(filter(None, choices))}",
         )
     low, high = metadata["low"], metadata["high"]
     numbers = _numbers(value)
@@ -463,12 +495,14 @@ def _typed(label: str, value: Any, kind: Any) -> Any:
         return float(value)
     if origin is None and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
-    wanted = {int: "a whole number", float: "a number", str: "text in quotes"}.get(kind)
+    wanted = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}.get(kind)
     wanted = wanted or ("a list" if origin is tuple else "a table: { name = value }")
     raise ConfigError(f"{label} = {value!r} has the wrong type", f"it must be {wanted}")
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'

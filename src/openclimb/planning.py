@@ -18,7 +18,7 @@ from openclimb.stages import STAGES, current_recipes
 from openclimb.trials import read_trials
 from openclimb.workspace import Workspace, free_bytes
 
-CPU_SHARE = 0.35  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
+CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
 
 
 def plan(root: Path) -> dict[str, Any]:

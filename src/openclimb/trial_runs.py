@@ -37,13 +37,14 @@ def run_trials(
     """
     paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
     proxy = shaped(proxy)
-    keep = where.keep_models == "all" or (where.keep_models == "finalists" and "report" in parts)
     progress.start(label, len(paths), "trials")
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
     while waiting := [path for path in paths if read_trial(path).state == "waiting"]:
         device, size = plan_stack(where.device, where.stack, len(waiting), proxy, tokens)
         stacks = [waiting[i : i + size] for i in range(0, len(waiting), size)]
-        work = partial(_run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device, keep=keep)
+        work = partial(
+            _run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device, where=where, size=size
+        )
         for _, messages in engine.map(work, stacks, workers=None if device == "cpu" else 1):
             progress.advance(sum(read_trial(path).state != "waiting" for path in messages))
             for path, message in messages.items():
@@ -67,13 +68,14 @@ def _run(
     tasks: TasksSettings,
     parts: tuple[str, ...],
     device: str,
-    keep: bool,
+    where: RunSettings,
+    size: int,
 ) -> dict[Path, str]:
     """Run the trials of one stack; return the message of each that failed ("" for success)."""
     for path in stack:
         claim(path)
     try:
-        failed = run_stack(stack, tokens, proxy, tasks, parts, device, keep)
+        failed = run_stack(stack, tokens, proxy, tasks, parts, device, where, size)
     except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
         failed = dict.fromkeys(stack, f"{type(error).__name__}: {error}")
     for path, message in failed.items():

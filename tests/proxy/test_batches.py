@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from openclimb.errors import SearchError
-from openclimb.proxy.batches import Reader, Tokens, counts, open_tokens, order
+from openclimb.proxy.batches import Reader, Tokens, batches, counts, open_tokens, order
 from openclimb.trials import Trial
 from openclimb.workspace import write_json
 
@@ -71,3 +71,12 @@ def test_a_small_domain_is_repeated_whole_before_it_begins_again(tokens: Tokens)
 def test_a_domain_without_tokens_is_told(tokens: Tokens) -> None:
     with pytest.raises(SearchError, match="weighs 'c'"):
         Reader(tokens, replace(trial(0.5, 0.5), domains=("a", "c")), SEQUENCE)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 99])
+def test_batches_read_ahead_are_the_same(tokens: Tokens, ahead: int) -> None:
+    readers = [Reader(tokens, trial(weight, 1 - weight), SEQUENCE) for weight in (0.7, 0.2)]
+    found = list(batches(readers, 8, 2, 7, ahead))
+    assert [len(batch[0]) for batch in found] == [8, 8, 8, 8, 2]  # of 50 sequences, the first 16 left out
+    for i, reader in enumerate(readers):
+        np.testing.assert_array_equal(np.concatenate([batch[i] for batch in found]), reader.read(16, 50))

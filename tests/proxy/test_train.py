@@ -1,6 +1,10 @@
-"""Training: a finished schedule, clipping for each model, the same bits again, learning, a loss that is no number."""
+"""Training: a finished schedule, the same bits again, also after a kill, learning, scores on the way, filled stacks."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +15,12 @@ import torch
 from openclimb.config import ProxySettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
+from openclimb.early import read_early
 from openclimb.errors import MissingDependency
+from openclimb.proxy.optimise import clip, schedule
+from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
-from openclimb.proxy.train import clip, plan_stack, run_stack, schedule
+from openclimb.proxy.train import plan_stack, run_stack, stack_size
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 from openclimb.workspace import read_json, write_json
 
@@ -64,11 +71,10 @@ def test_the_schedule_rises_holds_and_ends_at_zero() -> None:
 
 
 def test_each_models_gradient_is_clipped_by_itself() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2, 3, 3))
-    parameter.grad = torch.stack([torch.full((3, 3), 10.0), torch.full((3, 3), 0.01)])
-    clip([parameter])
-    assert parameter.grad[0].norm() == pytest.approx(1.0, rel=1e-4)
-    assert torch.equal(parameter.grad[1], torch.full((3, 3), 0.01))
+    gradient = torch.stack([torch.full((3, 3), 10.0), torch.full((3, 3), 0.01)])
+    clip([gradient])
+    assert gradient[0].norm() == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(gradient[1], torch.full((3, 3), 0.01))
 
 
 def test_the_same_trial_gives_the_same_bits(tmp_path: Path, tokens: Path) -> None:
@@ -112,11 +118,13 @@ def test_report_items_are_scored_only_when_asked_for(tmp_path: Path, tokens: Pat
 
 
 def test_a_loss_that_is_not_a_number_fails_that_trial(tmp_path: Path, tokens: Path) -> None:
-    proxy = replace(PROXY, learning_rate=1e30)
+    proxy = replace(PROXY, learning_rate=1e30, early=(0.9,))
     folders = asked(tmp_path, "t", (0.5, 0.5), proxy=proxy)
     failed = run(folders, tokens, proxy)
     assert "learning rate" in failed[folders[0]]
+    assert not list(folders[0].glob("state*"))
     assert not (folders[0] / "scores.json").exists()
+    assert read_early(folders[0]) == []
 
 
 def test_where_trials_run(tokens: Path) -> None:
@@ -125,3 +133,93 @@ def test_where_trials_run(tokens: Path) -> None:
         assert plan_stack("auto", 0, 10, PROXY, tokens) == ("cpu", 1)
         with pytest.raises(MissingDependency, match="CUDA"):
             plan_stack("cuda", 0, 10, PROXY, tokens)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what a finished trial leaves, but for its seconds."""
+    scores = {**read_json(folder / "scores.json"), "seconds": 0}
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("trial.json", "claim.json")}
+    return {**found, "scores.json": json.dumps(scores).encode()}
+
+
+def test_scores_on_the_way(tmp_path: Path, tokens: Path) -> None:
+    early = replace(PROXY, early=(0.25, 0.5))
+    watched, plain = asked(tmp_path, "a", (0.5, 0.5), proxy=early), asked(tmp_path, "b", (0.5, 0.5))
+    assert run(watched, tokens, early) == run(plain, tokens) == {}
+    rows = read_early(watched[0])
+    assert [row.tokens for row in rows] == [PROXY.token_budget // 4, PROXY.token_budget // 2]
+    assert set(rows[0].scores) == {"count"}
+    assert rows[1].scores != rows[0].scores
+    found = files_of(watched[0])
+    del found["early.json"]
+    assert found == files_of(plain[0])  # being looked at changes nothing
+
+
+def test_a_trial_that_stopped_goes_on_to_the_same_bits(tmp_path: Path, tokens: Path) -> None:
+    early = replace(PROXY, early=(0.3,))
+    stopped, whole = asked(tmp_path, "a", (0.7, 0.3), proxy=early), asked(tmp_path, "b", (0.7, 0.3), proxy=early)
+    assert run_stack(stopped, tokens, early, TasksSettings(), ("search",), "cpu", until=0.3) == {}
+    assert read_trial(stopped[0]).state == "waiting"
+    assert len(read_early(stopped[0])) == 1
+    assert read_about(stopped[0]).step == 5  # of 16
+    assert run(stopped, tokens, early) == run(whole, tokens, early) == {}
+    assert files_of(stopped[0]) == files_of(whole[0])
+    assert not (stopped[0] / "state.safetensors").exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from openclimb.config import ProxySettings, RunSettings, TasksSettings
+from openclimb.proxy.train import run_stack
+proxy = ProxySettings(width=16, depth=1, heads=2, sequence=16, batch=4, token_budget=16 * 16000, learning_rate=1e-2)
+where = RunSettings(save_seconds=0.0)
+run_stack([Path(sys.argv[1])], Path(sys.argv[2]), proxy, TasksSettings(), ("search",), "cpu", where)
+"""
+
+
+def test_a_trial_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, tokens: Path) -> None:
+    proxy = replace(PROXY, token_budget=16 * 16000)
+    killed, whole = asked(tmp_path, "a", (0.7, 0.3), proxy=proxy), asked(tmp_path, "b", (0.7, 0.3), proxy=proxy)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed[0]), str(tokens)])
+    until = time.monotonic() + 300
+    while not (about := read_about(killed[0])) or about.step < 3:
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    reached = read_about(killed[0])
+    assert reached is not None
+    assert 3 <= reached.step < 4000  # in the middle
+    assert run(killed, tokens, proxy) == run(whole, tokens, proxy) == {}
+    for leftover in killed[0].glob(".*.tmp"):
+        leftover.unlink()
+    assert files_of(killed[0]) == files_of(whole[0])
+
+
+def test_a_state_of_another_trial_or_version_is_not_used(tmp_path: Path, tokens: Path) -> None:
+    mine, other = asked(tmp_path, "t", (1.0, 0.0), (0.5, 0.5))
+    assert run_stack([other], tokens, PROXY, TasksSettings(), ("search",), "cpu", until=0.5) == {}
+    shutil.copy(other / "state.safetensors", mine / "state.safetensors")
+    whole = asked(tmp_path, "whole", (1.0, 0.0))
+    assert run([mine], tokens) == run(whole, tokens) == {}
+    assert files_of(mine) == files_of(whole[0])
+    (mine / "state.safetensors").write_bytes(b"not a state")
+    assert read_about(mine) is None
+
+
+def test_a_short_stack_is_filled_up_and_the_copies_are_nobodys(tmp_path: Path, tokens: Path) -> None:
+    filled, alone = asked(tmp_path, "a", (1.0, 0.0), (0.5, 0.5)), asked(tmp_path, "b", (1.0, 0.0), (0.5, 0.5))
+    assert run_stack(filled, tokens, PROXY, TasksSettings(), ("search",), "cpu", size=4) == {}
+    for folder in alone:
+        assert run([folder], tokens) == {}
+    for one, two in zip(filled, alone, strict=True):
+        assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_waiting", "most", "size"), [(16, 1000, 16), (15, 1000, 16), (5, 1000, 8), (64, 30, 16), (1, 8, 1), (7, 0, 1)]
+)
+def test_few_sizes_of_stacks(n_waiting: int, most: int, size: int) -> None:
+    assert stack_size(n_waiting, most) == size

@@ -4,12 +4,16 @@ The j-th sequence that a trial reads of a domain is the same in every trial of a
 that is read more often than it has sequences begins again, as the target run would repeat it.
 """
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from openclimb.errors import SearchError
 from openclimb.trials import Trial
@@ -95,3 +99,29 @@ class Reader:
         first = int(rng.integers(0, min(self.sequence, spare + 1)))
         starts = np.arange(first, spare + 1, self.sequence, dtype=np.int64)
         return rng.permutation(starts)
+
+
+def batches(readers: Sequence[Reader], batch: int, first: int, stop: int, ahead: int = 0) -> Iterator[Tensor]:
+    """Yield the tokens of steps first…stop, (M, at most batch, sequence + 1); only a run's last step has fewer rows.
+
+    With `ahead`, a thread reads so many batches before they are asked for, into memory that a GPU copies from
+    without waiting.
+    """
+    n = len(readers[0])
+
+    def read(step: int) -> Tensor:
+        rows = [reader.read(step * batch, min((step + 1) * batch, n)) for reader in readers]
+        tokens = torch.from_numpy(np.stack(rows))
+        return tokens.pin_memory() if torch.cuda.is_available() else tokens
+
+    if not ahead:
+        yield from map(read, range(first, stop))
+        return
+    with ThreadPoolExecutor(1, "batches") as thread:
+        waiting: list[Future[Tensor]] = []
+        for step in range(first, stop):
+            waiting.append(thread.submit(read, step))
+            if len(waiting) > ahead:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()

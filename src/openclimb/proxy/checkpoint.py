@@ -116,8 +116,9 @@ def shaped(proxy: ProxySettings) -> ProxySettings:
             f"proxy.sequence = {proxy.sequence}, and the checkpoint reads at most {found.form.longest} tokens",
             f"set proxy.sequence to {found.form.longest} or less",
         )
-    shape = {"width": found.width, "depth": found.depth, "heads": found.heads}
-    return dataclasses.replace(proxy, checkpoint=str(found.folder), **shape)
+    return dataclasses.replace(
+        proxy, checkpoint=str(found.folder), width=found.width, depth=found.depth, heads=found.heads
+    )
 
 
 def with_tokenizer(tokens: TokensSettings, proxy: ProxySettings) -> TokensSettings:

@@ -1,0 +1,260 @@
+"""How fast proxies train, and how a learning rate carries over from one width to another.
+
+    python bench/proxy.py [--quick] [--part cpu|share|rate|all] [--corpus corpus.jsonl]
+    python bench/proxy.py --device cuda
+
+cpu: tokens a second on all cores against a plain transformers Llama loop and one like nanoGPT's, in turns; each in the
+way it is fastest (a process a core with one thread, or one process with all threads); by processor time, so that
+other work on the machine does not count. share: the time that the same
+matrix products take by themselves ÷ the time of a training step. rate (needs --corpus): the held-out loss of three
+widths at several rates. On a GPU: 64 trials stacked against one after the other, and model FLOP utilisation.
+Writes bench/results/proxy.json; parts that did not run keep their rows.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from _results import FOLDER, write_results
+from openclimb.config import ProxySettings, preset
+from openclimb.engine import n_cores, set_allocator
+from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.shapes import n_parameters, shape_of, vocabulary_of
+
+SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}
+STACK = 4
+# name → (whose step, threads of a process, models stacked)
+WAYS = {
+    "ours": ("ours", 1, 1),
+    f"ours, {STACK} stacked": ("ours", 1, STACK),
+    "ours, all threads": ("ours", 0, 1),
+    "transformers": ("transformers", 1, 1),
+    "transformers, all threads": ("transformers", 0, 1),
+    "nanoGPT-like": ("nanoGPT-like", 1, 1),
+    "nanoGPT-like, all threads": ("nanoGPT-like", 0, 1),
+}
+GPU_STACK = 64
+GPU_NOT_RUN = "not run: no GPU at hand; python bench/proxy.py --device cuda"
+
+
+def tokens_of(proxy: ProxySettings, vocab_size: int, n_models: int, device: str = "cpu") -> list[torch.Tensor]:
+    """Return batches of random tokens, (n_models, batch, sequence + 1) each."""
+    draw = torch.Generator().manual_seed(0)
+    shape = (n_models, proxy.batch, proxy.sequence + 1)
+    return [torch.randint(0, vocab_size, shape, generator=draw).to(device) for _ in range(8)]
+
+
+def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> Callable[[torch.Tensor], Any]:
+    """Return one training step on the CPU."""
+    if kind != "ours":
+        from _proxy_rivals import llama_step, nano_step
+
+        theirs = {"transformers": llama_step, "nanoGPT-like": nano_step}[kind](proxy, vocab_size)
+        return lambda batch: theirs(batch[0])
+    set_allocator(KEPT_BLOCK)
+    torch.set_flush_denormal(True)
+    program = program_for(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, "cpu", False)
+    return lambda batch: program.step(batch, 1e-3)
+
+
+def work(ours: bool, scale: str, pipe: Connection) -> None:
+    """In a process of its own: train in the way and for the seconds that the pipe says; answer with tokens a second."""
+    proxy, vocab_size = SHAPES[scale]
+    steps = {}
+    for name, (kind, _, n_models) in WAYS.items():
+        if (kind == "ours") == ours:
+            batches = tokens_of(proxy, vocab_size, n_models)
+            steps[name] = (step_of(kind, proxy, vocab_size, n_models), batches)
+            for batch in batches[:3]:
+                steps[name][0](batch)
+    pipe.send(0.0)
+    while asked := pipe.recv():
+        name, seconds = asked
+        threads, n_models = WAYS[name][1] or n_cores(), WAYS[name][2]
+        torch.set_num_threads(threads)
+        step, batches = steps[name]
+        began, mine, n = time.perf_counter(), time.process_time(), 0
+        while n < 4 or time.perf_counter() - began < seconds:
+            step(batches[n % len(batches)])
+            n += 1
+        used = (time.process_time() - mine) / threads  # other work on the machine does not count
+        pipe.send(n * n_models * proxy.batch * proxy.sequence / used)
+
+
+def cpu(scale: str, turns: int, seconds: float) -> list[dict[str, Any]]:
+    """Return rows of tokens a second on all cores, all ways in turns: a process a core, or one with all threads."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[bool, list[Connection]] = {True: [], False: []}
+    processes = []
+    for ours, mine in pipes.items():  # apart, since our allocator's settings hold for a whole process
+        for _ in range(n_cores()):
+            here, there = spawn.Pipe()
+            processes.append(spawn.Process(target=work, args=(ours, scale, there), daemon=True))
+            processes[-1].start()
+            mine.append(here)
+    for pipe in (pipe for mine in pipes.values() for pipe in mine):
+        pipe.recv()
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(turns):
+        for name, (kind, threads, _) in WAYS.items():
+            used = pipes[kind == "ours"][: n_cores() if threads else 1]
+            for pipe in used:
+                pipe.send((name, seconds))
+            rates[name].append(sum(pipe.recv() for pipe in used))
+    for pipe in (pipe for mine in pipes.values() for pipe in mine):
+        pipe.send(None)
+    for process in processes:
+        process.join()
+    return cpu_rows(scale, rates)
+
+
+def cpu_rows(scale: str, rates: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Return medians, and the ratio of ours to each rival's better way: the median over the turns."""
+    found = {name: median(values) for name, values in rates.items()}
+    rows = []
+    for rival in ("transformers", "nanoGPT-like"):
+        best = max((name for name in rates if name.startswith(rival)), key=lambda name: found[name])
+        ratio = median(ours / theirs for ours, theirs in zip(rates["ours"], rates[best], strict=True))
+        case = f"{scale}: against {best}" + ("" if "threads" in best else ", one thread a core")
+        rows.append(row(case, "tokens/s", round(found["ours"]), round(found[rival if best == rival else best]), ratio))
+    return [*rows, *(row(f"{scale}: {name}", "tokens/s", round(found[name]), round(found["ours"])) for name in WAYS)]
+
+
+def row(case: str, metric: str, value: Any, reference: Any = None, ratio: float | None = None) -> dict[str, Any]:
+    made = {"case": case, "metric": metric, "value": value, "reference": reference}
+    return made if ratio is None else {**made, "ratio": round(ratio, 3)}
+
+
+def products(proxy: ProxySettings, vocab_size: int) -> list[tuple[int, int, int, int]]:
+    """Return the matrix products of one step as (how many at once, rows, inner, columns), forward and backward."""
+    n, w, hidden = proxy.batch * proxy.sequence, proxy.width, 8 * round(proxy.width * 8 / 3 / 8)
+    forward = [(1, n, w, vocab_size)]
+    heads, head = proxy.batch * proxy.heads, w // proxy.heads
+    for _ in range(proxy.depth):
+        forward += [(1, n, w, 3 * w), (1, n, w, w), (1, n, w, 2 * hidden), (1, n, hidden, w)]
+        forward += [(heads, proxy.sequence, head, proxy.sequence), (heads, proxy.sequence, proxy.sequence, head)]
+    backward = [product for b, i, j, k in forward for product in ((b, i, k, j), (b, j, i, k))]
+    return forward + backward
+
+
+def share(scale: str, turns: int) -> list[dict[str, Any]]:
+    """Return the share of a step's time that its matrix products take by themselves, one thread, in turns."""
+    torch.set_num_threads(1)
+    proxy, vocab_size = SHAPES[scale]
+    step, batches = step_of("ours", proxy, vocab_size, 1), tokens_of(proxy, vocab_size, 1)
+    pairs = [(torch.randn(b, i, j), torch.randn(b, j, k)) for b, i, j, k in products(proxy, vocab_size)]
+    outs = [torch.empty(b, i, k) for b, i, _, k in products(proxy, vocab_size)]
+    flops = sum(2 * b * i * j * k for b, i, j, k in products(proxy, vocab_size))
+    steps, plain = [], []
+    for turn in range(turns + 3):
+        # Blocks of steps: a single one between the products would find their numbers in the cache, not its own.
+        began = time.thread_time()
+        for i in range(8):
+            step(batches[(turn + i) % 8])
+        middle = time.thread_time()
+        for _ in range(8):
+            for (a, b), out in zip(pairs, outs, strict=True):
+                torch.bmm(a, b, out=out)
+        steps.append((middle - began) / 8)
+        plain.append((time.thread_time() - middle) / 8)
+    steps, plain = steps[3:], plain[3:]
+    ratio = median(one / other for one, other in zip(plain, steps, strict=True))
+    rate = flops / median(plain) / 1e9
+    milliseconds = [round(median(times) * 1e3, 3) for times in (plain, steps)]
+    return [
+        row(f"{scale}: matrix products, share of a step", "ms", milliseconds[0], milliseconds[1], ratio),
+        row(f"{scale}: matrix products by themselves, one core", "GFLOP/s", round(rate, 1)),
+    ]
+
+
+def gpu(turns: int) -> list[dict[str, Any]]:
+    """Return rows for one GPU: stacked against one after the other, and model FLOP utilisation."""
+    rows = []
+    for size in ("1M", "5M"):
+        proxy = replace(ProxySettings(**shape_of(size)), sequence=128, batch=8)
+        one, stacked = (gpu_rate(proxy, vocabulary_of(size), n, turns) for n in (1, GPU_STACK))
+        rows.append(row(f"{size}: {GPU_STACK} stacked against one by one", "tokens/s", round(stacked), round(one)))
+    for size, batch in (("62M", 32), ("350M", 16)):
+        proxy, vocab_size = replace(ProxySettings(**shape_of(size)), sequence=1024, batch=batch), vocabulary_of(size)
+        flops = 6 * n_parameters(proxy.width, proxy.depth, vocab_size)
+        flops += 12 * proxy.depth * proxy.width * proxy.sequence  # attention, as Chowdhery et al. 2022 count it
+        reached = gpu_rate(proxy, vocab_size, 1, turns) * flops
+        rows.append(row(f"{size}: model FLOP utilisation (bf16)", "FLOP/s", reached, peak()))
+    return rows
+
+
+def gpu_rate(proxy: ProxySettings, vocab_size: int, n_models: int, turns: int) -> float:
+    """Return tokens a second of a compiled stack."""
+    program = Program(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, "cuda", "compiled")
+    batches = tokens_of(proxy, vocab_size, n_models, "cuda")
+    times = []
+    for turn in range(turns + 1):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for batch in batches:
+            program.step(batch, 1e-3)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+        del times[: turn == 0]
+    return len(batches) * n_models * proxy.batch * proxy.sequence / median(times)
+
+
+def peak() -> float:
+    """Return the card's dense bf16 FLOP/s by its data sheet."""
+    name = torch.cuda.get_device_name()
+    known = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "4090": 165e12}
+    return next((value for key, value in known.items() if key in name), float("nan"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("cpu", "share", "rate", "all"), default="all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--corpus", default="", help="JSONL with the column text, for the part rate")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    turns, seconds = (3, 0.5) if options.quick else (9, 2.0)
+    rows: list[dict[str, Any]] = []
+    if options.device == "cuda":
+        rows += gpu(turns)
+    else:
+        for scale in SHAPES:
+            if options.part in ("share", "all"):
+                rows += share(scale, turns * 3)
+            if options.part in ("cpu", "all"):
+                rows += cpu(scale, turns, seconds)
+    if options.corpus and options.part in ("rate", "all"):
+        from _proxy_rate import rate_rows
+
+        rows += rate_rows(Path(options.corpus), options.quick)
+    for one in rows:
+        ratio = one.get("ratio") or (one["value"] / one["reference"] if one["reference"] else float("nan"))
+        print(f"{one['case']:<58} {one['metric']:<9} {one['value']:>12,} {one['reference'] or '':>12} {ratio:8.2f}")
+    write_results("proxy", with_earlier(rows))
+
+
+def with_earlier(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return these rows and those of earlier runs whose case is not among them; GPU cases that never ran say so."""
+    path = FOLDER / "proxy.json"
+    earlier = json.loads(path.read_text())["rows"] if path.is_file() else []
+    cases = [f"{size}: {GPU_STACK} stacked against one by one" for size in ("1M", "5M")]
+    cases += [f"{size}: model FLOP utilisation (bf16)" for size in ("62M", "350M")]
+    known = {one["case"] for one in rows}
+    kept = [one for one in earlier if one["case"] not in known]
+    known |= {one["case"] for one in kept}
+    return [*rows, *kept, *(row(case, GPU_NOT_RUN, None) for case in cases if case not in known)]
+
+
+if __name__ == "__main__":
+    main()

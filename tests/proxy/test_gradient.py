@@ -1,0 +1,86 @@
+"""The gradient written out by hand against autograd: stacks, heads, lengths, blocks of the vocabulary."""
+
+import pytest
+import torch
+from torch import nn
+
+from openclimb.config import ProxySettings
+from openclimb.proxy import gradient
+from openclimb.proxy.gradient import Gradient, can_write_out
+from openclimb.proxy.model import Form, StackedDecoder
+
+VOCAB = 61
+
+
+def made(proxy: ProxySettings, n_models: int, form: Form | None = None) -> tuple[StackedDecoder, torch.Tensor]:
+    """Return a stack whose norms weigh other than one, and tokens for it."""
+    draw = torch.Generator().manual_seed(7)
+    model = StackedDecoder(proxy, VOCAB, range(n_models), form or Form())
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
+    return model, torch.randint(0, VOCAB, (n_models, proxy.batch, proxy.sequence + 1), generator=draw)
+
+
+def by_autograd(model: StackedDecoder, tokens: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logits = model.logits(model(tokens[:, :, :-1]))
+    targets = tokens[:, :, 1:].reshape(len(tokens), -1)
+    losses = torch.stack([nn.functional.cross_entropy(*pair) for pair in zip(logits, targets, strict=True)])
+    losses.sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)  # what is left of an earlier step must not stay
+    return losses.detach(), found
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=3),
+        ProxySettings(width=24, depth=1, heads=1, sequence=9, batch=1),
+        ProxySettings(width=48, depth=3, heads=2, sequence=20, batch=2),
+    ],
+)
+def test_it_is_autograds(proxy: ProxySettings, n_models: int) -> None:
+    model, tokens = made(proxy, n_models)
+    losses, expected = by_autograd(model, tokens)
+    torch.testing.assert_close(Gradient(model, proxy.batch, proxy.sequence)(tokens), losses, rtol=1e-5, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        error = (parameter.grad - expected[name]).norm() / expected[name].norm()
+        assert error < 1e-5, name
+
+
+def test_blocks_of_the_vocabulary_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient, "BLOCK", 7 * VOCAB)  # rows that do not divide the positions
+    test_it_is_autograds(ProxySettings(width=32, depth=1, heads=2, sequence=16, batch=3), 1)
+
+
+def test_heads_of_another_size_and_other_norms() -> None:
+    model, tokens = made(ProxySettings(width=32, heads=2, depth=2, sequence=8, batch=2), 1, Form(head=8, epsilon=1e-2))
+    losses, expected = by_autograd(model, tokens)
+    torch.testing.assert_close(Gradient(model, 2, 8)(tokens), losses, rtol=1e-5, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_same_tokens_give_the_same_bits_again() -> None:
+    model, tokens = made(ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=3), 1)
+    written = Gradient(model, 3, 16)
+    first = [written(tokens), *(parameter.grad.clone() for parameter in model.parameters())]
+    written(tokens.roll(1, 2))
+    again = [written(tokens), *(parameter.grad for parameter in model.parameters())]
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+
+
+def test_a_token_thought_impossible_has_a_finite_loss() -> None:
+    model, tokens = made(ProxySettings(width=32, depth=1, heads=4, sequence=16, batch=1), 1)
+    model.final_norm.data.mul_(1e4)
+    assert torch.isfinite(Gradient(model, 1, 16)(tokens)).all()
+
+
+def test_forms_that_are_left_to_autograd() -> None:
+    proxy = ProxySettings(width=32, depth=1, heads=4, sequence=16, batch=2)
+    assert can_write_out(StackedDecoder(proxy, VOCAB, [0]), 2, 16)
+    for form in (Form(groups=2), Form(tied=False)):
+        assert not can_write_out(StackedDecoder(proxy, VOCAB, [0], form), 2, 16)
+    assert not can_write_out(StackedDecoder(proxy, VOCAB, [0]), 2, 100_000)

@@ -1,0 +1,118 @@
+"""Three ways to the gradient, one result; short batches and short stacks; flat parameters; a program used again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openclimb.config import ProxySettings
+from openclimb.proxy import program
+from openclimb.proxy.model import Form, StackedDecoder
+from openclimb.proxy.optimise import Optimiser
+from openclimb.proxy.program import Program, program_for
+
+PROXY = ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=4, learning_rate=1e-2)
+VOCAB = 61
+
+
+def tokens(n_models: int, batch: int = 4) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (n_models, batch, 17), generator=torch.Generator().manual_seed(1))
+
+
+def gradients(made: Program, batch: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    losses = made.gradient(batch)
+    return losses, [parameter.grad.clone() for parameter in made.model.parameters()]
+
+
+def same(one: tuple[torch.Tensor, list[torch.Tensor]], two: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    torch.testing.assert_close(one[0], two[0], rtol=1e-5, atol=1e-5)
+    for a, b in zip(one[1], two[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+@pytest.mark.parametrize("batch", [4, 3])
+def test_by_hand_and_by_autograd(n_models: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(program.POSITIONS, "cpu", n_models * 16 * 2)  # two rows a pass, so a batch takes two
+    monkeypatch.setattr(program, "HEAD_FLOATS", n_models * VOCAB * 10)
+    hand, auto = (
+        Program(StackedDecoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd")
+    )
+    assert auto.rows == 2
+    same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+def test_compiled_code_is_made_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(program.POSITIONS, "cpu", 2 * 16 * 4)
+    made = Program(StackedDecoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "compiled")
+    plain = Program(StackedDecoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "autograd")
+    same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        other = StackedDecoder(PROXY, VOCAB, [5, 6])
+        made.take(other)
+        plain.take(other)
+        for batch in (4, 3):  # a short batch is filled up, not compiled again
+            made.step(tokens(2, batch), 1e-2)
+            plain.step(tokens(2, batch), 1e-2)
+    for ours, theirs in zip(made.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_other_forms_train_too() -> None:
+    form = Form(groups=2, tied=False)
+    model = StackedDecoder(PROXY, VOCAB, [0], form)
+    made = program_for(model, PROXY, "cpu", True)
+    assert made.how == "autograd"
+    before = made.step(tokens(1), 1e-2)
+    for _ in range(20):
+        after = made.step(tokens(1), 1e-2)
+    assert after < before - 0.5
+    assert made.model.output.grad.abs().sum() > 0
+
+
+def test_a_step_is_that_of_plain_adamw() -> None:
+    proxy = replace(PROXY, embedding_rate=1.0)
+    made = program_for(StackedDecoder(proxy, VOCAB, [3]), proxy, "cpu", True)
+    plain = StackedDecoder(proxy, VOCAB, [3])
+    matrices, norms = plain.matrices_and_norms()
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95))
+    for i in range(5):
+        batch = tokens(1).roll(i, 2)
+        made.step(batch, 1e-2)
+        logits = plain.logits(plain(batch[:, :, :-1]))
+        adamw.zero_grad()
+        torch.nn.functional.cross_entropy(logits[0], batch[0, :, 1:].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        adamw.step()
+    for ours, theirs in zip(made.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_rate_of_embedding_and_norms_follows_the_width() -> None:
+    model = StackedDecoder(replace(PROXY, width=128), VOCAB, [0])
+    optimiser = Optimiser(model, replace(PROXY, width=128, weight_decay=0.0))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad.fill_(1e-4)
+    optimiser.step(1e-3)  # Adam's first step is its rate, whatever the gradient
+    moved = {
+        name: float((parameter.detach() - before[name]).abs().max()) for name, parameter in model.named_parameters()
+    }
+    assert moved["layers.0.qkv"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["embedding"] == pytest.approx(2e-3, rel=1e-3)
+    assert moved["final_norm"] == pytest.approx(2e-3, rel=1e-3)
+
+
+def test_a_program_begins_again_with_other_weights() -> None:
+    fresh = program_for(StackedDecoder(PROXY, VOCAB, [1]), PROXY, "cpu", True)
+    used = program_for(StackedDecoder(PROXY, VOCAB, [0]), PROXY, "cpu", True)
+    for _ in range(3):
+        used.step(tokens(1), 1e-2)
+    used.take(StackedDecoder(PROXY, VOCAB, [1]))
+    for _ in range(3):
+        fresh.step(tokens(1), 1e-2)
+        used.step(tokens(1), 1e-2)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.model.parameters(), used.model.parameters(), strict=True))
