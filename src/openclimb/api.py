@@ -34,7 +34,6 @@ class OpenWorkspace:
         """
         from openclimb.pipeline import run
 
-        stop_without_corpus(self.workspace.root, self.config)
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
         engine = Engine(self.config.run.workers)

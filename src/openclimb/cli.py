@@ -143,7 +143,9 @@ def _init(options: argparse.Namespace) -> int:
         raw["corpus"] = {"paths": [], "domains": SETTING}
         config = from_dict(raw)
         opened = create_given(options.workspace, config, read_given(options.domains_file, config.target))
-        print(f"made {opened.workspace.config_path}\nnext: climb ask {options.workspace} -n 8")
+        following = "run" if config.objective.external else "ask"
+        more = "" if config.objective.external else " -n 8"
+        print(f"made {opened.workspace.config_path}\nnext: climb {following} {options.workspace}{more}")
         return 0
     opened = create(options.workspace, from_dict(raw))
     print(f"made {opened.workspace.config_path}\nnext: climb plan {options.workspace}")
@@ -195,10 +197,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"event": "answer", "mixture": answer, "report": str(report)}))
     else:
-        print(
-            f"{answer_text(answer)}\n\nreport: {report}\n"
-            f"next: climb export {options.workspace} --tokens {budget} --out FOLDER"
-        )
+        print(f"{answer_text(answer)}\n\nreport: {report}")
+        if opened.config.corpus.paths:
+            print(f"next: climb export {options.workspace} --tokens {budget} --out FOLDER")
     return 0
 
 

@@ -18,7 +18,9 @@ from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
+from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
 from openclimb.mixture import Domain, mixture_table
+from openclimb.objective import load_objective, run_objective, stop_if_idle
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
@@ -27,7 +29,7 @@ from openclimb.search.required import required_of
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
-from openclimb.workspace import Recipe, Workspace, write_json, write_text
+from openclimb.workspace import Workspace, write_json, write_text
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
@@ -37,12 +39,22 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
     Raises StaleError when a finished stage was made from other settings or inputs.
     """
     config = workspace.config()
+    if not config.objective.external:
+        stop_without_corpus(workspace.root, config)
     with workspace.hold():
         if redo:
             for stage in STAGES[STAGES.index(redo) :]:
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
+        stop_if_idle(config)
+        if has_given_domains(config):
+            given = given_domains(workspace.root, config)
+            return workspace.make(
+                recipes["mixture"],
+                progress,
+                lambda out: search(workspace.root, config, given, None, DATA, out, engine, progress),
+            )
 
         corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
@@ -83,6 +95,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
                 engine,
                 progress,
             )
+            if config.objective.external and not config.tasks.paths:  # the trainer brings its own
+                return facts
             return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", progress)}
 
         tokens = workspace.make(recipes["tokens"], progress, tokens_of)
@@ -90,7 +104,14 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             recipes["mixture"],
             progress,
             lambda out: search(
-                workspace.root, config, read_domains(domains), tokens, recipes["tokens"], out, engine, progress
+                workspace.root,
+                config,
+                read_domains(domains),
+                tokens,
+                recipes["tokens"].fingerprint,
+                out,
+                engine,
+                progress,
             ),
         )
 
@@ -99,8 +120,8 @@ def search(
     root: Path,
     config: Config,
     domains: list[Domain],
-    tokens: Path,
-    data: Recipe,
+    tokens: Path | None,
+    data: str,
     out: Path,
     engine: Engine,
     progress: Progress,
@@ -108,16 +129,26 @@ def search(
     """Propose, run trials, learn, for each iteration; then train the finalists again beside the baselines, and pick.
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
-    run again comes to the same mixtures and finds their scores already there.
+    run again comes to the same mixtures and finds their scores already there. `tokens` are the packed ones, None for
+    domains given by hand; `data` is the fingerprint of what trials read.
     """
     folder = root / "trials"
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
     required = required_of(config)
     goal = required.task_weights(config.tasks.weights)
+    external = config.objective.external
+    objective = (
+        load_objective(config.objective, root, domains, config.target.token_budget, tokens) if external else None
+    )
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
-        asked = ask(folder, list(proposals), names, settings, data.fingerprint)
+        asked = ask(folder, list(proposals), names, settings, data)
+        if objective:
+            return run_objective(
+                folder, asked, objective, config.objective.parallel, config.tasks, label, engine, progress
+            )
+        assert tokens is not None  # without a corpus there is an objective
         return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
 
     told: list[Trial] = []

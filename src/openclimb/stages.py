@@ -10,6 +10,7 @@ from typing import Any
 from openclimb.config import Config, result_settings
 from openclimb.corpus.survey import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
+from openclimb.given import FILE, has_given_domains
 from openclimb.proxy.tasks import task_fingerprint
 from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
 
@@ -56,15 +57,30 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
         ("domains",),
         task_files=task_files,
     )
+    made["mixture"] = _mixture(config, {"tokens/": made["tokens"].fingerprint})
+    return made
+
+
+def _mixture(config: Config, inputs: dict[str, str]) -> Recipe:
+    """Return the recipe of the search, whatever its domains come from."""
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
-    add(
-        "mixture",
-        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
-        ("tokens",),
-    )
-    return made
+    settings = {
+        **_trainer(config),
+        **_named(config, "search"),
+        **_named(config, "pick"),
+        **goal,
+        "seed": config.seed,
+    }
+    return Recipe("mixture", VERSIONS["mixture"], settings, inputs)
+
+
+def _trainer(config: Config) -> dict[str, Any]:
+    """Return the settings of what scores a trial."""
+    if not config.objective.external:
+        return _named(config, "proxy")
+    return {**_named(config, "objective"), "proxy.token_budget": config.proxy.token_budget}
 
 
 def _named(config: Config, section: str) -> dict[str, Any]:
@@ -76,6 +92,8 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     """Return the recipe of every stage for the settings and the input files as they are now."""
     for stage in STAGES:
         workspace.recover(stage)
+    if has_given_domains(config):
+        return {"mixture": _mixture(config, {FILE: folder_fingerprint(str(workspace.root / FILE))})}
     return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks))
 
 
@@ -92,4 +110,6 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
 
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
+    if config.objective.external:  # the proxy's shape is not its trainer's
+        return {**result_settings(config.objective), "token_budget": config.proxy.token_budget}
     return {**result_settings(config.proxy), "metric": config.tasks.metric}

@@ -17,7 +17,12 @@ from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
 from openclimb.workspace import write_text
 
-MEASURES = {"bpb": "bits per byte ↓", "accuracy": "accuracy ↑", "accuracy_norm": "accuracy by length ↑"}
+MEASURES = {
+    "bpb": "bits per byte ↓",
+    "accuracy": "accuracy ↑",
+    "accuracy_norm": "accuracy by length ↑",
+    "score": "score ↑",
+}
 
 
 def build_report(root: Path) -> Path:

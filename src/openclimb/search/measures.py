@@ -1,7 +1,7 @@
 """Per-item results of trials as scores: items.npz holds "<task>/<part>/<measure>" arrays, one number an item.
 
 Measures are bits per byte (`bpb`, of the gold answer or of the text) and, for choice tasks, `correct` and
-`correct_norm` (0 or 1).
+`correct_norm` (0 or 1). A trial that was scored elsewhere has `score`, one number a task, higher is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from openclimb.trials import Trial
 Floats = NDArray[np.float64]
 Items = Mapping[int, Mapping[str, NDArray[Any]]]  # trial number → array name → one number an item
 
-MEASURES = {"bpb": "bpb", "accuracy": "correct", "accuracy_norm": "correct_norm"}  # metric → array
+MEASURES = {"bpb": "bpb", "accuracy": "correct", "accuracy_norm": "correct_norm", "score": "score"}  # metric → array
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ItemTable:
 def task_names(items: Items, part: str) -> list[str]:
     """Return the tasks that have items in a part, sorted."""
     arrays = {name for one in items.values() for name in one}
-    return sorted({name.rsplit("/", 2)[0] for name in arrays if name.endswith(f"/{part}/bpb")})
+    return sorted({name.rsplit("/", 2)[0] for name in arrays if name.endswith((f"/{part}/bpb", f"/{part}/score"))})
 
 
 def item_table(trials: Sequence[Trial], items: Items, task: str, part: str, metric: str) -> ItemTable | None:
@@ -51,7 +51,7 @@ def item_table(trials: Sequence[Trial], items: Items, task: str, part: str, metr
     if len({len(row) for row in rows}) > 1:
         raise SearchError(f"trials were scored on different items of {task}", "move trials/ aside and run again")
     table = np.stack(rows)
-    if not table.size or (metric != "bpb" and table.min() < 0):
+    if not table.size or (metric in ("accuracy", "accuracy_norm") and table.min() < 0):
         return None
     return ItemTable(tuple(trial.seed for trial in trials), table)
 
@@ -61,6 +61,9 @@ def objective_table(trials: Sequence[Trial], items: Items, task: str, part: str,
 
     A task without the metric (text under accuracy) gives bits per byte. Raises SearchError when it has no items.
     """
+    found = item_table(trials, items, task, part, "score")
+    if found is not None:
+        return found
     found = item_table(trials, items, task, part, metric)
     if found is not None and metric != "bpb":
         return found
