@@ -388,6 +388,12 @@ def from_dict(raw: dict[str, Any]) -> Config:
     return dataclasses.replace(config, seed=seed, **sections)
 
 
+def with_changes(config: Config, raw: dict[str, dict[str, Any]]) -> Config:
+    """Return the settings with some sections' values changed, checked as those of `climb.toml` are."""
+    changed = {name: _section(name, getattr(config, name), values) for name, values in raw.items()}
+    return dataclasses.replace(config, **changed)
+
+
 def result_settings(section: Any) -> dict[str, Any]:
     """Return the settings of a section that change a result, as JSON values (for fingerprints)."""
     return {

@@ -151,7 +151,7 @@ def run_objective(
     engine: Engine,
     progress: Progress,
 ) -> list[Trial]:
-    """Run the trials that have no scores yet by an objective and return all of them with scores; failed ones are left out.
+    """Run the trials that have no scores yet by an objective and return all with scores; failed ones are left out.
 
     All trials of the same data must have scores of the same tasks. Raises SearchError when every trial failed.
     """

@@ -43,7 +43,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         stop_without_corpus(workspace.root, config)
     with workspace.hold():
         if redo:
-            for stage in STAGES[STAGES.index(redo) :]:
+            for stage in (*STAGES[STAGES.index(redo) :], "validation"):
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)

@@ -136,6 +136,39 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     return _section("Beside the baselines", note, chart + table)
 
 
+def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
+    table = facts.validation
+    if not table:
+        return ""
+    if any(row["margin"] for row in table["rows"]):
+        figures["validation"] = charts.validation_chart(table)
+    rows = []
+    for row in table["rows"]:
+        found = row["margin"]
+        margin = ("–", "–", "–", "–")
+        if found:
+            intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found["interval"], found["bootstrap"])]
+            margin = (f"{found['mean']:+.4f}", *intervals, found["verdict"])
+        scores = (_number(row["score"], ".4f"), _number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
+        rows.append((row["name"], f"{row['search_trials']:,}", f"{row['search_tokens']:,}", *scores, *margin))
+    heads = ("mixture", "search trials", "search tokens", "target", "proxy", "is the best", "found − it")
+    body = (
+        _chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
+    )
+    body += _table((*heads, "95 % interval", "bootstrap", "verdict"), rows)
+    if table["rank_correlation"] is not None:
+        body += f"<p>Rank correlation of proxies and targets over these mixtures: {table['rank_correlation']:.2f}.</p>"
+    now = facts.records.get("mixture", {}).get("fingerprint")
+    old = " It is of an earlier mixture: run climb validate again." if now != table["mixture"] else ""
+    note = (
+        table["sentence"]
+        + old
+        + " Every search had as many proxy trials as ours, its finalists included; DoReMi has a "
+        "reference and a proxy run instead. Intervals are Student's, and a bootstrap over items and seeds."
+    )
+    return _section("As targets", note, body)
+
+
 def _map(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     if not facts.points:
         return ""
@@ -236,6 +269,7 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
     _headline,
     _weights,
     _margins,
+    _validation,
     _map,
     _cards,
     _search,
