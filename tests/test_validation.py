@@ -174,7 +174,8 @@ def test_a_command_validates_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     text = (
         "import json, os, pathlib\n"
         "asked = json.loads(pathlib.Path(os.environ['CLIMB_TRIAL']).read_text())\n"
-        "score = sum(w ** 0.5 for w in asked['mixture'].values()) + asked['token_budget'] * 1e-6 + asked['seed'] * 1e-5\n"
+        "score = sum(w ** 0.5 for w in asked['mixture'].values())\n"
+        "score += asked['token_budget'] * 1e-6 + asked['seed'] * 1e-5\n"
         "pathlib.Path(asked['output'], 'scores.json').write_text(json.dumps({'spread': score}))\n"
     )
     (tmp_path / "train.py").write_text(text)

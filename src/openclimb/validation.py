@@ -167,12 +167,12 @@ class _Work:
         """Copy the trials of the validation that was moved aside last; those that do not fit are never asked for."""
         old = sorted(self.root.glob(f"{STAGE}*.old-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         if old and not (out / "trials").exists():
-            for name in ("trials", "doremi.json"):
-                found = old[-1] / name
-                if found.is_dir():
-                    shutil.copytree(found, out / name)
-                elif found.is_file():
-                    shutil.copyfile(found, out / name)
+            if (old[-1] / "doremi.json").is_file():
+                shutil.copyfile(old[-1] / "doremi.json", out / "doremi.json")
+            if (old[-1] / "trials").is_dir():
+                shutil.rmtree(out / "trials.partial", ignore_errors=True)
+                shutil.copytree(old[-1] / "trials", out / "trials.partial")
+                (out / "trials.partial").rename(out / "trials")  # half a copy must not be taken for trials
 
     def _spent(self) -> Mixture:
         """Return what our own search cost, its finalists' trials among it."""

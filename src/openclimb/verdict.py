@@ -1,4 +1,4 @@
-"""What a validation says: a plain sentence, a table for a terminal, a table for other programs. From validation.json."""
+"""What a validation says: a plain sentence, a table to read, a table for other programs. From validation.json."""
 
 import csv
 import io
