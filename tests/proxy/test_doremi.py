@@ -14,7 +14,7 @@ from openclimb.workspace import write_json
 PROXY = ProxySettings(width=32, depth=1, heads=2, sequence=32, batch=8, learning_rate=1e-2)
 NAMES = ("noise", "known", "learnable")
 VOCAB = 64
-BUDGET = 32 * 8 * 120
+BUDGET = 32 * 8 * 90
 NATURAL = (0.2, 0.1, 0.7)
 
 

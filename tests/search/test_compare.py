@@ -73,7 +73,7 @@ def test_mixtures_share_the_drawn_items() -> None:
 
 
 def test_ours_against_each_of_the_others() -> None:
-    scored = simulated(np.random.default_rng(1), 5, 4000)
+    scored = simulated(np.random.default_rng(1), 5, 2000)
     margins, best = compare(scored, "m0", SHARE, 0)
     assert set(margins) == {"m1", "m2", "m3"}
     assert margins["m3"]["verdict"] == "beaten"

@@ -23,7 +23,7 @@ from openclimb.trials import Trial
 Floats = NDArray[np.float64]
 
 REPLICATES = 4000
-CHUNK = 500  # replicates drawn at once
+CHUNK = 100  # replicates drawn at once
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def bootstrap(scored: Sequence[Scored], share: Mapping[str, float], rng: Generat
         spread = np.sqrt(n_items / (n_items - 1)) if n_items > 1 else 0.0  # a draw of n has the variance of n − 1
         for start in range(0, n, CHUNK):
             rows = slice(start, min(n, start + CHUNK))
-            counts = rng.multinomial(n_items, np.full(n_items, 1.0 / n_items), rows.stop - rows.start)
-            drawn[rows] += weight * (centre + spread * (counts @ means.T / n_items - centre))
+            chosen = rng.integers(n_items, size=(rows.stop - rows.start, n_items))
+            found = np.stack([row[chosen].mean(1) for row in means], axis=1)
+            drawn[rows] += weight * (centre + spread * (found - centre))
     return drawn + _luck(scored, share, rng, n)
 
 
