@@ -129,8 +129,8 @@ def test_a_command_that_takes_too_long_is_killed_with_all_its_processes(tmp_path
         "pathlib.Path('pids').write_text(f'{os.getpid()} {child.pid}')\n"
         "time.sleep(600)\n"
     )
-    settings = ObjectiveSettings(command=trainer(tmp_path, slow).command, timeout=1.5)
-    with pytest.raises(SearchError, match=r"ran longer than 1\.5 s and was killed"):
+    settings = ObjectiveSettings(command=trainer(tmp_path, slow).command, timeout=4.0)
+    with pytest.raises(SearchError, match=r"ran longer than 4 s and was killed"):
         run(tmp_path, settings)
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         wait_for_end(pid)
@@ -221,7 +221,7 @@ def test_a_function_may_be_the_objective(tmp_path: Path) -> None:
 
 def wait_for_end(pid: int) -> None:
     """Wait until a process is gone or a zombie."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -301,7 +301,7 @@ def test_a_command_that_the_settings_do_not_use_is_told(root: Path, capsys: pyte
     assert "has no corpus" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "parallel"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGKILL, 2)])
+@pytest.mark.parametrize(("number", "parallel"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGKILL, 2)])
 def test_an_interrupted_run_ends_its_commands_and_goes_on(root: Path, number: int, parallel: int) -> None:
     trainer_text = (root / "train.py").read_text()
     (root / "train.py").write_text(
@@ -313,13 +313,15 @@ def test_an_interrupted_run_ends_its_commands_and_goes_on(root: Path, number: in
     path = root / "climb.toml"
     path.write_text(path.read_text().replace("parallel = 1", f"parallel = {parallel}"))
     with subprocess.Popen([sys.executable, "-m", "openclimb.cli", "run", str(root), "--quiet"]) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(pids := [int(p.name[4:]) for p in root.glob("pid-*")]) < parallel:
-            assert time.monotonic() < deadline
+            if time.monotonic() > deadline:
+                process.kill()
+                pytest.fail("the commands did not start")
             time.sleep(0.05)
         process.send_signal(number)
-        status = process.wait(60)
-    assert status == (130 if number == signal.SIGINT else -number)
+        status = process.wait(100)
+    assert status == (130 if number == signal.SIGTERM else -number)
     for pid in pids:
         wait_for_end(pid)
     assert not [trial for trial in openclimb.open(root).trials() if trial.failure or trial.scores]
