@@ -202,7 +202,7 @@ class _Work:
                 told += self._train(proposals, self.config, self.tokens, self.data, out, label, ("search",))
         aim = Aim(predictor, goal, self.required)
         weights = answer_of(proposer, told, self.domains, np.random.default_rng([self.config.seed, SEED]), aim)
-        return Mixture(name, *_tuples(weights[None]), len(told), sum(trial.token_budget for trial in told))
+        return Mixture(name, tuple(weights.tolist()), len(told), sum(trial.token_budget for trial in told))
 
     def _doremi(self, n: int, out: Path) -> Mixture:
         """Return DoReMi's answer. Its two runs have the target's token budget, or our search's if that is less."""
@@ -223,7 +223,7 @@ class _Work:
             self.progress.finish()
         stored = read_json(path)
         weights = rounded(bend(np.array(stored["weights"]), region), region)
-        return Mixture("doremi", *_tuples(weights[None]), 2, stored["tokens"])
+        return Mixture("doremi", tuple(weights.tolist()), 2, stored["tokens"])
 
     def _target_tokens(self, out: Path) -> tuple[Path | None, str]:
         """Return the packed tokens that the target reads, and their fingerprint.
@@ -340,7 +340,7 @@ class _Work:
         size = None
         if self.tokens is not None and not self.config.objective.external:
             size = n_parameters(proxy, read_json(self.tokens / "domains.json")["vocab_size"])
-        means = {row["name"]: row["score"] for row in rows if row["score"] is not None}
+        means = {name: float(np.mean(list(values.values()))) for name, values in objective.items()}
         table = {
             "version": VERSION,
             "mixture": self.recipes["mixture"].fingerprint,

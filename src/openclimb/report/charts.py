@@ -59,7 +59,7 @@ def validation_chart(table: Mapping[str, Any]) -> Figure:
 
 def interval_chart(given: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """Differences with their intervals, one line each, and a line at zero."""
-    margins = dict(reversed(given.items()))
+    margins = dict(reversed(list(given.items())))
     means = [margin["mean"] for margin in margins.values()]
     data = [
         {

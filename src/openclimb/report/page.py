@@ -150,12 +150,12 @@ def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
             intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found["interval"], found["bootstrap"])]
             margin = (f"{found['mean']:+.4f}", *intervals, found["verdict"])
         scores = (_number(row["score"], ".4f"), _number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
-        rows.append((row["name"], f"{row['search_trials']:,}", f"{row['search_tokens']:,}", *scores, *margin))
-    heads = ("mixture", "search trials", "search tokens", "target", "proxy", "is the best", "found − it")
+        rows.append((row["name"], margin[-1], *scores, *margin[:-1], f"{row['search_tokens']:,}"))
+    heads = ("mixture", "verdict", "target", "proxy", "is the best", "found − it", "95 % interval", "bootstrap")
     body = (
         _chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
     )
-    body += _table((*heads, "95 % interval", "bootstrap", "verdict"), rows)
+    body += _table((*heads, "search tokens"), rows)
     if table["rank_correlation"] is not None:
         body += f"<p>Rank correlation of proxies and targets over these mixtures: {table['rank_correlation']:.2f}.</p>"
     now = facts.records.get("mixture", {}).get("fingerprint")
