@@ -330,9 +330,7 @@ def test_an_interrupted_run_ends_its_commands_and_goes_on(root: Path, number: in
     assert {trial.state for trial in openclimb.open(root).trials()} == {"done"}
 
 
-def test_a_corpus_with_a_command_gives_it_the_tokens(
-    finished: Path, tiny_corpus: Path, tiny_tasks: Path, tmp_path: Path
-) -> None:
+def test_a_corpus_with_a_command_gives_it_the_tokens(tiny_corpus: Path, tiny_tasks: Path, tmp_path: Path) -> None:
     from tiny import make_tiny_workspace
 
     text = (
