@@ -344,9 +344,10 @@ def test_a_corpus_with_a_command_gives_it_the_tokens(tiny_corpus: Path, tiny_tas
     )
     (tmp_path / "train.py").write_text(text)
     command = [sys.executable, str(tmp_path / "train.py")]
-    root = make_tiny_workspace(
-        tmp_path / "run", tiny_corpus, tiny_tasks, objective={"command": command}, tasks={"paths": []}
-    )
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, objective={"command": command})
+    path = root / "climb.toml"
+    path.write_text(path.read_text().replace(f'paths = ["{tiny_tasks}/*.jsonl"]', "paths = []"))
+    assert openclimb.open(root).config.tasks.paths == ()
     assert main(["plan", str(root)]) == 0
     assert main(["run", str(root), "--quiet"]) == 0
     assert openclimb.open(root).mixture()["objective"]["tasks"] == {"largest": 1.0}
