@@ -204,3 +204,51 @@ def test_ready_made_domains_skip_clustering(tmp_path: Path, tiny_corpus: Path, t
     sources = {json.loads(line)["domain"] for line in tiny_corpus.read_text().splitlines()}
     assert {row["name"] for row in answer["domains"]} == sources
     assert not (root / "clusters" / "centroids.npy").exists()
+
+
+def test_run_learns_from_told_trials_and_later_ones_make_the_answer_stale(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    opened = openclimb.open(root)
+    before = opened.trials()
+    names, tasks = before[0].domains, sorted(before[0].scores)
+    rows = [[f"run-{i}", *(0.25 for _ in names)] for i in range(2)]
+    for path, head, cells in (
+        (tmp_path / "ratios.csv", names, rows),
+        (tmp_path / "metrics.csv", tasks, [[f"run-{i}", *(-3.0 - i for _ in tasks)] for i in range(2)]),
+    ):
+        lines = [["run", *head], *cells]
+        path.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
+    assert main(["import", str(root), str(tmp_path / "ratios.csv"), str(tmp_path / "metrics.csv")]) == 0
+    capsys.readouterr()
+    assert main(["run", str(root), "--quiet"]) == 1
+    message = capsys.readouterr().err
+    assert 'trials told or imported by hand: null then, "2 (' in message
+    assert "it learns from them" in message
+    assert "--redo mixture" in message
+    assert main(["status", str(root)]) == 0
+    assert "--redo mixture" in capsys.readouterr().out
+    answer = opened.run(redo="mixture")
+    assert answer["trials"]["outside"] == 2
+    searched = [trial.number for trial in opened.trials() if trial.role == "search"]
+    assert searched == [trial.number for trial in before if trial.role == "search"]  # none is trained again
+    assert answer["trials"]["search"] == len(searched)
+    assert openclimb.open(root).run() == answer
+
+
+def test_a_search_begins_with_what_was_told_before(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks)
+    opened = openclimb.open(root)
+    opened.run()
+    asked = opened.ask(3)
+    for trial in asked[:2]:
+        opened.tell(trial.number, dict.fromkeys(opened.trials()[0].scores, -2.5))
+    shutil.rmtree(root / "iterations")  # the batches are then proposed anew, from all there is
+    opened.run(redo="mixture")
+    batch = read_json(root / "iterations" / "00" / "batch.json")
+    assert batch["told"] == [trial.number for trial in asked[:2]]
+    assert batch["running"] == [asked[2].number]
+    fitted = read_json(root / "iterations" / "00" / "diagnostics.json")["trials"]
+    assert set(batch["told"]) <= set(fitted)
+    assert asked[2].number not in fitted

@@ -180,7 +180,7 @@ def test_imported_runs_are_told_trials_and_a_second_import_adds_nothing(
         assert main(["import", str(root), str(ratios), str(metrics)]) == 0
         assert f"6 runs, {new} of them new: trials 1 to 6" in capsys.readouterr().out
     trials = openclimb.open(root).trials()
-    assert {(trial.role, trial.proposer, trial.state) for trial in trials} == {("search", "import", "done")}
+    assert {(trial.role, trial.proposer, trial.state) for trial in trials} == {("outside", "import", "done")}
     assert all(sum(trial.weights) == pytest.approx(1.0, abs=1e-12) for trial in trials)
     assert openclimb.open(root).best()["trials"] == 6
     ratios, metrics = tables(tmp_path, 3, first=10)
@@ -296,3 +296,23 @@ def test_init_wants_a_corpus_or_domains(tmp_path: Path, capsys: pytest.CaptureFi
     for more in ([], ["--corpus", "a.jsonl", "--domains-file", "d.csv"]):
         assert main(["init", str(tmp_path / "run"), *more]) == 1
         assert "either a corpus or a file of domains" in complaint(capsys)
+
+
+def test_the_front_of_two_named_goals(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = root / "climb.toml"
+    goals = '{ "left" = ["task-0", "task-1"], "right" = ["task-2"] }'
+    settings.write_text(settings.read_text().replace("goals = {}", f"goals = {goals}"))
+    openclimb.open(root).import_runs(*tables(tmp_path, 16))
+    assert main(["best", str(root), "--pareto", "left", "right", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["goals"]) == ["left", "right"]
+    assert found["trials"] == 16
+    tokens = [domain.n_tokens for domain in PROBLEM.domains]
+    for point in found["points"]:
+        weights = np.array([point["weights"][name] for name in NAMES])
+        assert weights.sum() == pytest.approx(1.0)
+        assert (weights <= caps(tokens, sum(tokens), 4.0) + 1e-9).all()
+    assert main(["best", str(root), "--pareto", "left", "right"]) == 0
+    assert "the natural mixture" in capsys.readouterr().out
+    assert main(["best", str(root), "--pareto", "left", "write"]) == 1
+    assert "'write' is no goal" in complaint(capsys)

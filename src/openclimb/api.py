@@ -13,6 +13,7 @@ from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus, write_given
 from openclimb.mixture import Domain
+from openclimb.search.outside import ROLE
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
 from openclimb.workspace import Workspace, fingerprint, read_json
@@ -60,9 +61,7 @@ class OpenWorkspace:
             search, required = self.config.search, required_of(self.config)
             goal = required.task_weights(self.config.tasks.weights)
             weights = next_batch(known, domains, n, len(known), search, goal, self.config.seed, required)
-            proposals = [
-                Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()
-            ]
+            proposals = [Proposal(ROLE, 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()]
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 
@@ -99,7 +98,7 @@ class OpenWorkspace:
         runs = read_runs(ratios, metrics, names, losses=losses)
         settings = trial_settings(self.config)
         # The name decides the seed, so that two runs of one mixture are two trials, and the same ones when read again.
-        proposals = [Proposal("search", 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs]
+        proposals = [Proposal(ROLE, 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs]
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
             check_tasks(runs[0].scores, known, self.config.tasks, str(metrics))
@@ -157,6 +156,19 @@ class OpenWorkspace:
         finally:
             engine.release()
         return found
+
+    def front(self, goals: Sequence[str]) -> dict[str, Any]:
+        """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`)."""
+        from openclimb.search.front import front
+        from openclimb.search.pareto import goals_of
+        from openclimb.search.required import required_of
+
+        domains, data = self._hinge()
+        known = trial_files.read_trials(self._trials, data)
+        config, required = self.config, required_of(self.config)
+        wanted = goals_of(config.tasks, goals)
+        goal = required.task_weights(config.tasks.weights)
+        return front(known, domains, config.search, wanted, goal, config.seed, required)
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""

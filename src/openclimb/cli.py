@@ -131,6 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     tell.add_argument("scores", type=Path, nargs="?", help="JSON file; the same scores may be told again")
     tell.add_argument("--failed", default=None, metavar="MESSAGE", help="say instead that the trial gave no scores")
     best = add("best", _best, "print the mixture of the best expected score by the trials told so far", one)
+    best.add_argument(
+        "--pareto", nargs=2, metavar="GOAL", help="instead: mixtures that none is expected to beat in both tasks.goals"
+    )
     best.add_argument("--json", action="store_true", help="print JSON")
     imported = add("import", _import, "make told trials of runs that were finished elsewhere", one)
     imported.add_argument("ratios", type=Path, help="CSV: a column that names the run, then one weight a domain")
@@ -311,8 +314,12 @@ def _tell(options: argparse.Namespace) -> int:
 
 def _best(options: argparse.Namespace) -> int:
     import openclimb
-    from openclimb.planning import best_text
+    from openclimb.planning import best_text, front_text
 
+    if options.pareto:
+        found = openclimb.open(options.workspace).front(options.pareto)
+        print(json.dumps(found, indent=1) if options.json else front_text(found))
+        return 0
     answer = openclimb.open(options.workspace).best()
     print(json.dumps(answer, indent=1) if options.json else best_text(answer))
     return 0

@@ -149,6 +149,7 @@ class TasksSettings:
         {}, "task → least score the answer must have; such a task is in the objective only if weights names it"
     )
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
+    goals: dict[str, tuple[str, ...]] = setting({}, "goal → its tasks; two of them span a front of mixtures")
     search_share: float = setting(0.5, "share of a task's items, by hash, that the search sees", low=0.0, high=1.0)
     max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1)
 
@@ -208,9 +209,10 @@ class SearchSettings:
     trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, some=True)
     proposer: str = setting(
         "climb",
-        "climb: ours; to compare with: paper (the recipe's draws), regmix and olmix (their first draws), best_of_n "
-        "(draws under the caps), natural and uniform (that mixture alone)",
-        choices=("climb", "paper", "regmix", "olmix", "best_of_n", "natural", "uniform"),
+        "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: paper (the recipe's "
+        "draws), regmix and olmix (their first draws), best_of_n (draws under the caps), natural and uniform (that "
+        "mixture alone)",
+        choices=("climb", "pareto", "paper", "regmix", "olmix", "best_of_n", "natural", "uniform"),
         open_choice=True,
     )
     predictor: str = setting(
@@ -238,8 +240,11 @@ class ConstraintsSettings:
 class PickSettings:
     """How the answer is chosen and checked."""
 
-    finalists: int = setting(3, "best predicted mixtures that are trained again", low=1)
-    seeds: int = setting(3, "seeds for each finalist and for the natural and uniform mixtures", low=2)
+    finalists: int = setting(3, "best predicted mixtures that are measured again, in rounds", low=1)
+    seeds: int = setting(
+        3, "most rounds of finalists; and fresh seeds for the one that is left, natural and uniform", low=2
+    )
+    sure: float = setting(0.9, "probability of being the best at which no further round is played", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)

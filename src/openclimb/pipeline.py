@@ -7,6 +7,7 @@ done is not done again, what is stale stops the run, and a run that was killed g
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from openclimb.cluster.domains import make_domains
@@ -21,15 +22,17 @@ from openclimb.engine import Engine
 from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
 from openclimb.mixture import Domain, mixture_table
 from openclimb.objective import load_objective, run_objective, stop_if_idle
-from openclimb.proxy.tasks import pack_tasks
+from openclimb.proxy.tasks import pack_tasks, search_tasks
+from openclimb.search.contest import claim, next_round, open_contest
 from openclimb.search.loop import diagnose, finalists, next_batch
+from openclimb.search.outside import batch_history, of_tasks, outside_trials
 from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
-from openclimb.workspace import Workspace, write_json, write_text
+from openclimb.workspace import Workspace, fingerprint, write_json, write_text
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
@@ -126,11 +129,13 @@ def search(
     engine: Engine,
     progress: Progress,
 ) -> dict[str, object]:
-    """Propose, run trials, learn, for each iteration; then train the finalists again beside the baselines, and pick.
+    """Propose, run trials, learn, for each iteration; then let the finalists contend, measure the winner again beside
+    the baselines with fresh seeds, and pick.
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
-    run again comes to the same mixtures and finds their scores already there. `tokens` are the packed ones, None for
-    domains given by hand; `data` is the fingerprint of what trials read.
+    run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
+    learnt from as well (`search/outside.py`). `tokens` are the packed ones, None for domains given by hand; `data` is
+    the fingerprint of what trials read.
     """
     folder = root / "trials"
     names = [domain.name for domain in domains]
@@ -141,6 +146,11 @@ def search(
     objective = (
         load_objective(config.objective, root, domains, config.target.token_budget, tokens) if external else None
     )
+    outside = outside_trials(read_trials(folder), data)
+    if config.tasks.paths:  # a trainer of the user's may bring tasks of its own
+        outside, useless = of_tasks(outside, search_tasks(config.tasks))
+        if useless:
+            progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data)
@@ -152,8 +162,12 @@ def search(
         return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
 
     told: list[Trial] = []
+    key = fingerprint([data, settings, config.search.proposer, config.search.predictor, goal, config.seed])
     for iteration, n in enumerate(config.search.trials):
-        weights = next_batch(told, domains, n, iteration, config.search, goal, config.seed, required)
+        place = root / "iterations" / f"{iteration:02d}"
+        key = fingerprint([key, asdict(required), n])
+        learnt = batch_history(place, key, outside)
+        weights = next_batch([*learnt, *told], domains, n, iteration, config.search, goal, config.seed, required)
         told += train(
             (
                 Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
@@ -162,21 +176,19 @@ def search(
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
-        diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
-        write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
+        diagnostics = diagnose([*learnt, *told], domains, iteration, config.search, goal, config.seed)
+        write_json(place / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
-    compared = finalists(told, domains, config.search, config.pick, goal, config.seed, required)
-    picked = train(
-        (
-            Proposal(role, len(config.search.trials), row, config.seed + 1 + seed, role)
-            for seed in range(config.pick.seeds)
-            for role, row in compared
-        ),
-        "finalists",
-        ("search", "report"),
-    )
-    answer = pick(told, picked, read_items(folder, picked), domains, config)
+    known = [*outside, *told]
+    compared = finalists(known, domains, config.search, config.pick, goal, config.seed, required)
+    contest = open_contest(known, domains, compared, config.search, config.pick, goal, required.at_least, config.seed)
+    picked: list[Trial] = []
+    last, both = len(config.search.trials), ("search", "report")
+    while proposals := next_round(contest, picked, last):
+        picked += train(proposals, f"finalists, seed {proposals[0].seed - config.seed} of {config.pick.seeds}", both)
+    picked += train(claim(contest, picked, last), "the winner and the baselines", both)
+    answer = pick(told, picked, read_items(folder, picked), domains, contest, config)
     write_json(out / "mixture.json", answer)
     write_text(out / "mixture.csv", mixture_table(answer["domains"]))
     return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

@@ -13,6 +13,7 @@ from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
 from openclimb.given import given_domains, has_given_domains, stop_without_corpus
 from openclimb.proxy.tasks import check_tasks
+from openclimb.search.rounds import most_trials
 from openclimb.stages import current_recipes
 from openclimb.trials import read_trials
 from openclimb.workspace import Workspace, free_bytes
@@ -101,7 +102,8 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             for name, task in facts["tasks"].items()
         ),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
-        f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
+        f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
+        f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
         *_cost_lines(facts),
         f"free disk {_size(facts['free_disk_bytes'])}",
         "",
@@ -140,14 +142,11 @@ def status_text(facts: Mapping[str, Any]) -> str:
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
-    """Return the answer as people read it: the sentence, the weights, the report items beside the baselines."""
+    """Return the answer as people read it: the sentence, what is believed, the weights, the report items beside the
+    baselines, the rounds.
+    """
     width = max(len(row["name"]) for row in answer["domains"])
-    rows = sorted(answer["domains"], key=lambda row: -row["weight"])
-    lines = [answer["sentence"], "", f"{'domain':<{width}}  weight  natural  repetitions"]
-    lines += [
-        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}"
-        for row in rows
-    ]
+    lines = [answer["sentence"], *_outlook_lines(answer), "", *_weight_lines(answer, width)]
     lines += ["", "on report items" + " " * max(1, width - 13) + "mean  95% interval"]
     for mixture in answer["mixtures"]:
         low, high = mixture["report"]["interval"]
@@ -155,6 +154,10 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     for name, margin in answer["margins"].items():
         low, high = margin["interval"]
         lines.append(f"{'found − ' + name:<{width}}  {margin['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    for i, one in enumerate(answer["rounds"], 1):
+        ahead = one["left"][0]
+        out = f"; out: {', '.join(one['dropped'])}" if one["dropped"] else ""
+        lines.append(f"round {i}: {ahead} is the best of the finalists with {one['probability_best'][ahead]:.0%}{out}")
     return "\n".join(lines)
 
 
@@ -179,26 +182,67 @@ def export_text(facts: Mapping[str, Any], out: Path) -> str:
 def best_text(answer: Mapping[str, Any]) -> str:
     """Return the best expected mixture as people read it: what it promises, its weights, and which of them matter."""
     width = max(6, *(len(row["name"]) for row in answer["domains"]))
-    low, high = answer["interval_80"]
     lines = [
-        f"expected score {answer['expected']:+.4f} (80% interval {low:+.4f} to {high:+.4f}) from "
-        f"{counted(answer['trials'], 'trials')}; the natural mixture {answer['expected_natural']:+.4f}",
-        f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
-        f"{answer['effective_domains']:.1f} effective domains",
+        *_outlook_lines(answer),
+        f"from {counted(answer['trials'], 'trials')}; the natural mixture is expected at "
+        f"{answer['expected_natural']:+.4f}",
         *(
             f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
             f"{row['probability']:.0%}"
             for row in answer["at_least"]
         ),
         "",
-        f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others",
-    ]
-    lines += [
-        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}  "
-        + (f"{row['loss']:.4f}" if row["weight"] else "–")
-        for row in sorted(answer["domains"], key=lambda row: -row["weight"])
+        *_weight_lines(answer, width),
     ]
     return "\n".join(lines)
+
+
+def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
+    """Return the front of two goals as people read it: expected scores ± half an 80 % interval, the largest weights."""
+    goals = list(facts["goals"])
+    rows = [("", *goals, "effective domains", "largest weights")]
+    for i, point in enumerate(facts["points"], 1):
+        cells = []
+        for goal in goals:
+            low, high = point["interval_80"][goal]
+            cells.append(f"{point['expected'][goal]:+.4f} ± {(high - low) / 2:.4f}")
+        largest = sorted(point["weights"].items(), key=lambda item: -item[1])[:shown]
+        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in largest if weight > 0)
+        rows.append((str(i), *cells, f"{point['effective_domains']:.1f}", weights))
+    rows.append(("", *(f"{facts['natural'][goal]:+.4f}" for goal in goals), "", "the natural mixture"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    n = len(facts["points"])
+    what = (
+        f"{counted(n, 'mixtures')} that no mixture is expected to beat in both goals"
+        if n > 1
+        else "one mixture is best"
+    )
+    tail = "" if n > 1 else " in both goals: they do not conflict"
+    return "\n".join([f"{what}{tail}, by {counted(facts['trials'], 'trials')}", "", *lines])
+
+
+def _outlook_lines(answer: Mapping[str, Any]) -> list[str]:
+    low, high = answer["interval_80"]
+    chance = f", the best of those compared with {answer['probability_best']:.0%}" if "rounds" in answer else ""
+    return [
+        f"expected score {answer['expected']:+.4f} on search items (80% interval {low:+.4f} to {high:+.4f}){chance}",
+        f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
+        f"{answer['effective_domains']:.1f} effective domains",
+    ]
+
+
+def _weight_lines(answer: Mapping[str, Any], width: int) -> list[str]:
+    """Return a line a domain: weight, natural share, repetitions, and what the expected score loses without some."""
+    lines = [f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others"]
+    lines += [
+        f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}  "
+        + (f"{row['loss']:+.4f}" if row["weight"] else "–")
+        for row in sorted(answer["domains"], key=lambda row: -row["weight"])
+    ]
+    return lines
 
 
 def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:
@@ -220,7 +264,7 @@ def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
 
 def _trial_costs(config: Config) -> dict[str, Any]:
     n_search = sum(config.search.trials)
-    n_pick = (config.pick.finalists + 2) * config.pick.seeds
+    n_pick = most_trials(config.pick)
     parameters = n_parameters(config.proxy, config.tokens.vocab_size)
     flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick)
     cores = config.run.workers or n_cores()
@@ -228,6 +272,7 @@ def _trial_costs(config: Config) -> dict[str, Any]:
         "search": n_search,
         "iterations": len(config.search.trials),
         "pick": n_pick,
+        "finalists": config.pick.finalists,
         "seeds": config.pick.seeds,
         "parameters": parameters,
         "token_budget": config.proxy.token_budget,

@@ -10,18 +10,22 @@ from typing import Any
 from openclimb.config import Config, result_settings
 from openclimb.corpus.survey import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
-from openclimb.given import FILE, has_given_domains
+from openclimb.given import DATA, FILE, has_given_domains
 from openclimb.proxy.tasks import task_fingerprint
+from openclimb.search.outside import told_fingerprint
+from openclimb.trials import Trial, read_trials
 from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2}
+BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "mixture": 2}
 
 
-def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Recipe]:
+def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = ()) -> dict[str, Recipe]:
     """Return the recipe of every stage, in order.
 
-    `input_files` and `task_files` are fingerprints of the files that the settings match now.
+    `input_files` and `task_files` are fingerprints of the files that the settings match now, `trials` are those of the
+    workspace: the search learns from the ones that were told or imported by hand.
     """
     made: dict[str, Recipe] = {}
 
@@ -48,7 +52,7 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()
-        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least")
+        if name not in ("tasks.weights", "tasks.metric", "tasks.at_least", "tasks.goals")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
@@ -57,15 +61,19 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
         ("domains",),
         task_files=task_files,
     )
-    made["mixture"] = _mixture(config, {"tokens/": made["tokens"].fingerprint})
+    made["mixture"] = _mixture(config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint)
     return made
 
 
-def _mixture(config: Config, inputs: dict[str, str]) -> Recipe:
+def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str) -> Recipe:
     """Return the recipe of the search, whatever its domains come from."""
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
+    if config.search.proposer == "pareto":
+        musts["tasks.goals"] = {name: list(members) for name, members in config.tasks.goals.items()}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
+    told = told_fingerprint(trials, data)
+    goal |= {BY_HAND: told} if told else {}
     settings = {
         **_trainer(config),
         **_named(config, "search"),
@@ -92,9 +100,11 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     """Return the recipe of every stage for the settings and the input files as they are now."""
     for stage in STAGES:
         workspace.recover(stage)
+    trials = read_trials(workspace.root / "trials")
     if has_given_domains(config):
-        return {"mixture": _mixture(config, {FILE: folder_fingerprint(str(workspace.root / FILE))})}
-    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks))
+        inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
+        return {"mixture": _mixture(config, inputs, trials, DATA)}
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials)
 
 
 def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:
@@ -104,6 +114,8 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
         if state.state == "stale":
             error = stale_error(state, workspace.root)
             files = changed_inputs(workspace.folder("corpus"), config.corpus) if stage == "corpus" else []
+            if any(line.startswith(BY_HAND) for line in state.differs):
+                files = ["they came after the search; redone, it learns from them, keeps its trials and picks again"]
             more = "".join(f"\n  {line}" for line in files)
             raise StaleError(error.message + more, error.fix)
 

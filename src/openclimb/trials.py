@@ -22,7 +22,7 @@ class Trial:
     """One mixture given to one proxy, with one seed and one token budget, and its scores."""
 
     number: int
-    role: str  # search | finalist | natural | uniform
+    role: str  # search | finalist | natural | uniform | outside (told or imported by hand)
     iteration: int
     domains: tuple[str, ...]
     weights: tuple[float, ...]

@@ -38,7 +38,7 @@ def test_every_part_stands_on_the_page(finished: Path) -> None:
 def test_the_charts_show_the_numbers_of_the_files(finished: Path) -> None:
     figures = _figures(_built(finished))
     answer = openclimb.open(finished).mixture()
-    assert set(figures) == {"weights", "margins", "map", "search", "predicted"}
+    assert set(figures) == {"weights", "losses", "margins", "map", "search", "predicted"}
     found = next(trace for trace in figures["weights"]["data"] if trace.get("name") == "found")
     assert sorted(found["x"]) == sorted(row["weight"] for row in answer["domains"])
     margins = figures["margins"]["data"][0]
@@ -112,3 +112,31 @@ def test_a_page_needs_neither_torch_nor_lightgbm(finished: Path) -> None:
         f"build_report(Path({str(finished)!r}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rounds_of_the_finalists_and_the_warning_stand_on_the_page(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    answer = read_json(root / "mixture" / "mixture.json")
+    answer["contest"] = [{"name": f"finalist-{i}", "expected": -1.0 - i} for i in (1, 2, 3)]
+    answer["rounds"] = [
+        {
+            "probability_best": {"finalist-1": 0.5, "finalist-2": 0.4, "finalist-3": 0.1},
+            "dropped": ["finalist-3"],
+            "left": ["finalist-1", "finalist-2"],
+        },
+        {
+            "probability_best": {"finalist-1": 0.96, "finalist-2": 0.04},
+            "dropped": [],
+            "left": ["finalist-1", "finalist-2"],
+        },
+    ]
+    write_json(root / "mixture" / "mixture.json", answer)
+    last = sorted(root.glob("iterations/*/diagnostics.json"))[-1]
+    write_json(last, {**read_json(last), "warning": "scores cannot be predicted <yet>"})
+    page = _built(root)
+    assert "<h2>The finalists</h2>" in page
+    assert "10% out" in page
+    assert "finalist-1 was sure enough (96%" in page
+    assert "<strong>Take care:</strong> scores cannot be predicted &lt;yet&gt;" in page
+    for task in read_json(last)["rank_correlation"]:
+        assert f"<td>{task}</td>" in page

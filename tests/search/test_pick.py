@@ -7,95 +7,163 @@ import numpy as np
 import pytest
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import Config, PickSettings, TasksSettings
+from openclimb.config import Config, PickSettings, SearchSettings, TasksSettings
 from openclimb.errors import SearchError
 from openclimb.search.baselines import natural_mixture, uniform_mixture
+from openclimb.search.contest import claim, next_round, open_contest
 from openclimb.search.measures import Items
-from openclimb.search.pick import pick
+from openclimb.search.pick import Compared, Comparison, pick
+from openclimb.search.required import required_of
+from openclimb.search.rounds import most_trials
 from openclimb.search.statistics import seed_noise, student
-from openclimb.trials import Trial
+from openclimb.trials import Proposal, Trial
 
 DOMAINS = make_domains(4)
 N_ITEMS = 300
+QUICK = SearchSettings(predictor="gp")
 
 
-def make_picked(
-    true: dict[str, float], noise: float, seed: int, seeds: int = 3, skip: tuple[int, ...] = ()
-) -> tuple[list[Trial], Items]:
-    """Return pick trials and items whose bits per byte are −true + the seed's luck + noise + the item's difficulty."""
+def play(
+    true: dict[str, float],
+    noise: float,
+    seed: int,
+    *,
+    skip: tuple[str, ...] = (),
+    at_least: dict[str, float] | None = None,
+    metric: str = "bpb",
+    shift: dict[str, float] | None = None,
+    sure: float = 0.9,
+) -> tuple[dict, list[Trial], Items]:
+    """Return the answer of a contest, its trials and their items.
+
+    A trial's bits per byte are −true + the seed's luck + noise + the item's difficulty, by the name of its mixture.
+    `skip` are mixtures, or "mixture@seed", whose trials fail; `shift` moves a mixture's task "text".
+    """
     rng = np.random.default_rng(seed)
-    mixtures = {"natural": natural_mixture(DOMAINS), "uniform": uniform_mixture(DOMAINS)}
-    rows = {name: mixtures.get(name, rng.dirichlet(np.ones(4)).round(4)) for name in true}
+    rows = {name: tuple(rng.dirichlet(np.ones(4)).round(4).tolist()) for name in true if name.startswith("finalist")}
+    compared = [("finalist", row) for row in rows.values()]
+    compared += [("natural", tuple(natural_mixture(DOMAINS))), ("uniform", tuple(uniform_mixture(DOMAINS)))]
+    names = {weights: name for name, weights in [*rows.items(), *compared[-2:]]}
+    told = [  # of which the predictor can make nothing: what is believed follows from the contest
+        dataclasses.replace(trial, scores=dict(zip(("sciq", "text"), rng.normal(-1.0, 0.3, 2).tolist(), strict=True)))
+        for trial in smooth_trials(DOMAINS, 8)
+    ]
+    tasks = TasksSettings(metric=metric, at_least=at_least or {})
+    config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, sure=sure))
+    required = required_of(config)
+    goal = required.task_weights({})
+    contest = open_contest(told, DOMAINS, compared, QUICK, config.pick, goal, required.at_least, 0)
     difficulty = {part: 1.0 + 0.3 * rng.standard_normal(N_ITEMS) for part in ("search", "report")}
-    trials, items, number = [], {}, 100
-    for one in range(seeds):
-        luck = 3 * noise * rng.standard_normal()
-        for name, weights in rows.items():
-            number += 1
-            if number - 101 in skip:
-                continue
+    luck = {one: 3 * noise * rng.standard_normal() for one in range(20)}
+    picked: list[Trial] = []
+    items: dict = {}
+
+    def train(proposals: list[Proposal]) -> None:
+        for proposal in proposals:
+            name = names[proposal.weights]
+            number = 101 + len(items)
             own = noise * rng.standard_normal()
             arrays = {}
             for part in ("search", "report"):
-                bpb = difficulty[part] - true[name] - luck - own + 0.05 * rng.standard_normal(N_ITEMS)
+                bpb = difficulty[part] - true.get(name, 0.0) - luck[proposal.seed] - own
+                bpb = bpb + 0.05 * rng.standard_normal(N_ITEMS)
                 arrays[f"sciq/{part}/bpb"] = bpb.astype(np.float32)
                 arrays[f"sciq/{part}/correct"] = (bpb < 1.0).astype(np.int8)
-                arrays[f"text/{part}/bpb"] = bpb.astype(np.float32)
-            scores = {
-                "sciq": -float(arrays["sciq/search/bpb"].mean()),
-                "text": -float(arrays["text/search/bpb"].mean()),
-            }
-            role = name if name in mixtures else "finalist"
-            trials.append(make_trial(number, DOMAINS, weights, scores, role=role, seed=one + 1))
+                arrays[f"text/{part}/bpb"] = (bpb - (shift or {}).get(name, 0.0)).astype(np.float32)
+            scores = {task: -float(arrays[f"{task}/search/bpb"].mean()) for task in ("sciq", "text")}
             items[number] = arrays
-    return trials, items
+            if name not in skip and f"{name}@{proposal.seed}" not in skip:
+                picked.append(
+                    make_trial(number, DOMAINS, proposal.weights, scores, role=proposal.role, seed=proposal.seed)
+                )
+
+    while proposals := next_round(contest, picked, 3):
+        train(proposals)
+    train(claim(contest, picked, 3))
+    return pick(told, picked, items, DOMAINS, contest, config), picked, items
 
 
-def answer(trials: list[Trial], items: Items, metric: str = "bpb", **at_least: float) -> dict:
-    """Return the answer of a pick."""
-    tasks = TasksSettings(metric=metric, at_least=at_least)
-    config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, seeds=3))
-    return pick(smooth_trials(DOMAINS, 5), trials, items, DOMAINS, config)
+def answer(true: dict[str, float], noise: float, seed: int, **more: object) -> dict:
+    """Return the answer of a contest."""
+    return play(true, noise, seed, **more)[0]  # type: ignore[arg-type]
+
+
+CLEAR = {"finalist-1": 0.02, "finalist-2": 0.2, "natural": 0.0, "uniform": -0.1}
 
 
 def test_a_clear_winner_is_found_and_said() -> None:
-    given = answer(*make_picked({"finalist-1": 0.02, "finalist-2": 0.2, "natural": 0.0, "uniform": -0.1}, 0.01, 0))
+    given, picked, _ = play(CLEAR, 0.01, 0)
     assert given["choice"] == "finalist-2"
     assert "beats the natural mixture" in given["sentence"]
     margin = given["margins"]["natural"]
     assert margin["beyond_noise"]
     assert margin["interval"][0] < 0.2 < margin["interval"][1]
-    assert [row["weight"] for row in given["domains"]] == list(given["mixtures"][1]["weights"].values())
+    assert [row["weight"] for row in given["domains"]] == list(given["mixtures"][0]["weights"].values())
     assert sum(row["weight"] for row in given["domains"]) == pytest.approx(1.0, abs=1e-6)
-    assert [mixture["name"] for mixture in given["mixtures"]] == ["finalist-1", "finalist-2", "natural", "uniform"]
+    assert [mixture["name"] for mixture in given["mixtures"]] == ["finalist-2", "natural", "uniform"]
     assert set(given["mixtures"][0]["report"]["tasks"]["sciq"]) == {"bpb", "accuracy", "n"}
     assert set(given["mixtures"][0]["report"]["tasks"]["text"]) == {"bpb", "n"}
-    assert given["trials"] == {"search": 5, "failed": 28 - 5, "pick": 12}
+    assert given["trials"] == {"search": 8, "outside": 0, "failed": 28 - 8, "pick": len(picked)}
     json.dumps(given, allow_nan=False)
 
 
+def test_the_answer_says_how_good_how_sure_and_which_weights_matter() -> None:
+    given = answer(CLEAR, 0.01, 0)
+    low, high = given["interval_80"]
+    assert low < given["expected"] < high
+    assert given["probability_best"] > 0.95
+    assert 0.0 <= given["distance"] <= 1.0
+    assert 1.0 <= given["effective_domains"] <= 4.0
+    assert all(row["repetitions"] >= 0 for row in given["domains"])
+    assert max(abs(row["loss"]) for row in given["domains"]) > 0
+    assert sum(row["probability_best"] for row in given["contest"]) == pytest.approx(1.0)
+
+
+def test_the_claim_rests_on_seeds_that_chose_nothing() -> None:
+    given, picked, _ = play(CLEAR, 0.01, 0)
+    chose = {row["seed"] for row in given["rounds"]}
+    assert chose
+    assert all(set(mixture["seeds"]) == {4, 5, 6} for mixture in given["mixtures"])
+    assert chose.isdisjoint({4, 5, 6})
+    assert {trial.role for trial in picked if trial.seed in chose} == {"finalist"}
+
+
+def test_rounds_say_who_was_dropped_and_stop_when_one_is_sure() -> None:
+    given = answer(CLEAR, 0.001, 0, sure=0.5)
+    assert len(given["rounds"]) == 1
+    assert given["rounds"][0]["left"][0] == "finalist-2"
+    assert given["rounds"][0]["probability_best"]["finalist-2"] >= 0.5
+    alike = {**CLEAR, "finalist-2": 0.02}
+    assert len(answer(alike, 0.05, 0, sure=1.0)["rounds"]) == 3
+
+
 def test_a_least_score_comes_before_the_objective() -> None:
-    trials, items = make_picked({"finalist-1": 0.02, "finalist-2": 0.2, "natural": 0.0, "uniform": -0.1}, 0.01, 0)
-    drop = {trial.number for trial in trials if trial.weights == trials[1].weights}  # finalist-2, the best by "sciq"
-    trials = [dataclasses.replace(t, scores={**t.scores, "text": -2.0 if t.number in drop else -0.5}) for t in trials]
-    given = answer(trials, items, text=-1.0)
+    shift = {"finalist-1": 0.5, "finalist-2": -0.9}
+    given = answer(CLEAR, 0.01, 0, shift=shift, at_least={"text": -0.8})
     assert given["choice"] == "finalist-1"
     assert given["objective"]["tasks"] == {"sciq": 1.0, "text": 0.0}
-    assert "text reaches -1.0000 with -0.5000" in given["sentence"]
-    assert answer(trials, items, text=-3.0)["choice"] == "finalist-2"
-    given = answer(trials, items, text=0.0)
-    assert "text falls short of +0.0000 with -0.5000" in given["sentence"]
+    assert "text reaches -0.8000 with" in given["sentence"]
+    assert answer(CLEAR, 0.01, 0, shift=shift, at_least={"text": -3.0})["choice"] == "finalist-2"
+    given = answer(CLEAR, 0.01, 0, shift=shift, at_least={"text": 0.0})
+    assert given["choice"] == "finalist-1"
+    assert "text falls short of +0.0000 with" in given["sentence"]
 
 
 def test_noise_is_not_sold_as_a_gain() -> None:
-    given = answer(*make_picked({"finalist-1": 0.001, "natural": 0.0, "uniform": -0.1}, 0.02, 1))
-    if given["choice"] == "finalist-1":
-        assert "Nothing beats the natural mixture beyond noise" in given["sentence"]
-    assert not given["margins"]["natural"]["beyond_noise"]
+    sold, said = 0, 0
+    for seed in range(20):
+        given = answer({"finalist-1": 0.001, "natural": 0.0, "uniform": -0.1}, 0.02, seed)
+        if given["choice"] == "finalist-1":
+            beyond = given["margins"]["natural"]["beyond_noise"]
+            sold += beyond
+            said += "Nothing beats the natural mixture beyond noise" in given["sentence"]
+            assert beyond == ("beats the natural mixture on report items" in given["sentence"])
+    assert sold <= 3
+    assert said >= 5
 
 
 def test_natural_is_the_answer_when_it_is_best() -> None:
-    given = answer(*make_picked({"finalist-1": -0.2, "natural": 0.0, "uniform": -0.3}, 0.01, 2))
+    given = answer({"finalist-1": -0.5, "natural": 0.0, "uniform": -0.6}, 0.001, 2)
     assert given["choice"] == "natural"
     assert [row["weight"] for row in given["domains"]] == pytest.approx([row["natural"] for row in given["domains"]])
     assert set(given["margins"]) == {"uniform"}
@@ -104,72 +172,81 @@ def test_natural_is_the_answer_when_it_is_best() -> None:
 def test_intervals_hold_the_truth() -> None:
     inside, wins, n = 0, 0, 60
     for seed in range(n):
-        given = answer(*make_picked({"finalist-1": 0.03, "natural": 0.0, "uniform": -0.05}, 0.02, seed))
-        if given["choice"] == "finalist-1":
+        given = answer({"finalist-1": 0.03, "finalist-2": 0.02, "natural": 0.0, "uniform": -0.05}, 0.02, seed)
+        if given["choice"].startswith("finalist"):
             wins += 1
             low, high = given["margins"]["natural"]["interval"]
-            inside += low <= 0.03 <= high
+            inside += low <= {"finalist-1": 0.03, "finalist-2": 0.02}[given["choice"]] <= high
     assert wins > 40
     assert inside / wins > 0.85
 
 
 def test_pairing_makes_intervals_narrower() -> None:
-    trials, items = make_picked({"finalist-1": 0.05, "natural": 0.0, "uniform": 0.0}, 0.02, 4)
-    margin = answer(trials, items)["margins"]["natural"]["interval"]
-    own = answer(trials, items)["mixtures"][0]["report"]["interval"]
+    given = answer({"finalist-1": 0.5, "natural": 0.0, "uniform": 0.0}, 0.02, 4)
+    margin = given["margins"]["natural"]["interval"]
+    own = given["mixtures"][0]["report"]["interval"]
     assert margin[1] - margin[0] < own[1] - own[0]
 
 
 def test_failed_seeds_leave_the_rest() -> None:
-    trials, items = make_picked({"finalist-1": 0.2, "natural": 0.0, "uniform": -0.1}, 0.01, 5, skip=(1, 3))
-    given = answer(trials, items)
-    assert given["choice"] == "finalist-1"
+    given = answer(CLEAR, 0.01, 5, skip=("finalist-2@4", "natural@5"))
+    assert given["choice"] == "finalist-2"
     assert [len(mixture["seeds"]) for mixture in given["mixtures"]] == [2, 2, 3]
     assert given["margins"]["natural"]["beyond_noise"]
+    assert given["trials"]["failed"] == 28 - 8 + 2
+
+
+def test_a_finalist_without_scores_is_dropped() -> None:
+    given = answer(CLEAR, 0.01, 5, skip=("finalist-2",))
+    assert given["rounds"][0]["dropped"] == ["finalist-2"]
+    assert len(given["rounds"]) == 1
+    assert given["choice"] == "finalist-1"
 
 
 def test_one_seed_claims_nothing() -> None:
-    trials, items = make_picked({"finalist-1": 0.2, "natural": 0.0, "uniform": -0.1}, 0.01, 6, seeds=1)
-    given = answer(trials, items)
+    late = ("natural@5", "natural@6", "uniform@5", "uniform@6", "finalist-1@5", "finalist-1@6")
+    given = answer({"finalist-1": 0.5, "natural": 0.0, "uniform": -0.1}, 0.01, 6, skip=late)
     assert not given["margins"]["natural"]["beyond_noise"]
     assert "one seed cannot tell" in given["sentence"]
 
 
 def test_natural_that_failed_is_said() -> None:
-    trials, items = make_picked({"finalist-1": 0.2, "natural": 0.0}, 0.01, 7)
-    kept = [trial for trial in trials if trial.role == "finalist"]
-    given = answer(kept, items)
+    given = answer({"finalist-1": 0.5}, 0.01, 7, skip=("natural", "uniform"))
     assert "natural" not in given["margins"]
     assert "no scores to compare" in given["sentence"]
 
 
 def test_accuracy_as_the_metric() -> None:
-    trials, items = make_picked({"finalist-1": 0.3, "natural": 0.0, "uniform": -0.1}, 0.01, 8)
-    given = answer(trials, items, "accuracy")
+    given = answer({"finalist-1": 0.5, "natural": 0.0, "uniform": -0.1}, 0.01, 8, metric="accuracy")
     assert given["mixtures"][0]["report"]["tasks"]["sciq"]["accuracy"]["mean"] > 0.7
     assert given["margins"]["natural"]["mean"] > 0
 
 
 def test_finalist_that_is_the_natural_mixture_shares_its_trials() -> None:
-    trials, items = make_picked({"natural": 0.0, "uniform": -0.1}, 0.01, 9)
-    renamed = [dataclasses.replace(trial, role="finalist") if trial.role == "natural" else trial for trial in trials]
-    given = answer(renamed, items)
-    assert [mixture["name"] for mixture in given["mixtures"]] == ["natural", "uniform"]
+    natural, uniform = natural_mixture(DOMAINS), uniform_mixture(DOMAINS)
+    compared = [("finalist", tuple(natural)), ("finalist", (1.0, 0.0, 0.0, 0.0))]
+    compared += [("natural", tuple(natural)), ("uniform", tuple(uniform))]
+    contest = open_contest(smooth_trials(DOMAINS, 5), DOMAINS, compared, QUICK, PickSettings(), {}, {}, 0)
+    assert contest.names == ("finalist-1", "natural", "uniform")
+    assert {contest.names[row] for row in contest.playing} == {"natural", "finalist-1"}
+    assert len(next_round(contest, [], 3)) == 2
+    assert len({(proposal.weights, proposal.seed) for proposal in claim(contest, [], 3)}) == len(claim(contest, [], 3))
 
 
 def test_no_trials_left() -> None:
     with pytest.raises(SearchError, match="no trial of the finalists"):
-        answer([], {})
+        answer({"finalist-1": 0.0}, 0.01, 0, skip=("finalist-1", "natural", "uniform"))
 
 
 def test_no_report_items() -> None:
-    trials, items = make_picked({"finalist-1": 0.2, "natural": 0.0}, 0.01, 10)
+    given, picked, items = play({"finalist-1": 0.2, "natural": 0.0}, 0.01, 10)
     bare = {
         number: {name: values for name, values in arrays.items() if "/search/" in name}
         for number, arrays in items.items()
     }
+    compared = [Compared(trial.role, trial.weights, (trial,)) for trial in picked]
     with pytest.raises(SearchError, match="no report items"):
-        answer(trials, bare)
+        Comparison(compared, compared, bare, given["objective"]["tasks"], "bpb")
 
 
 def test_seed_noise_leaves_out_what_a_seed_gives_all() -> None:
@@ -186,3 +263,10 @@ def test_seed_noise_leaves_out_what_a_seed_gives_all() -> None:
 def test_student_is_the_textbook_interval() -> None:
     estimate = student(1.0, [(0.04, 4.0)])
     assert estimate.high - 1.0 == pytest.approx(2.776 * 0.2, rel=1e-3)
+
+
+def test_as_many_trials_as_planned_at_most() -> None:
+    _, picked, _ = play({**CLEAR, "finalist-2": 0.02}, 0.05, 0, sure=1.0)
+    assert len(picked) == most_trials(PickSettings(finalists=2))
+    assert most_trials(PickSettings(finalists=4)) == 4 + 2 + 2 + 9
+    assert most_trials(PickSettings(finalists=1, seeds=2)) == 6

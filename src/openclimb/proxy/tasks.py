@@ -55,6 +55,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
                     f"two task files are named '{name}'", "rename one of them: a task is known by its file's name"
                 )
     named = {"weights": settings.weights, "at_least": settings.at_least, "report_only": settings.report_only}
+    named |= {f"goals.{name}": members for name, members in settings.goals.items()}
     for setting, names in named.items():
         for name in names:
             if name not in found:
@@ -67,6 +68,11 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
             "every task is report_only: there is nothing to optimise for", "take one out of tasks.report_only"
         )
     return found
+
+
+def search_tasks(settings: TasksSettings) -> list[str]:
+    """Return the tasks that the search sees, sorted: all but those that are only reported."""
+    return sorted(set(task_files(settings)) - set(settings.report_only))
 
 
 def task_fingerprint(settings: TasksSettings) -> str:

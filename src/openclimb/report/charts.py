@@ -46,6 +46,26 @@ def weights_chart(answer: Mapping[str, Any]) -> Figure:
     return _figure(data, 60 + 30 * len(rows), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
 
 
+def losses_chart(answer: Mapping[str, Any]) -> Figure:
+    """What the expected score loses when some of each weight goes to the other domains: which weights matter."""
+    rows = sorted((row for row in answer["domains"] if row["weight"] > 0), key=lambda row: row["loss"])
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [row["loss"] for row in rows],
+            "y": [_short(row["name"]) for row in rows],
+            "marker": {"color": [OURS if row["loss"] > 0 else MUTED for row in rows]},
+            "text": [f"{row['moved']:.1%} of the tokens moved" for row in rows],
+            "textposition": "none",
+            "hovertemplate": "%{y}: %{x:+.4f}<br>%{text}<extra></extra>",
+            "showlegend": False,
+        }
+    ]
+    axis = {"title": {"text": "loss in the objective"}, "tickformat": "+.3f", "zeroline": True}
+    return _figure(data, 70 + 26 * len(rows), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
+
+
 def margins_chart(answer: Mapping[str, Any]) -> Figure:
     """By how much the found mixture beats each baseline on report items: paired differences with their intervals."""
     return interval_chart(answer["margins"], "gain in the objective")
@@ -123,6 +143,18 @@ def search_chart(facts: Facts, score: Mapping[int, float]) -> Figure:
                 "mode": "markers",
                 "name": f"iteration {iteration + 1}",
                 "marker": {"size": 10, "color": PALETTE[iteration % len(PALETTE)]},
+                "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
+            }
+        )
+    by_hand = [trial for trial in facts.trials if trial.role == "outside" and trial.number in score]
+    if by_hand:
+        data.append(
+            {
+                "x": [trial.number for trial in by_hand],
+                "y": [score[trial.number] for trial in by_hand],
+                "mode": "markers",
+                "name": "told or imported by hand",
+                "marker": {"size": 10, "color": MUTED, "symbol": "diamond"},
                 "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
             }
         )

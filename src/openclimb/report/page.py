@@ -4,17 +4,17 @@ Reads the whole workspace (facts.py), writes report/index.html. Works while the 
 there is, and needs no network: the charting library stands in the page. Every text of a document is escaped.
 """
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from openclimb import __version__
 from openclimb.console import counted
 from openclimb.errors import MissingDependency
 from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
+from openclimb.report.learning import contest_section, search_section
+from openclimb.report.parts import chart, details, interval, number, section, table, text
 from openclimb.workspace import write_text
 
 MEASURES = {
@@ -23,6 +23,11 @@ MEASURES = {
     "accuracy_norm": "accuracy by length ↑",
     "score": "score ↑",
 }
+LOSSES = (
+    '<p class="small">What the expected score loses when five points of weight (or all there is) go from a domain to '
+    "the others in proportion. Long bars are the weights that carry the answer; where a bar points left, the "
+    "predictor would take some away, but not surely enough.</p>"
+)
 
 
 def build_report(root: Path) -> Path:
@@ -32,10 +37,10 @@ def build_report(root: Path) -> Path:
     """
     facts = read_facts(root)
     figures: dict[str, charts.Figure] = {}
-    sections = [section(facts, figures) for section in SECTIONS]
+    sections = [make(facts, figures) for make in SECTIONS]
     template = resources.files("openclimb.report").joinpath("page.html").read_text(encoding="utf-8")
     parts = {
-        "TITLE": _text(facts.name),
+        "TITLE": text(facts.name),
         "BODY": "\n".join(filter(None, sections)),
         "FIGURES": to_script(figures),
         "PLOTLY": _plotly() if figures else "",
@@ -66,7 +71,7 @@ def _headline(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     read = facts.records.get("labels", {}).get("facts", {})
     corpus = f"{read['documents']:,} documents" if "documents" in read else ""
     where = " · ".join(filter(None, [facts.name, f"scale {facts.config.get('scale', '')}", corpus]))
-    return f'<header><p class="eyebrow">{_text(where)}</p><h1>{_text(title)}</h1>{_figures_row(facts)}</header>'
+    return f'<header><p class="eyebrow">{text(where)}</p><h1>{text(title)}</h1>{_figures_row(facts)}</header>'
 
 
 def _figures_row(facts: Facts) -> str:
@@ -78,11 +83,15 @@ def _figures_row(facts: Facts) -> str:
         n = len(facts.answer["domains"])
         cells.append((f"{facts.answer['effective_domains']:.1f} of {n}", "effective domains"))
         cells.append((f"{facts.answer['noise_floor']:.4f}", "noise floor: spread over seeds of one mixture"))
+        low, high = facts.answer["interval_80"]
+        cells.append(
+            (f"{facts.answer['expected']:+.4f}", f"expected on search items, 80 % interval {low:+.4f} to {high:+.4f}")
+        )
+        cells.append((f"{facts.answer['probability_best']:.0%}", "probability of being the best of those compared"))
+        cells.append((f"{facts.answer['distance']:.0%}", "of the weight away from the nearest measured mixture"))
     elif facts.domains:
         cells.append((str(len(facts.domains)), "domains"))
-    return (
-        '<dl class="key">' + "".join(f"<div><dt>{_text(b)}</dt><dd>{_text(a)}</dd></div>" for a, b in cells) + "</dl>"
-    )
+    return '<dl class="key">' + "".join(f"<div><dt>{text(b)}</dt><dd>{text(a)}</dd></div>" for a, b in cells) + "</dl>"
 
 
 def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -95,8 +104,8 @@ def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         f"{target['max_repetitions']:g} times. The tick is the cap that follows."
     )
     rows = sorted(facts.answer["domains"], key=lambda row: -row["weight"])
-    table = _table(
-        ("domain", "weight", "natural", "cap", "repetitions", "tokens"),
+    numbers = table(
+        ("domain", "weight", "natural", "cap", "repetitions", "loss of moving 5 points", "tokens"),
         [
             (
                 row["name"],
@@ -104,12 +113,16 @@ def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
                 f"{row['natural']:.1%}",
                 f"{row['cap']:.0%}",
                 f"{row['repetitions']:.2f}",
+                f"{row['loss']:+.4f}" if row["weight"] else "–",
                 f"{row['tokens']:,}",
             )
             for row in rows
         ],
     )
-    return _section("The mixture", note, _chart("weights", "weights by domain") + _details("The numbers", table))
+    figures["losses"] = charts.losses_chart(facts.answer)
+    body = chart("weights", "weights by domain") + details("The numbers", numbers)
+    body += f"<h3>Which weights matter</h3>{LOSSES}" + chart("losses", "loss of moving each weight")
+    return section("The mixture", note, body)
 
 
 def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -119,54 +132,56 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         figures["margins"] = charts.margins_chart(facts.answer)
     mixtures = facts.answer["mixtures"]
     optimised = facts.answer["objective"]["tasks"]
-    rows = [("objective", "higher is better", *(_interval(mixture["report"]) for mixture in mixtures))]
+    rows = [("objective", "higher is better", *(interval(mixture["report"]) for mixture in mixtures))]
     for task in mixtures[0]["report"]["tasks"]:
         for measure, label in MEASURES.items():
             found = [mixture["report"]["tasks"].get(task, {}).get(measure) for mixture in mixtures]
             if found[0]:
                 note = "" if task in optimised else " (report only)"
-                rows.append((task + note, label, *(_interval(value) for value in found)))
-    table = _table(("task", "measure", *(mixture["name"] for mixture in mixtures)), rows)
+                rows.append((task + note, label, *(interval(value) for value in found)))
+    scores = table(("task", "measure", *(mixture["name"] for mixture in mixtures)), rows)
     note = (
-        "Each mixture was trained again with other seeds and scored on items that the search never saw. "
+        "Each mixture was trained again, with seeds that had no part in the choice, and scored on items that the "
+        "search never saw. "
         "Differences are taken seed by seed and item by item, which makes them far surer than the scores themselves; "
         "intervals are 95 % and cover seeds and items."
     )
-    chart = _chart("margins", "gain of the found mixture over the baselines") if facts.answer["margins"] else ""
-    return _section("Beside the baselines", note, chart + table)
+    gain = chart("margins", "gain of the found mixture over the baselines") if facts.answer["margins"] else ""
+    return section("Beside the baselines", note, gain + scores)
 
 
 def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
-    table = facts.validation
-    if not table:
+    found_table = facts.validation
+    if not found_table:
         return ""
-    if any(row["margin"] for row in table["rows"]):
-        figures["validation"] = charts.validation_chart(table)
+    if any(row["margin"] for row in found_table["rows"]):
+        figures["validation"] = charts.validation_chart(found_table)
     rows = []
-    for row in table["rows"]:
+    for row in found_table["rows"]:
         found = row["margin"]
         margin = ("–", "–", "–", "–")
         if found:
             intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found["interval"], found["bootstrap"])]
             margin = (f"{found['mean']:+.4f}", *intervals, found["verdict"])
-        scores = (_number(row["score"], ".4f"), _number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
+        scores = (number(row["score"], ".4f"), number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
         rows.append((row["name"], margin[-1], *scores, *margin[:-1], f"{row['search_tokens']:,}"))
     heads = ("mixture", "verdict", "target", "proxy", "is the best", "found − it", "95 % interval", "bootstrap")
     body = (
-        _chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
+        chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
     )
-    body += _table((*heads, "search tokens"), rows)
-    if table["rank_correlation"] is not None:
-        body += f"<p>Rank correlation of proxies and targets over these mixtures: {table['rank_correlation']:.2f}.</p>"
+    body += table((*heads, "search tokens"), rows)
+    if found_table["rank_correlation"] is not None:
+        rho = found_table["rank_correlation"]
+        body += f"<p>Rank correlation of proxies and targets over these mixtures: {rho:.2f}.</p>"
     now = facts.records.get("mixture", {}).get("fingerprint")
-    old = " It is of an earlier mixture: run climb validate again." if now != table["mixture"] else ""
+    old = " It is of an earlier mixture: run climb validate again." if now != found_table["mixture"] else ""
     note = (
-        table["sentence"]
+        found_table["sentence"]
         + old
         + " Every search had as many proxy trials as ours, its finalists included; DoReMi has a "
         "reference and a proxy run instead. Intervals are Student's, and a bootstrap over items and seeds."
     )
-    return _section("As targets", note, body)
+    return section("As targets", note, body)
 
 
 def _map(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -175,7 +190,7 @@ def _map(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     colour = charts.colours([row["name"] for row in facts.domains])
     figures["map"] = charts.map_chart(facts, colour)
     note = "A sample of the documents, placed by likeness, coloured by domain. Point at one to read its beginning."
-    return _section("The map", note, _chart("map", "map of the documents"))
+    return section("The map", note, chart("map", "map of the documents"))
 
 
 def _cards(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -188,8 +203,8 @@ def _cards(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     lost = ""
     if gone:
         rows = [(row["cluster"], f"{int(row['tokens']):,}", row["reason"], row["words"]) for row in gone]
-        lost = _details(f"{counted(len(gone), 'clusters')} pruned", _table(("cluster", "tokens", "why", "words"), rows))
-    return _section("The domains", "", f'<div class="cards">{cards}</div>{lost}')
+        lost = details(f"{counted(len(gone), 'clusters')} pruned", table(("cluster", "tokens", "why", "words"), rows))
+    return section("The domains", "", f'<div class="cards">{cards}</div>{lost}')
 
 
 def _card(row: Mapping[str, str], facts: Facts, colour: str, weight: float | None) -> str:
@@ -198,54 +213,18 @@ def _card(row: Mapping[str, str], facts: Facts, colour: str, weight: float | Non
     if int(row.get("n_clusters") or 0) > 1:
         facts_line.append(f"{row['n_clusters']} clusters")
     facts_line += [f"{name} {float(value):.2f}" for name, value in row.items() if name not in fixed and value]
-    words = "".join(f"<li>{_text(word)}</li>" for word in row["words"].split()[:10])
-    quotes = "".join(
-        f"<blockquote>{_text(_beginning(text))}</blockquote>" for text in facts.examples.get(row["name"], [])
-    )
+    words = "".join(f"<li>{text(word)}</li>" for word in row["words"].split()[:10])
+    quotes = "".join(f"<blockquote>{text(_beginning(one))}</blockquote>" for one in facts.examples.get(row["name"], []))
     share = f'<span class="weight">{weight:.1%}</span>' if weight is not None else ""
     return (
-        f'<article style="--hue:{colour}"><h3>{_text(row["name"])}{share}</h3>'
-        f'<p class="small">{_text(" · ".join(facts_line))}</p><ul class="words">{words}</ul>{quotes}</article>'
+        f'<article style="--hue:{colour}"><h3>{text(row["name"])}{share}</h3>'
+        f'<p class="small">{text(" · ".join(facts_line))}</p><ul class="words">{words}</ul>{quotes}</article>'
     )
 
 
 def _beginning(text: str, most: int = 260) -> str:
     """Return the first words of a text."""
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
-
-
-def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
-    score = _objective(facts)
-    if not score:
-        return ""
-    figures["search"] = charts.search_chart(facts, score)
-    body = _chart("search", "scores over trials")
-    if facts.iterations:
-        if facts.iterations[-1].get("forecast"):
-            figures["predicted"] = charts.predicted_chart(facts.iterations)
-            body += "<h3>Predicted against measured</h3>" + _chart("predicted", "predicted against measured scores")
-        rows = [
-            (
-                str(found["iteration"] + 1),
-                str(len(found["trials"])),
-                _number(found["rank_correlation"].get("objective"), ".2f"),
-                _number(found["coverage_80"].get("objective"), ".0%"),
-                _number(found["noise_floor"], ".4f"),
-                found["warning"],
-            )
-            for found in facts.iterations
-        ]
-        heads = ("iteration", "trials", "rank correlation", "80 % intervals hold", "noise floor", "warning")
-        body += _table(heads, rows)
-    failed = [trial for trial in facts.trials if trial.state == "failed"]
-    if failed:
-        listed = _table(("trial", "message"), [(str(trial.number), trial.failure) for trial in failed])
-        body += _details(f"{counted(len(failed), 'trials')} failed", listed)
-    note = (
-        "Every point is a proxy trained on one mixture. Rank correlation is cross-validated: each trial is predicted "
-        "from the others."
-    )
-    return _section("The search", note, body)
 
 
 def _cost(facts: Facts, figures: dict[str, charts.Figure]) -> str:
@@ -258,11 +237,11 @@ def _cost(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         f"{facts.train_seconds:,.0f} process-seconds in proxies. "
         f"Finished {facts.records[next(reversed(facts.records))]['finished']}."
     )
-    return _section("What it cost", note, _table(("stage", "seconds"), rows))
+    return section("What it cost", note, table(("stage", "seconds"), rows))
 
 
 def _settings(facts: Facts, figures: dict[str, charts.Figure]) -> str:
-    return _section("Settings", "", _details("climb.toml", f"<pre>{_text(facts.settings)}</pre>"))
+    return section("Settings", "", details("climb.toml", f"<pre>{text(facts.settings)}</pre>"))
 
 
 SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
@@ -270,55 +249,10 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
     _weights,
     _margins,
     _validation,
+    contest_section,
     _map,
     _cards,
-    _search,
+    search_section,
     _cost,
     _settings,
 )
-
-
-def _objective(facts: Facts) -> dict[int, float]:
-    """Return trial → objective: the mean of its tasks under the settings' weights (1 where none is given)."""
-    given = facts.config.get("tasks", {}).get("weights", {})
-    found = {}
-    for trial in facts.trials:
-        weights = {task: float(given.get(task, 1.0)) for task in trial.scores}
-        total = sum(weights.values())
-        if total > 0:
-            found[trial.number] = sum(weights[task] * score for task, score in trial.scores.items()) / total
-    return found
-
-
-def _section(title: str, note: str, body: str) -> str:
-    lead = f'<p class="lead">{_text(note)}</p>' if note else ""
-    return f"<section><h2>{_text(title)}</h2>{lead}{body}</section>"
-
-
-def _chart(name: str, label: str) -> str:
-    return f'<div class="chart" id="{name}" role="img" aria-label="{_text(label)}"></div>'
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{_text(title)}</summary>{body}</details>"
-
-
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _interval(value: Mapping[str, Any] | None) -> str:
-    if not value:
-        return "–"
-    low, high = value["interval"]
-    return f"{value['mean']:.3f} ± {(high - low) / 2:.3f}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _text(text: str) -> str:
-    return html.escape(text)

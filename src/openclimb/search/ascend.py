@@ -15,8 +15,8 @@ from openclimb.search.sample import local
 
 Floats = NDArray[np.float64]
 
-ROUNDS = 12
-MOVES = 200  # tried in a round, shared by the mixtures that are kept
+ROUNDS = 40
+MOVES = 300  # tried in a round, shared by the mixtures that are kept
 KEPT = 10
 
 

@@ -9,7 +9,7 @@ from openclimb.config import PickSettings, SearchSettings, TargetSettings
 from openclimb.mixture import Domain, Weights, effective_domains, natural, repetitions
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.forecast import Forecast, fit_forecast
-from openclimb.search.history import read_history
+from openclimb.search.history import History, read_history
 from openclimb.search.least import expected_tasks
 from openclimb.search.loop import NORMAL_80, NOTHING, finalists, one_thread
 from openclimb.search.required import Required
@@ -28,33 +28,45 @@ def best(
     seed: int,
     required: Required = NOTHING,
 ) -> dict[str, Any]:
-    """Return the mixture of the best expected score under the caps and constraints, and how sure and how sharp that is.
+    """Return the mixture of the best expected score under the caps and constraints, and its outlook.
 
-    The 80 % interval is of the mixture's own score, without the luck of a trial's seed. `distance` is the total
-    variation to the nearest mixture with scores. `loss` of a domain is what the expected score loses when MOVED of the
-    weight (or all it has) goes from it to the others in proportion. Raises SearchError when no trial has scores.
+    Raises SearchError when no trial has scores.
     """
     history = read_history(trials, domains, task_weights)
     forecast = fit_forecast(history, search.predictor)
     weights = np.array(
         finalists(trials, domains, search, PickSettings(finalists=1), task_weights, seed, required)[0][1]
     )
-    mean, deviation = (float(value[0]) for value in forecast.true_score(weights[None]))
-    distance = 0.5 * np.abs(history.weights - weights).sum(1)
     objective = history.objective
     top = int(np.nanargmax(objective)) if np.isfinite(objective).any() else None
     return {
-        "expected": mean,
-        "interval_80": [mean - NORMAL_80 * deviation, mean + NORMAL_80 * deviation],
+        **outlook(history, forecast, weights, domains, target),
         "expected_natural": float(forecast.predict(natural_mixture(domains, required.constraints)[None])[0][0]),
         "best_measured": None if top is None else {"trial": history.numbers[top], "score": float(objective[top])},
-        "distance": float(distance.min()),
-        "nearest_trial": history.numbers[int(distance.argmin())],
-        "effective_domains": effective_domains(weights),
         "tasks": dict(zip(history.tasks, history.importance.tolist(), strict=True)),
         "at_least": expected_tasks(history, search.predictor, required.at_least, weights),
         "trials": len(history.weights),
         "target": {"token_budget": target.token_budget, "max_repetitions": target.max_repetitions},
+    }
+
+
+def outlook(
+    history: History, forecast: Forecast, weights: Weights, domains: Sequence[Domain], target: TargetSettings
+) -> dict[str, Any]:
+    """Return what the told trials say of one mixture (n_domains,): how good, how surely, how sharply.
+
+    The 80 % interval is of the mixture's own score, without the luck of a trial's seed. `distance` is the total
+    variation to the nearest mixture with scores. `loss` of a domain is what the expected score loses when MOVED of the
+    weight (or all it has) goes from it to the others in proportion.
+    """
+    mean, deviation = (float(value[0]) for value in forecast.true_score(weights[None]))
+    distance = 0.5 * np.abs(history.weights - weights).sum(1)
+    return {
+        "expected": mean,
+        "interval_80": [mean - NORMAL_80 * deviation, mean + NORMAL_80 * deviation],
+        "distance": float(distance.min()),
+        "nearest_trial": history.numbers[int(distance.argmin())],
+        "effective_domains": effective_domains(weights),
         "domains": _rows(weights, domains, target, forecast, mean),
     }
 
@@ -88,6 +100,7 @@ def _rows(
             "repetitions": float(times[i]),
             "moved": float(min(MOVED, weights[i])),
             "loss": float(losses[i]) if weights[i] > 0 else 0.0,
+            "words": list(domain.words),
         }
         for i, domain in enumerate(domains)
     ]

@@ -34,6 +34,7 @@ CAUTION = 0.5  # a finalist's expected score is marked down by so many deviation
 APART = 0.1  # least total variation between two finalists
 NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
 LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
+NO_BETTER = 0.95  # a cross-validated error of this share of a constant's is no better
 CHANCE = 1.645  # rank correlations of unrelated numbers are normal with deviation 1/√(n−1): one in twenty is above this
 
 
@@ -136,6 +137,7 @@ def diagnose(
     counts = known & (history.importance > 0)  # the others are not forecast
     coverage = {task: _share(inside[counts[:, j], j]) for j, task in enumerate(history.tasks)}
     coverage["objective"] = _share((np.abs(objective - guess) <= NORMAL_80 * whole)[known.all(1)])
+    error = _error_ratio(guess, objective)
     names = dict.fromkeys(history.tasks, "")
     for columns, predictor in forecast.groups:
         names |= {history.tasks[j]: getattr(predictor, "description", search.predictor) for j in columns}
@@ -146,6 +148,9 @@ def diagnose(
         "rank_correlation": rho,
         "coverage_80": coverage,
         "noise_floor": forecast.objective_noise,
+        "noise": _by_task(history, forecast.noise, forecast.objective_noise),
+        "spread": _by_task(history, _deviation(history.scores), float(_deviation(objective[:, None])[0])),
+        "error_ratio": error,
         "best_predicted": float(forecast.predict(history.weights)[0].max()),
         "best_measured": float(np.nanmax(objective)) if np.isfinite(objective).any() else None,
         "forecast": [
@@ -153,7 +158,7 @@ def diagnose(
             for number, mean, deviation, measured in zip(history.numbers, guess, whole, objective, strict=True)
             if np.isfinite(mean + deviation + measured)
         ],
-        "warning": _warning(history, rho["objective"], _error_ratio(guess, objective)),
+        "warning": _warning(history, rho["objective"], error),
         "seconds": round(time.monotonic() - began, 3),
     }
 
@@ -166,13 +171,32 @@ def _warning(history: History, rho: float | None, error: float) -> str:
     if rho is None:
         return f"{n} trials are too few to say how well scores can be predicted"
     chance = CHANCE / np.sqrt(n - 1)
-    if rho < chance or error > 0.95:
+    cure = "more trials, more task items or a larger proxy would help"
+    if rho < chance:
         return (
             f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}, "
-            f"chance alone reaches {chance:.2f}): "
-            "more trials, more task items or a larger proxy would help"
+            f"chance alone reaches {chance:.2f}): {cure}"
+        )
+    if error > NO_BETTER:
+        return (
+            "scores cannot be predicted from the mixture yet: the predictor is hardly better than a constant "
+            f"(its cross-validated error is {error:.0%} of the constant's, rank correlation {rho:.2f}): {cure}"
         )
     return ""
+
+
+def _by_task(history: History, by_task: Floats, objective: float) -> dict[str, float]:
+    """Return numbers by task (n_tasks,), of those that have one, and the objective's."""
+    counts = zip(history.tasks, by_task.tolist(), history.importance, strict=True)
+    return {task: value for task, value, weight in counts if weight > 0 and np.isfinite(value)} | {
+        "objective": objective
+    }
+
+
+def _deviation(scores: Floats) -> Floats:
+    """Return the standard deviation (n_columns,) of the scores that are known; 0 where there are none."""
+    columns = [column[np.isfinite(column)] for column in scores.T]
+    return np.array([float(column.std()) if len(column) else 0.0 for column in columns])
 
 
 def _error_ratio(guess: Floats, scores: Floats) -> float:

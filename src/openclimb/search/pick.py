@@ -1,8 +1,9 @@
 """The answer: which mixture, by how much it beats the natural and the uniform one, and how sure that is.
 
-The mixture is chosen by its mean over seeds on search items and judged on report items, which nothing has seen before.
-Mixtures are trained with the same seeds (common random numbers) and scored on the same items, so margins are taken seed
-by seed and item by item (`statistics.py`).
+The mixture is chosen by what is believed of it on search items (`rounds.py`, `contest.py`) and judged on report items,
+which nothing has seen before, by seeds that had no part in the choice among the finalists. Mixtures are trained with
+the same seeds (common random numbers) and scored on the same items, so margins are taken seed by seed and item by item
+(`statistics.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config, ConstraintsSettings
+from openclimb.config import Config
 from openclimb.errors import SearchError
-from openclimb.mixture import Domain, effective_domains, natural, repetitions
-from openclimb.search.baselines import natural_mixture, uniform_mixture
-from openclimb.search.history import importance
-from openclimb.search.least import least_sentence, shortfall
-from openclimb.search.measures import MEASURES, Items, item_table, objective_table, task_names
-from openclimb.search.required import required_of
+from openclimb.mixture import Domain
+from openclimb.search.best import outlook
+from openclimb.search.contest import Contest, Standing, by_mixture, n_asked, stand, trials_of
+from openclimb.search.least import least_sentence
+from openclimb.search.loop import NORMAL_80, one_thread
+from openclimb.search.measures import MEASURES, Items, ItemTable, item_table, objective_table, task_names
+from openclimb.search.rounds import shortfall
 from openclimb.search.statistics import Estimate, seed_noise, student
 from openclimb.trials import Trial
 
@@ -32,114 +34,149 @@ class Compared:
     trials: tuple[Trial, ...]
 
 
+@one_thread
 def pick(
-    told: Sequence[Trial], picked: Sequence[Trial], items: Items, domains: Sequence[Domain], config: Config
+    told: Sequence[Trial],
+    picked: Sequence[Trial],
+    items: Items,
+    domains: Sequence[Domain],
+    contest: Contest,
+    config: Config,
 ) -> dict[str, Any]:
     """Return the answer in the form of mixture/mixture.json.
 
-    `told` are the search trials, `picked` the trials of the finalists and baselines with scores, `items` their per-item
-    results. Trials that failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is
-    left.
+    `told` are the search trials, `picked` the contest's trials with scores, `items` their per-item results. Trials that
+    failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is left.
     """
-    compared = group(picked, domains, config.constraints)
-    tasks = sorted({task for trial in picked for task in trial.scores})
-    goal = required_of(config).task_weights(config.tasks.weights)
-    share = dict(zip(tasks, importance(tasks, goal).tolist(), strict=True))
-    comparison = Comparison(compared, items, share, config.tasks.metric, config.tasks.at_least)
-    found = comparison.best()
+    standing = stand(contest, picked)
+    compared, everything = group(contest, picked)
+    comparison = Comparison(compared, everything, items, contest.share, config.tasks.metric)
+    found = choose(contest, standing, picked, compared)
+    row = contest.names.index(found.name)
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
     margins = {base.name: comparison.margin(found, base) for base in baselines}
     sure = all(len(mixture.trials) > 1 for mixture in compared)
+    believed, deviation = float(standing.belief.mean[row]), float(standing.belief.deviation[row])
+    failed = sum(config.search.trials) - len(told) + n_asked(contest, standing) - len(picked)
     return {
-        "version": 1,
-        "domains": _domain_rows(found, domains, config.target.token_budget),
-        "effective_domains": effective_domains(np.array(found.weights)),
+        "version": 2,
+        **outlook(contest.history, contest.forecast, contest.weights[row], domains, config.target),
+        "expected": believed,
+        "interval_80": [believed - NORMAL_80 * deviation, believed + NORMAL_80 * deviation],
+        "probability_best": standing.probability[row],
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
         "sentence": sentence(found, margins, sure, comparison.has_items)
         + least_sentence(found.trials, config.tasks.at_least),
-        "objective": {"metric": config.tasks.metric, "tasks": share},
+        "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
         "mixtures": [comparison.row(mixture) for mixture in compared],
         "margins": {
             name: {"mean": margin.mean, "interval": margin.interval, "beyond_noise": sure and margin.low > 0}
             for name, margin in margins.items()
         },
+        "rounds": round_rows(contest, standing),
+        "contest": [
+            {
+                "name": name,
+                "weights": dict(zip((d.name for d in domains), contest.weights[i].tolist(), strict=True)),
+                "expected": float(standing.belief.mean[i]),
+                "probability_best": standing.probability[i],
+            }
+            for i, name in enumerate(contest.names)
+        ],
         "noise_floor": comparison.search_noise[0],
-        "trials": {"search": len(told), "failed": _failed(told, picked, config), "pick": len(picked)},
+        "trials": {
+            "search": len(told),
+            "outside": len(contest.history.numbers) - len(told),
+            "failed": max(0, failed),
+            "pick": len(picked),
+        },
         "tokens_trained": sum(trial.token_budget for trial in [*told, *picked]),
     }
 
 
-def group(
-    picked: Sequence[Trial], domains: Sequence[Domain], constraints: ConstraintsSettings | None = None
-) -> list[Compared]:
-    """Return the mixtures that were trained again: finalist-1, … in order of trial number, then the baselines.
+def group(contest: Contest, picked: Sequence[Trial]) -> tuple[list[Compared], list[Compared]]:
+    """Return the mixtures with trials of the claim, and all mixtures with trials of any kind, natural and uniform last.
 
-    A baseline is known by its weights: a finalist that equals it shares its trials.
+    Raises SearchError when no trial of the claim has scores.
     """
-    if not picked:
+    everything = [
+        Compared(name, trials[0].weights, tuple(trials))
+        for name, trials in zip(contest.names, trials_of(contest, picked), strict=True)
+        if trials
+    ]
+    claimed = [
+        Compared(one.name, one.weights, trials)
+        for one in everything
+        if (trials := tuple(trial for trial in one.trials if trial.seed in contest.claim_seeds))
+    ]
+    if not claimed:
         raise SearchError("no trial of the finalists has scores", "see the failure.json files of the last trials")
-    baselines = {"natural": natural_mixture(domains, constraints), "uniform": uniform_mixture(domains, constraints)}
-    rows: dict[tuple[float, ...], list[Trial]] = {}
-    for trial in sorted(picked, key=lambda trial: trial.number):
-        rows.setdefault(trial.weights, []).append(trial)
-    compared, found = [], 0
-    for weights, trials in rows.items():
-        name = next((name for name, row in baselines.items() if np.allclose(row, weights, rtol=0, atol=1e-9)), "")
-        if not name:
-            found += 1
-            name = f"finalist-{found}"
-        compared.append(Compared(name, weights, tuple(sorted(trials, key=lambda trial: trial.seed))))
-    return sorted(compared, key=lambda mixture: (mixture.name == "uniform", mixture.name == "natural"))
+    return claimed, everything
+
+
+def choose(contest: Contest, standing: Standing, picked: Sequence[Trial], compared: Sequence[Compared]) -> Compared:
+    """Return the mixture, of those with trials of the claim, that is believed the best; on a tie, the natural one.
+
+    Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall short.
+    """
+    rank = {"natural": 0, "uniform": 2}
+    tables = dict(zip(contest.names, by_mixture(contest, picked), strict=True))
+
+    def order(mixture: Compared) -> tuple[float, float, int]:
+        believed = float(standing.belief.mean[contest.names.index(mixture.name)])
+        return shortfall(tables[mixture.name], contest.at_least), -believed, rank.get(mixture.name, 1)
+
+    return min(compared, key=order)
+
+
+def round_rows(contest: Contest, standing: Standing) -> list[dict[str, Any]]:
+    """Return what each round came to, for mixture.json."""
+    names = [contest.names[row] for row in contest.playing]
+    rows, before = [], set(range(len(names)))
+    for one in standing.rounds:
+        rows.append(
+            {
+                "seed": one.seed,
+                "expected": {names[i]: one.mean[i] for i in sorted(before)},
+                "probability_best": {names[i]: one.probability[i] for i in sorted(before)},
+                "dropped": [names[i] for i in sorted(before - set(one.left))],
+                "left": [names[i] for i in one.left],
+            }
+        )
+        before = set(one.left)
+    return rows
 
 
 class Comparison:
-    """The compared mixtures with their scores by seed and the noise pooled over them."""
+    """The mixtures of the claim with their scores by seed, and the noise pooled over all trials of the contest."""
 
     def __init__(
         self,
         compared: Sequence[Compared],
+        everything: Sequence[Compared],
         items: Items,
         share: Mapping[str, float],
         metric: str,
-        at_least: Mapping[str, float],
     ) -> None:
-        self.at_least = at_least
-        self.compared, self.items, self.share = compared, items, share
+        self.compared, self.everything, self.items, self.share = compared, everything, items, share
         self.search = {
-            m.name: {t.seed: sum(share[task] * t.scores[task] for task in share) for t in m.trials} for m in compared
+            m.name: {t.seed: sum(share[task] * t.scores[task] for task in share) for t in m.trials} for m in everything
         }
         self.report = {
             m.name: {task: objective_table(m.trials, items, task, "report", metric) for task in share} for m in compared
         }
-        self.by_seed = {
-            m.name: {
-                t.seed: sum(share[k] * table.by_seed[t.seed] for k, table in self.report[m.name].items())
-                for t in m.trials
-            }
-            for m in compared
-        }
+        self.by_seed = {name: _objective(self.report[name], share) for name in self.report}
         self.has_items = bool(task_names(items, "report")) and not all(
             name.endswith("/score") for one in items.values() for name in one
         )
+        tables = [
+            _objective({task: objective_table(m.trials, items, task, "report", metric) for task in share}, share)
+            for m in everything
+        ]
         self.search_noise = seed_noise(list(self.search.values()), paired=False)
-        self.report_noise = seed_noise(list(self.by_seed.values()), paired=False)
-        self.paired_noise = seed_noise(list(self.by_seed.values()), paired=True)
-
-    def best(self) -> Compared:
-        """Return the mixture with the best mean on search items; on a tie, the natural one, then the first found.
-
-        Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall
-        short.
-        """
-        rank = {"natural": 0, "uniform": 2}
-
-        def order(mixture: Compared) -> tuple[float, float, int, str]:
-            short = shortfall(mixture.trials, self.at_least)
-            mean = float(np.mean(list(self.search[mixture.name].values())))
-            return short, -mean, rank.get(mixture.name, 1), mixture.name
-
-        return min(self.compared, key=order)
+        self.report_noise = seed_noise(tables, paired=False)
+        self.paired_noise = seed_noise(tables, paired=True)
 
     def margin(self, found: Compared, base: Compared) -> Estimate:
         """Return found minus base on report items, over the seeds that both have (all seeds where they share none)."""
@@ -163,7 +200,7 @@ class Comparison:
 
     def row(self, mixture: Compared) -> dict[str, Any]:
         """Return a mixture's entry in mixture.json."""
-        search = list(self.search[mixture.name].values())
+        search = [self.search[mixture.name][trial.seed] for trial in mixture.trials]
         error = self.search_noise[0] / np.sqrt(len(search)) if self.search_noise[1] else 0.0
         return {
             "name": mixture.name,
@@ -192,7 +229,7 @@ class Comparison:
                 table = item_table(mixture.trials, self.items, task, "report", metric)
                 if table is None:
                     continue
-                others = [item_table(m.trials, self.items, task, "report", metric) for m in self.compared]
+                others = [item_table(m.trials, self.items, task, "report", metric) for m in self.everything]
                 noise, freedom = seed_noise([other.by_seed for other in others if other is not None], paired=False)
                 parts = [(noise**2 / len(table.seeds), float(freedom)), _item_part(1.0, table.scores.mean(0))]
                 estimate = student(float(table.scores.mean()), parts)
@@ -224,30 +261,14 @@ def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool, has_i
     )
 
 
+def _objective(tables: Mapping[str, ItemTable], share: Mapping[str, float]) -> dict[int, float]:
+    """Return the objective by seed of one mixture's tables by task."""
+    by_task = {task: table.by_seed for task, table in tables.items()}
+    seeds = next(iter(by_task.values()))
+    return {seed: sum(share[task] * by_task[task][seed] for task in share) for seed in seeds}
+
+
 def _item_part(share: float, scores: Any) -> tuple[float, float]:
     """Return the variance that the choice of items gives share × mean(scores), and its degrees of freedom."""
     n = len(scores)
     return (share**2 * float(scores.var(ddof=1)) / n if n > 1 else 0.0), float(n - 1)
-
-
-def _failed(told: Sequence[Trial], picked: Sequence[Trial], config: Config) -> int:
-    asked = sum(config.search.trials) + (config.pick.finalists + 2) * config.pick.seeds
-    return max(0, asked - len(told) - len(picked))
-
-
-def _domain_rows(found: Compared, domains: Sequence[Domain], token_budget: int) -> list[dict[str, Any]]:
-    share = natural(domains)
-    weight = found.trials[0].mixture.as_dict()
-    times = repetitions(np.array([weight[d.name] for d in domains]), [d.n_tokens for d in domains], token_budget)
-    return [
-        {
-            "name": domain.name,
-            "tokens": domain.n_tokens,
-            "natural": float(share[i]),
-            "cap": domain.cap,
-            "weight": weight[domain.name],
-            "repetitions": float(times[i]),
-            "words": list(domain.words),
-        }
-        for i, domain in enumerate(domains)
-    ]

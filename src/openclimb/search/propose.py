@@ -26,12 +26,13 @@ from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
+from openclimb.search.pareto import propose_pareto
 from openclimb.search.region import Region, allowed, rounded
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 
-CAUTION = 1.0  # mean of the weights of the deviation in a batch: how much is explored
+CAUTION = 2.0  # mean of the weights of the deviation in a batch: how much is explored
 BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
 
 
@@ -131,6 +132,7 @@ def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weigh
 
 PROPOSERS: dict[str, Proposer] = {
     "climb": propose_climb,
+    "pareto": propose_pareto,
     "paper": propose_paper,
     "regmix": propose_regmix,
     "olmix": propose_olmix,

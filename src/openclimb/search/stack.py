@@ -18,7 +18,7 @@ from openclimb.search.power import PowerLaw
 
 Floats = NDArray[np.float64]
 
-EQUAL_TRIALS = 10.0  # the equal weights count as much as this many trials
+EQUAL_TRIALS = 50.0  # the equal weights count as much as this many trials
 CALIBRATION_TRIALS = 10.0  # the members' own deviation counts as much as this many trials
 LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 

@@ -1,0 +1,181 @@
+"""The contest of the finalists: which trials decide it, round by round, and which then say what the answer is worth.
+
+First the finalists alone are measured in rounds (`rounds.py`). Then the one that is left, the natural and the uniform
+mixture are measured with further seeds, which had no part in the choice: what is claimed of the answer rests on these
+alone. Every function here follows from the told trials.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openclimb.config import PickSettings, SearchSettings
+from openclimb.mixture import Domain, Weights
+from openclimb.search.forecast import Forecast, fit_forecast
+from openclimb.search.history import History, read_history
+from openclimb.search.loop import one_thread
+from openclimb.search.rounds import (
+    Belief,
+    Prior,
+    Round,
+    Table,
+    believe,
+    finished,
+    objectives,
+    play,
+    shortfall,
+)
+from openclimb.trials import Proposal, Trial
+
+DRAW = 20_000  # stands for "the finalists" in the seed of a draw
+SAME = 1e-9  # mixtures that differ by less are one
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """The mixtures of a contest, what the search says of them, and how it is played."""
+
+    names: tuple[str, ...]  # finalist-1, …; natural and uniform last
+    roles: tuple[str, ...]
+    weights: Weights  # (n, n_domains)
+    playing: tuple[int, ...]  # rows of the finalists; one that equals a baseline has the baseline's name
+    history: History
+    forecast: Forecast
+    prior: Prior
+    share: Mapping[str, float]  # task → weight in the objective
+    at_least: Mapping[str, float]
+    pick: PickSettings
+    seed: int
+
+    @property
+    def round_seeds(self) -> tuple[int, ...]:
+        """Seeds of the rounds, in order."""
+        return tuple(self.seed + 1 + number for number in range(self.pick.seeds))
+
+    @property
+    def claim_seeds(self) -> tuple[int, ...]:
+        """Seeds that only the claim uses."""
+        return tuple(self.seed + 1 + self.pick.seeds + number for number in range(self.pick.seeds))
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What the trials so far say: the rounds, the row that is ahead, and what is believed of every mixture."""
+
+    rounds: tuple[Round, ...]  # finalists by their place in `Contest.playing`
+    ahead: int
+    belief: Belief
+    probability: tuple[float, ...]  # of being the best of all mixtures of the contest
+
+
+@one_thread
+def open_contest(
+    told: Sequence[Trial],
+    domains: Sequence[Domain],
+    compared: Sequence[tuple[str, tuple[float, ...]]],
+    search: SearchSettings,
+    pick: PickSettings,
+    task_weights: Mapping[str, float],
+    at_least: Mapping[str, float],
+    seed: int,
+) -> Contest:
+    """Return the contest of the mixtures that `search.loop.finalists` gives, (role, weights) each."""
+    names: list[str] = []
+    roles: list[str] = []
+    rows: list[tuple[float, ...]] = []
+    playing: list[str] = []
+    baselines = [(role, weights) for role, weights in compared if role != "finalist"]
+    for role, weights in [one for one in compared if one[0] == "finalist"]:
+        same = [name for name, other in baselines if np.allclose(other, weights, rtol=0, atol=SAME)]
+        if not same:
+            names.append(f"finalist-{len(names) + 1}")
+            roles.append(role)
+            rows.append(weights)
+        playing.append(same[0] if same else names[-1])
+    names += [role for role, _ in baselines]
+    roles += [role for role, _ in baselines]
+    all_weights = np.array([*rows, *(row for _, row in baselines)])
+    history = read_history(told, domains, task_weights)
+    forecast = fit_forecast(history, search.predictor)
+    mean, deviation = forecast.true_score(all_weights)
+    return Contest(
+        tuple(names),
+        tuple(roles),
+        all_weights,
+        tuple(names.index(name) for name in dict.fromkeys(playing)),
+        history,
+        forecast,
+        Prior(mean, deviation, forecast.objective_noise),
+        dict(zip(history.tasks, history.importance.tolist(), strict=True)),
+        at_least,
+        pick,
+        seed,
+    )
+
+
+def next_round(contest: Contest, picked: Sequence[Trial], iteration: int) -> list[Proposal]:
+    """Return the trials of the next round, or none when the rounds are over. `picked` are those with scores so far."""
+    standing = stand(contest, picked)
+    played = len(standing.rounds)
+    if finished(standing.rounds, len(contest.round_seeds)) or len(contest.playing) == 1:
+        return []
+    left = standing.rounds[-1].left if standing.rounds else range(len(contest.playing))
+    return [_proposal(contest, contest.playing[i], contest.round_seeds[played], iteration) for i in sorted(left)]
+
+
+def claim(contest: Contest, picked: Sequence[Trial], iteration: int) -> list[Proposal]:
+    """Return the trials of the mixture that the rounds left and of the baselines, with seeds of their own."""
+    baselines = [row for row, role in enumerate(contest.roles) if role != "finalist"]
+    rows = list(dict.fromkeys([stand(contest, picked).ahead, *baselines]))
+    return [_proposal(contest, row, seed, iteration) for seed in contest.claim_seeds for row in rows]
+
+
+@one_thread
+def stand(contest: Contest, picked: Sequence[Trial]) -> Standing:
+    """Return how the contest stands by the trials with scores so far."""
+    tables = by_mixture(contest, picked)
+    finalists = list(contest.playing)
+    prior = contest.prior
+    key = (contest.seed, DRAW)
+    rounds = play(
+        Prior(prior.mean[finalists], prior.deviation[finalists], prior.noise),
+        [tables[row] for row in finalists],
+        contest.round_seeds,
+        contest.share,
+        contest.at_least,
+        contest.pick.sure,
+        key,
+    )
+    belief = believe(prior, objectives(tables, contest.share))
+    short = np.array([shortfall(table, contest.at_least) if table else 0.0 for table in tables])
+    probability = belief.best(np.random.default_rng([*key, len(contest.round_seeds)]), short <= short.min())
+    ahead = finalists[rounds[-1].left[0]] if rounds else finalists[0]
+    return Standing(tuple(rounds), ahead, belief, tuple(probability.tolist()))
+
+
+def by_mixture(contest: Contest, picked: Sequence[Trial]) -> list[Table]:
+    """Return each mixture's scores by seed and task, in the order of the contest."""
+    return [{trial.seed: trial.scores for trial in trials} for trials in trials_of(contest, picked)]
+
+
+def trials_of(contest: Contest, picked: Sequence[Trial]) -> list[list[Trial]]:
+    """Return each mixture's trials by seed, in the order of the contest."""
+    found: list[list[Trial]] = [[] for _ in contest.names]
+    for trial in sorted(picked, key=lambda trial: trial.seed):
+        distance = np.abs(contest.weights - np.array(trial.weights)).max(1)
+        if distance.min() <= SAME:
+            found[int(distance.argmin())].append(trial)
+    return found
+
+
+def n_asked(contest: Contest, standing: Standing) -> int:
+    """Return how many trials the contest asked for."""
+    left = [len(contest.playing), *(len(one.left) for one in standing.rounds)]
+    baselines = [row for row, role in enumerate(contest.roles) if role != "finalist"]
+    return sum(left[: len(standing.rounds)]) + len({standing.ahead, *baselines}) * len(contest.claim_seeds)
+
+
+def _proposal(contest: Contest, row: int, seed: int, iteration: int) -> Proposal:
+    role = contest.roles[row]
+    return Proposal(role, iteration, tuple(contest.weights[row].tolist()), seed, role)
