@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb import trials as trial_files
-from openclimb.config import Config, TasksSettings
+from openclimb.config import Config, TasksSettings, with_changes
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
@@ -35,7 +35,6 @@ class OpenWorkspace:
         """
         from openclimb.pipeline import run
 
-        stop_without_corpus(self.workspace.root, self.config)
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
         engine = Engine(self.config.run.workers)
@@ -132,18 +131,46 @@ class OpenWorkspace:
         goal = goal_of(config, known)
         return best(known, domains, config.target, config.search, goal, config.seed, required)
 
+    def validate(
+        self,
+        against: Sequence[str] = (),
+        seeds: int = 3,
+        target: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        *,
+        redo: bool = False,
+    ) -> dict[str, Any]:
+        """Train the found mixture and others as targets and return what that says: validation/validation.json.
+
+        `against`: baselines (`validation.BASELINES`; empty: the usual ones); `target`: settings of [proxy] that the
+        target has otherwise; `redo`: move a table of other options aside. See `validation.validate` for errors.
+        """
+        from openclimb.validation import DEFAULT, Plan, validate
+
+        usual = tuple(name for name in DEFAULT if name != "doremi" or not self.config.objective.external)
+        changed = with_changes(self.config, {"proxy": dict(target or {})})
+        engine = Engine(self.config.run.workers)
+        try:
+            plan = Plan(changed, tuple(against) or usual, seeds)
+            found: dict[str, Any] = read_json(
+                validate(self.workspace, plan, engine, progress or Progress(), redo) / "validation.json"
+            )
+        finally:
+            engine.release()
+        return found
+
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
         """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`)."""
         from openclimb.search.front import front
         from openclimb.search.pareto import goals_of
         from openclimb.search.required import required_of
+        from openclimb.search.signal import goal_of
 
         domains, data = self._hinge()
         known = trial_files.read_trials(self._trials, data)
         config, required = self.config, required_of(self.config)
         wanted = goals_of(config.tasks, goals)
-        goal = required.task_weights(config.tasks.weights)
-        return front(known, domains, config.search, wanted, goal, config.seed, required)
+        return front(known, domains, config.search, wanted, goal_of(config, known), config.seed, required)
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""

@@ -101,6 +101,28 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
     export.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
     export.add_argument("--format", default="parquet", choices=["parquet", "jsonl.zst"], help="of the shards")
+    validate = add(
+        "validate", _validate, "train the mixture as a target beside others, at equal search compute", one, long
+    )
+    validate.add_argument(
+        "--against",
+        default="",
+        metavar="NAMES",
+        help="any of natural,uniform,best-of-n,regmix,olmix,paper,doremi "
+        "(default: natural,uniform,best-of-n,regmix,doremi)",
+    )
+    validate.add_argument("--seeds", type=int, default=3, metavar="N", help="targets of each mixture (default: 3)")
+    validate.add_argument("--token-budget", default="", metavar="N", help="of a target (default: the proxy's)")
+    validate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="proxy.KEY=VALUE",
+        help="the target's shape, such as proxy.width=256",
+    )
+    validate.add_argument(
+        "--redo", action="store_true", help="move a table of other options aside first; keep its trials"
+    )
     ask = add("ask", _ask, "print mixtures to train elsewhere, as JSON lines", one)
     ask.add_argument("-n", type=int, default=1, help="how many (default: 1)")
     ask.add_argument("--json", action="store_true", help="print one JSON list instead")
@@ -148,7 +170,9 @@ def _init(options: argparse.Namespace) -> int:
         raw["corpus"] = {"paths": [], "domains": SETTING}
         config = from_dict(raw)
         opened = create_given(options.workspace, config, read_given(options.domains_file, config.target))
-        print(f"made {opened.workspace.config_path}\nnext: climb ask {options.workspace} -n 8")
+        following = "run" if config.objective.external else "ask"
+        more = "" if config.objective.external else " -n 8"
+        print(f"made {opened.workspace.config_path}\nnext: climb {following} {options.workspace}{more}")
         return 0
     opened = create(options.workspace, from_dict(raw))
     print(f"made {opened.workspace.config_path}\nnext: climb plan {options.workspace}")
@@ -200,10 +224,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"event": "answer", "mixture": answer, "report": str(report)}))
     else:
-        print(
-            f"{answer_text(answer)}\n\nreport: {report}\n"
-            f"next: climb export {options.workspace} --tokens {budget} --out FOLDER"
-        )
+        print(f"{answer_text(answer)}\n\nreport: {report}")
+        if opened.config.corpus.paths:
+            print(f"next: climb export {options.workspace} --tokens {budget} --out FOLDER")
     return 0
 
 
@@ -234,6 +257,33 @@ def _export(options: argparse.Namespace) -> int:
     finally:
         progress.close()
     print(json.dumps({"event": "exported", **facts}) if options.json else export_text(facts, Path(options.out)))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    import openclimb
+    from openclimb.verdict import validation_text
+
+    raw: dict[str, Any] = {}
+    for assignment in options.set:
+        _assign(raw, assignment)
+    if set(raw) - {"proxy"}:
+        raise ConfigError("only settings of [proxy] can be the target's", "write --set proxy.key=value")
+    target = raw.get("proxy", {})
+    if options.token_budget:
+        target["token_budget"] = parse_count(options.token_budget)
+    against = [name.strip() for name in options.against.split(",") if name.strip()]
+    opened = openclimb.open(options.workspace)
+    progress = choose_progress(quiet=options.quiet, as_json=options.json)
+    try:
+        table = opened.validate(against, options.seeds, target, progress, redo=options.redo)
+    finally:
+        progress.close()
+    report = opened.report()
+    if options.json:
+        print(json.dumps({"event": "validation", **table, "report": str(report)}))
+    else:
+        print(f"{validation_text(table)}\n\nreport: {report}")
     return 0
 
 

@@ -8,6 +8,7 @@ out, and stays out of fingerprints.
 
 import dataclasses
 import re
+import shlex
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -30,10 +31,12 @@ def setting(
     open_choice: bool = False,
     count: bool = False,
     some: bool = False,
+    words: bool = False,
 ) -> Any:
     """Declare a setting: its default, explanation and the values it may take.
 
-    `open_choice` allows `package.module:function` beside the named choices; `count` allows "40B"; `some`: not empty.
+    `open_choice` allows `package.module:function` beside the named choices; `count` allows "40B"; `some`: not empty;
+    `words`: one text is cut into words as a shell would.
     """
     metadata = {
         "doc": doc,
@@ -44,6 +47,7 @@ def setting(
         "open_choice": open_choice,
         "count": count,
         "some": some,
+        "words": words,
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -199,6 +203,38 @@ class ProxySettings:
 
 
 @dataclass(frozen=True)
+class ObjectiveSettings:
+    """What scores a trial: the local proxy, or a trainer of your own."""
+
+    kind: str = setting(
+        "auto",
+        "the local proxy, a command, or a function (trial, folder) → {task: score}; auto: the command if one is given",
+        choices=("auto", "proxy", "command"),
+        open_choice=True,
+    )
+    command: tuple[str, ...] = setting(
+        (),
+        "program that trains and scores one trial, run in the workspace's folder: CLIMB_TRIAL is the path of a JSON "
+        "file that says what; scores.json in its `output` folder is the result",
+        words=True,
+    )
+    timeout: float = setting(
+        0.0, "seconds after which a command and its processes are killed; 0: never", low=0.0, where=True
+    )
+    parallel: int = setting(1, "trials that a command or function runs at once", low=1, where=True)
+
+    @property
+    def resolved(self) -> str:
+        """What `kind` comes to: proxy, command, or the name of a function."""
+        return self.kind if self.kind != "auto" else "command" if self.command else "proxy"
+
+    @property
+    def external(self) -> bool:
+        """Whether something else than the local proxy scores trials."""
+        return self.resolved != "proxy"
+
+
+@dataclass(frozen=True)
 class SearchSettings:
     """The loop: propose mixtures, run trials, learn."""
 
@@ -280,6 +316,7 @@ class Config:
     tokens: TokensSettings = dataclasses.field(default_factory=TokensSettings)
     tasks: TasksSettings = dataclasses.field(default_factory=TasksSettings)
     proxy: ProxySettings = dataclasses.field(default_factory=ProxySettings)
+    objective: ObjectiveSettings = dataclasses.field(default_factory=ObjectiveSettings)
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     constraints: ConstraintsSettings = dataclasses.field(default_factory=ConstraintsSettings)
     pick: PickSettings = dataclasses.field(default_factory=PickSettings)
@@ -404,6 +441,13 @@ def _with_size(config: Config, proxy: Any) -> Config:
     return dataclasses.replace(config, **changed)
 
 
+def with_changes(config: Config, raw: dict[str, dict[str, Any]]) -> Config:
+    """Return the settings with some sections' values changed, checked as those of `climb.toml` are."""
+    config = _with_size(config, raw.get("proxy"))
+    changed = {name: _section(name, getattr(config, name), values) for name, values in raw.items()}
+    return dataclasses.replace(config, **changed)
+
+
 def result_settings(section: Any) -> dict[str, Any]:
     """Return the settings of a section that change a result, as JSON values (for fingerprints)."""
     return {
@@ -460,6 +504,13 @@ def _section(name: str, section: Any, values: dict[str, Any]) -> Any:
 def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[Any, Any]) -> Any:
     if metadata["count"] and isinstance(value, str):
         value = parse_count(value)
+    if metadata["words"] and isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError as error:
+            raise ConfigError(
+                f"{label} cannot be cut into words: {error}", "close the quotes, or write a list"
+            ) from None
     value = _typed(label, value, kind)
     choices = metadata["choices"]
     if choices and value not in choices and not (metadata["open_choice"] and ":" in value):

@@ -34,6 +34,7 @@ def stop_without_corpus(root: Path, config: Config) -> None:
     if has_given_domains(config):
         raise WorkspaceError(
             f"{root} has no corpus: its domains are given by hand, so there is nothing to read, train on or write",
+            "set objective.command to a trainer of your own; or "
             f"train elsewhere: `climb ask {root} -n 8`, `climb tell` for each trial, then `climb best {root}`; "
             "or make a workspace with `climb init DIR --corpus PATH`",
         )

@@ -19,7 +19,9 @@ from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
+from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
 from openclimb.mixture import Domain, mixture_table
+from openclimb.objective import load_objective, run_objective, stop_if_idle
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
 from openclimb.proxy.tasks import pack_tasks, search_tasks
 from openclimb.search.contest import claim, next_round, open_contest
@@ -32,7 +34,7 @@ from openclimb.search.signal import check_weigh, goal_of, replicates, signal_row
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials
-from openclimb.workspace import Recipe, Workspace, fingerprint, write_json, write_text
+from openclimb.workspace import Workspace, fingerprint, write_json, write_text
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
@@ -42,15 +44,25 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
     Raises StaleError when a finished stage was made from other settings or inputs.
     """
     config = workspace.config()
+    if not config.objective.external:
+        stop_without_corpus(workspace.root, config)
     with workspace.hold():
         if redo:
-            for stage in STAGES[STAGES.index(redo) :]:
+            for stage in (*STAGES[STAGES.index(redo) :], "validation"):
                 workspace.set_aside(stage)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
+        stop_if_idle(config)
+        check_weigh(config)
+        if has_given_domains(config):
+            given = given_domains(workspace.root, config)
+            return workspace.make(
+                recipes["mixture"],
+                progress,
+                lambda out: search(workspace.root, config, given, None, DATA, out, engine, progress),
+            )
         shaped(config.proxy)  # a checkpoint that cannot be used is told before the long work
         tokenizer = with_tokenizer(config.tokens, config.proxy)
-        check_weigh(config)
 
         corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
         units = read_units(corpus)
@@ -91,6 +103,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
                 engine,
                 progress,
             )
+            if config.objective.external and not config.tasks.paths:  # the trainer brings its own
+                return facts
             return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", progress)}
 
         tokens = workspace.make(recipes["tokens"], progress, tokens_of)
@@ -98,7 +112,14 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             recipes["mixture"],
             progress,
             lambda out: search(
-                workspace.root, config, read_domains(domains), tokens, recipes["tokens"], out, engine, progress
+                workspace.root,
+                config,
+                read_domains(domains),
+                tokens,
+                recipes["tokens"].fingerprint,
+                out,
+                engine,
+                progress,
             ),
         )
 
@@ -107,8 +128,8 @@ def search(
     root: Path,
     config: Config,
     domains: list[Domain],
-    tokens: Path,
-    data: Recipe,
+    tokens: Path | None,
+    data: str,
     out: Path,
     engine: Engine,
     progress: Progress,
@@ -118,24 +139,36 @@ def search(
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
     run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
-    learnt from as well (`search/outside.py`).
+    learnt from as well (`search/outside.py`). `tokens` are the packed ones, None for domains given by hand; `data` is
+    the fingerprint of what trials read.
     """
     folder = root / "trials"
     names = [domain.name for domain in domains]
     settings = trial_settings(config)
     required = required_of(config)
     goal = goal_of(config, ())
-    outside, useless = of_tasks(outside_trials(read_trials(folder), data.fingerprint), search_tasks(config.tasks))
-    if useless:
-        progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
+    external = config.objective.external
+    objective = (
+        load_objective(config.objective, root, domains, config.target.token_budget, tokens) if external else None
+    )
+    outside = outside_trials(read_trials(folder), data)
+    if config.tasks.paths:  # a trainer of the user's may bring tasks of its own
+        outside, useless = of_tasks(outside, search_tasks(config.tasks))
+        if useless:
+            progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
-        asked = ask(folder, list(proposals), names, settings, data.fingerprint)
+        asked = ask(folder, list(proposals), names, settings, data)
+        if objective:
+            return run_objective(
+                folder, asked, objective, config.objective.parallel, config.tasks, label, engine, progress
+            )
+        assert tokens is not None  # without a corpus there is an objective
         return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
 
     repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
     told: list[Trial] = []
-    key = fingerprint([data.fingerprint, settings, config.search.proposer, config.search.predictor, goal, config.seed])
+    key = fingerprint([data, settings, config.search.proposer, config.search.predictor, goal, config.seed])
     for iteration, n in enumerate(config.search.trials):
         place = root / "iterations" / f"{iteration:02d}"
         key = fingerprint([key, asdict(required), n])

@@ -14,7 +14,7 @@ from openclimb.engine import n_cores
 from openclimb.given import given_domains, has_given_domains, stop_without_corpus
 from openclimb.proxy.tasks import check_tasks
 from openclimb.search.rounds import most_trials
-from openclimb.stages import STAGES, current_recipes
+from openclimb.stages import current_recipes
 from openclimb.trials import read_trials
 from openclimb.workspace import Workspace, free_bytes
 
@@ -28,9 +28,11 @@ def plan(root: Path) -> dict[str, Any]:
     """
     workspace = Workspace(root)
     config = workspace.config()
-    stop_without_corpus(root, config)
-    inputs = check_inputs(config.corpus)
-    tasks = check_tasks(config.tasks)
+    external = config.objective.external
+    if not external:
+        stop_without_corpus(root, config)
+    inputs = {} if has_given_domains(config) else check_inputs(config.corpus)
+    tasks = {} if external and not config.tasks.paths else check_tasks(config.tasks)
     return {
         "workspace": str(root),
         "scale": config.scale,
@@ -38,6 +40,8 @@ def plan(root: Path) -> dict[str, Any]:
         "tasks": tasks,
         "stages": _stages(workspace, config),
         "trials": _trial_costs(config),
+        "objective": config.objective.resolved,
+        "command": list(config.objective.command),
         "free_disk_bytes": free_bytes(root),
     }
 
@@ -47,7 +51,8 @@ def status(root: Path) -> dict[str, Any]:
     workspace = Workspace(root)
     config = workspace.config()
     given = has_given_domains(config)
-    stages = [] if given else _stages(workspace, config)
+    by_hand = given and not config.objective.external  # asked and told one by one
+    stages = [] if by_hand else _stages(workspace, config)
     trials = read_trials(root / "trials")
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
@@ -55,10 +60,12 @@ def status(root: Path) -> dict[str, Any]:
     stale = [row["stage"] for row in stages if row["state"] == "stale"]
     if holder:
         command = f"climb status {root}"
-    elif given:
+    elif by_hand:
         command = f"climb best {root}" if count["done"] else f"climb ask {root} -n 8"
     elif stale:
         command = f"climb run {root} --redo {stale[0]}"
+    elif stages[-1]["state"] == "done" and given:
+        command = f"climb report {root}"
     elif stages[-1]["state"] == "done":
         command = f"climb export {root} --tokens {format_count(config.target.token_budget)} --out FOLDER"
     else:
@@ -67,6 +74,7 @@ def status(root: Path) -> dict[str, Any]:
         "workspace": str(root),
         "held_by": holder,
         "domains_given": len(given_domains(root, config)) if given else 0,
+        "told_by_hand": by_hand,
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
@@ -86,7 +94,9 @@ def plan_text(facts: Mapping[str, Any]) -> str:
     lines = [
         f"{facts['workspace']} · scale {facts['scale']}",
         "",
-        f"reads     {counted(inputs['files'], 'files')}, {_size(inputs['bytes'])}; never copied or changed",
+        f"reads     {counted(inputs['files'], 'files')}, {_size(inputs['bytes'])}; never copied or changed"
+        if inputs
+        else "reads     nothing: the domains are given by hand",
         *(
             f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
@@ -94,10 +104,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
         f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
         f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
-        f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
-        f"{costs['flops']:.2g} FLOPs in all",
-        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
-        "of this machine",
+        *_cost_lines(facts),
         f"free disk {_size(facts['free_disk_bytes'])}",
         "",
         *_stage_lines(facts["stages"]),
@@ -105,13 +112,28 @@ def plan_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _cost_lines(facts: Mapping[str, Any]) -> list[str]:
+    costs = facts["trials"]
+    if facts["objective"] != "proxy":
+        what = " ".join(facts["command"]) if facts["objective"] == "command" else facts["objective"]
+        return [f"          by {what}, {format_count(costs['token_budget'])} tokens each"]
+    return [
+        f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
+        f"{costs['flops']:.2g} FLOPs in all",
+        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
+        "of this machine",
+    ]
+
+
 def status_text(facts: Mapping[str, Any]) -> str:
     """Return the status as people read it."""
     trials = facts["trials"]
     given = facts["domains_given"]
-    lines = [f"domains   {given} given by hand; no corpus"] if given else [*_stage_lines(facts["stages"]), ""]
+    lines = [f"domains   {given} given by hand; no corpus"] if given else []
+    if facts["stages"]:
+        lines += [*_stage_lines(facts["stages"]), ""]
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
-    if given and facts["waiting"]:  # told one by one, so that it matters which are missing
+    if facts["told_by_hand"] and facts["waiting"]:  # told one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
@@ -131,7 +153,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
         lines.append(f"{mixture['name']:<{width}}  {mixture['report']['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
     for name, margin in answer["margins"].items():
         low, high = margin["interval"]
-        lines.append(f"found − {name:<{width - 8}}  {margin['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
+        lines.append(f"{'found − ' + name:<{width}}  {margin['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
     for i, one in enumerate(answer["rounds"], 1):
         ahead = one["left"][0]
         out = f"; out: {', '.join(one['dropped'])}" if one["dropped"] else ""
@@ -237,7 +259,6 @@ def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
         spent = f"  {row['seconds']:,.0f} s" if row["state"] == "done" else ""
         lines.append(f"{row['stage']:<9} {row['state']}{spent}")
         lines += [f"            {line}" for line in row["differs"]]
-    assert len(stages) == len(STAGES)
     return lines
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from openclimb.config import Config, result_settings
 from openclimb.corpus.survey import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
+from openclimb.given import DATA, FILE, has_given_domains
 from openclimb.proxy.tasks import task_fingerprint
 from openclimb.search.outside import told_fingerprint
 from openclimb.trials import Trial, read_trials
@@ -62,6 +63,12 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
         ("domains",),
         task_files=task_files,
     )
+    made["mixture"] = _mixture(config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint)
+    return made
+
+
+def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str) -> Recipe:
+    """Return the recipe of the search, whatever its domains come from."""
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
     musts |= {"tasks.weigh": config.tasks.weigh if config.tasks.weigh != "equal" else ""}
@@ -69,15 +76,25 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     if config.search.proposer == "pareto":
         musts["tasks.goals"] = {name: list(members) for name, members in config.tasks.goals.items()}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
-    told = told_fingerprint(trials, made["tokens"].fingerprint)
+    told = told_fingerprint(trials, data)
     goal |= {BY_HAND: told} if told else {}
-    add(
-        "mixture",
-        {**_proxy(config), **_search(config), **_named(config, "pick"), **goal, **seed},
-        ("tokens",),
-        checkpoint=folder_fingerprint(config.proxy.checkpoint),
-    )
-    return made
+    settings = {
+        **_trainer(config),
+        **_search(config),
+        **_named(config, "pick"),
+        **goal,
+        "seed": config.seed,
+    }
+    if not config.objective.external and config.proxy.checkpoint:
+        inputs = inputs | {"checkpoint": folder_fingerprint(config.proxy.checkpoint)}
+    return Recipe("mixture", VERSIONS["mixture"], settings, inputs)
+
+
+def _trainer(config: Config) -> dict[str, Any]:
+    """Return the settings of what scores a trial."""
+    if not config.objective.external:
+        return _proxy(config)
+    return {**_named(config, "objective"), "proxy.token_budget": config.proxy.token_budget}
 
 
 def _named(config: Config, section: str) -> dict[str, Any]:
@@ -104,6 +121,9 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     for stage in STAGES:
         workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
+    if has_given_domains(config):
+        inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
+        return {"mixture": _mixture(config, inputs, trials, DATA)}
     return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials)
 
 
@@ -122,6 +142,8 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
 
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
+    if config.objective.external:  # the proxy's shape is not its trainer's
+        return {**result_settings(config.objective), "token_budget": config.proxy.token_budget}
     proxy = result_settings(config.proxy)
     checkpoint = proxy.pop("checkpoint")
     if checkpoint:  # known by its content, wherever it is; a hub's by its name

@@ -110,6 +110,30 @@ def check_proposer(name: str, predictor: str = "gp") -> None:
             assert np.array_equal(proposed, again), f"{case}: the same trials must give the same mixtures, in any order"
 
 
+def check_objective(name: str = "command", command: str = "") -> None:
+    """Check an objective by its name in the settings, or a trainer's command: finite scores of the same tasks for every
+    mixture, and the same scores for the same trial.
+
+    It is given three domains, one of them without weight in some mixtures, and few tokens. Runs it four times.
+    """
+    import shlex
+    import tempfile
+
+    from openclimb.config import ObjectiveSettings
+    from openclimb.objective import checked_scores, load_objective
+
+    domains = [Domain("first", 800_000), Domain("second", 120_000), Domain("third", 60_000)]
+    settings = ObjectiveSettings(kind=name, command=tuple(shlex.split(command)))
+    with tempfile.TemporaryDirectory() as folder:
+        objective = load_objective(settings, Path(folder), domains, 1_000_000, None)
+        found = []
+        for i, weights in enumerate(((0.8, 0.12, 0.08), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.8, 0.12, 0.08))):
+            trial = _told(i % 3, domains, np.array(weights), 0.0)
+            found.append(checked_scores(objective(trial, Path(folder) / f"{i:04d}"), "its result"))
+    assert len({tuple(sorted(scores)) for scores in found}) == 1, "every trial must have scores of the same tasks"
+    assert found[0] == found[3], "the same trial must have the same scores"
+
+
 def _told(index: int, domains: list[Domain], weights: NDArray[np.float64], score: float) -> Trial:
     return Trial(
         number=index + 1,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from openclimb.proxy.checkpoint import shaped
 from openclimb.proxy.train import plan_stack, run_stack
 from openclimb.trials import Trial, claim, fail, read_trial, trial_folder
 
-Items = dict[int, dict[str, NDArray[np.float32]]]  # trial → "<task>/<part>/<measure>" → one number an item
+Items = dict[int, dict[str, NDArray[np.floating[Any]]]]  # trial → "<task>/<part>/<measure>" → one number an item
 
 
 def run_trials(
@@ -84,9 +85,16 @@ def _run(
 
 
 def read_items(folder: Path, trials: Sequence[Trial]) -> Items:
-    """Return the per-item results of trials, by number."""
+    """Return the per-item results of trials, by number. A trial that was scored elsewhere has one item a task."""
     items: Items = {}
     for trial in trials:
+        if not (trial_folder(folder, trial.number) / "items.npz").is_file():
+            items[trial.number] = {
+                f"{task}/{part}/score": np.array([score], dtype=np.float64)
+                for task, score in trial.scores.items()
+                for part in ("search", "report")
+            }
+            continue
         with np.load(trial_folder(folder, trial.number) / "items.npz", allow_pickle=False) as stored:
             items[trial.number] = {name: stored[name] for name in stored.files}
     return items

@@ -33,7 +33,7 @@ def rng() -> np.random.Generator:
 
 
 def test_every_baseline_is_a_pair() -> None:
-    assert set(ANSWERS) == set(PROPOSERS) - {"climb"}
+    assert set(ANSWERS) == set(PROPOSERS) - {"climb", "pareto"}  # ours answer with finalists
 
 
 def test_an_unknown_baseline_names_the_nearest() -> None:

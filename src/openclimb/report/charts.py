@@ -68,7 +68,18 @@ def losses_chart(answer: Mapping[str, Any]) -> Figure:
 
 def margins_chart(answer: Mapping[str, Any]) -> Figure:
     """By how much the found mixture beats each baseline on report items: paired differences with their intervals."""
-    margins = dict(reversed(answer["margins"].items()))
+    return interval_chart(answer["margins"], "gain in the objective")
+
+
+def validation_chart(table: Mapping[str, Any]) -> Figure:
+    """By how much the found mixture beats each other one as a target, with Student's intervals."""
+    margins = {row["name"]: row["margin"] for row in table["rows"] if row["margin"]}
+    return interval_chart(margins, "gain in the objective on targets")
+
+
+def interval_chart(given: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+    """Differences with their intervals, one line each, and a line at zero."""
+    margins = dict(reversed(list(given.items())))
     means = [margin["mean"] for margin in margins.values()]
     data = [
         {
@@ -88,7 +99,7 @@ def margins_chart(answer: Mapping[str, Any]) -> Figure:
             "showlegend": False,
         }
     ]
-    axis = {"title": {"text": "gain in the objective"}, "tickformat": "+.3f", "zeroline": True, "zerolinewidth": 3}
+    axis = {"title": {"text": title}, "tickformat": "+.3f", "zeroline": True, "zerolinewidth": 3}
     figure = _figure(data, 110 + 44 * len(margins), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
     figure["layout"]["shapes"] = [{**zero, "line": {"color": MUTED, "width": 2, "dash": "dot"}}]

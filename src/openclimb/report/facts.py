@@ -31,6 +31,7 @@ class Facts:
     trials: list[Trial] = field(default_factory=list)
     iterations: list[dict[str, Any]] = field(default_factory=list)
     train_seconds: float = 0.0
+    validation: dict[str, Any] = field(default_factory=dict)  # validation.json
 
 
 def read_facts(root: Path) -> Facts:
@@ -53,6 +54,7 @@ def read_facts(root: Path) -> Facts:
         read_trials(root / "trials", data),
         [found for path in sorted(root.glob("iterations/*/diagnostics.json")) if (found := _json(path))],
         sum(_json(path).get("seconds", 0.0) for path in root.glob("trials/*/scores.json")),
+        _json(root / "validation" / "validation.json"),
     )
 
 

@@ -14,7 +14,7 @@ from openclimb.errors import MissingDependency
 from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
 from openclimb.report.learning import contest_section, search_section, signal_section
-from openclimb.report.parts import chart, details, interval, section, table, text
+from openclimb.report.parts import chart, details, interval, number, section, table, text
 from openclimb.workspace import write_text
 
 MEASURES = {
@@ -22,6 +22,7 @@ MEASURES = {
     "accuracy": "accuracy ↑",
     "accuracy_norm": "accuracy by length ↑",
     "margin": "margin, bits per byte ↑",
+    "score": "score ↑",
 }
 LOSSES = (
     '<p class="small">What the expected score loses when five points of weight (or all there is) go from a domain to '
@@ -150,6 +151,40 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     return section("Beside the baselines", note, gain + scores)
 
 
+def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
+    found_table = facts.validation
+    if not found_table:
+        return ""
+    if any(row["margin"] for row in found_table["rows"]):
+        figures["validation"] = charts.validation_chart(found_table)
+    rows = []
+    for row in found_table["rows"]:
+        found = row["margin"]
+        margin = ("–", "–", "–", "–")
+        if found:
+            intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found["interval"], found["bootstrap"])]
+            margin = (f"{found['mean']:+.4f}", *intervals, found["verdict"])
+        scores = (number(row["score"], ".4f"), number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
+        rows.append((row["name"], margin[-1], *scores, *margin[:-1], f"{row['search_tokens']:,}"))
+    heads = ("mixture", "verdict", "target", "proxy", "is the best", "found − it", "95 % interval", "bootstrap")
+    body = (
+        chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
+    )
+    body += table((*heads, "search tokens"), rows)
+    if found_table["rank_correlation"] is not None:
+        rho = found_table["rank_correlation"]
+        body += f"<p>Rank correlation of proxies and targets over these mixtures: {rho:.2f}.</p>"
+    now = facts.records.get("mixture", {}).get("fingerprint")
+    old = " It is of an earlier mixture: run climb validate again." if now != found_table["mixture"] else ""
+    note = (
+        found_table["sentence"]
+        + old
+        + " Every search had as many proxy trials as ours, its finalists included; DoReMi has a "
+        "reference and a proxy run instead. Intervals are Student's, and a bootstrap over items and seeds."
+    )
+    return section("As targets", note, body)
+
+
 def _map(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     if not facts.points:
         return ""
@@ -214,6 +249,7 @@ SECTIONS: tuple[Callable[[Facts, dict[str, charts.Figure]], str], ...] = (
     _headline,
     _weights,
     _margins,
+    _validation,
     contest_section,
     _map,
     _cards,

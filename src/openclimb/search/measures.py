@@ -1,7 +1,8 @@
 """Per-item results of trials as scores: items.npz holds "<task>/<part>/<measure>" arrays, one number an item.
 
 Measures are bits per byte (`bpb`, of the gold answer or of the text) and, for choice tasks, `correct` and
-`correct_norm` (0 or 1) and `margin` (bits per byte by which the gold answer is likelier than the best wrong one).
+`correct_norm` (0 or 1) and `margin` (bits per byte by which the gold answer is likelier than the best wrong one). A
+trial that was scored elsewhere has `score`, one number a task, higher is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ MEASURES = {  # metric → array
     "accuracy": "correct",
     "accuracy_norm": "correct_norm",
     "margin": "margin",
+    "score": "score",
 }
 
 
@@ -41,7 +43,7 @@ class ItemTable:
 def task_names(items: Items, part: str) -> list[str]:
     """Return the tasks that have items in a part, sorted."""
     arrays = {name for one in items.values() for name in one}
-    return sorted({name.rsplit("/", 2)[0] for name in arrays if name.endswith(f"/{part}/bpb")})
+    return sorted({name.rsplit("/", 2)[0] for name in arrays if name.endswith((f"/{part}/bpb", f"/{part}/score"))})
 
 
 def item_table(trials: Sequence[Trial], items: Items, task: str, part: str, metric: str) -> ItemTable | None:
@@ -66,6 +68,9 @@ def objective_table(trials: Sequence[Trial], items: Items, task: str, part: str,
 
     A task without the metric (text under accuracy) gives bits per byte. Raises SearchError when it has no items.
     """
+    found = item_table(trials, items, task, part, "score")
+    if found is not None:
+        return found
     found = item_table(trials, items, task, part, metric)
     if found is not None and metric != "bpb":
         return found

@@ -66,7 +66,8 @@ def pick(
         "probability_best": standing.probability[row],
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
-        "sentence": sentence(found, margins, sure) + least_sentence(found.trials, config.tasks.at_least),
+        "sentence": sentence(found, margins, sure, comparison.has_items)
+        + least_sentence(found.trials, config.tasks.at_least),
         "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
         "mixtures": [comparison.row(mixture) for mixture in compared],
         "margins": {
@@ -166,6 +167,9 @@ class Comparison:
             m.name: {task: objective_table(m.trials, items, task, "report", metric) for task in share} for m in compared
         }
         self.by_seed = {name: _objective(self.report[name], share) for name in self.report}
+        self.has_items = bool(task_names(items, "report")) and not all(
+            name.endswith("/score") for one in items.values() for name in one
+        )
         tables = [
             _objective({task: objective_table(m.trials, items, task, "report", metric) for task in share}, share)
             for m in everything
@@ -234,26 +238,25 @@ class Comparison:
         return rows
 
 
-def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool) -> str:
-    """Return the answer in plain words."""
+def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool, has_items: bool = True) -> str:
+    """Return the answer in plain words. Trials that were scored elsewhere have no items."""
+    where, on_report = (" on the search items", " on report items") if has_items else ("", "")
     if found.name == "natural":
-        return "No other mixture did better than the natural mixture on the search items: use the natural mixture."
+        return f"No other mixture did better than the natural mixture{where}: use the natural mixture."
     what = "the uniform mixture" if found.name == "uniform" else "the found mixture"
     if "natural" not in margins:
-        return (
-            f"{what.capitalize()} was best on the search items; the natural mixture has no scores to compare it with."
-        )
+        return f"{what.capitalize()} was best{where}; the natural mixture has no scores to compare it with."
     margin = margins["natural"]
     numbers = f"{margin.mean:+.4f} (95 % interval {margin.low:+.4f} to {margin.high:+.4f}, {len(found.trials)} seeds)"
     if sure and margin.low > 0:
-        return f"{what.capitalize()} beats the natural mixture on report items by {numbers}."
+        return f"{what.capitalize()} beats the natural mixture{on_report} by {numbers}."
     if not sure:
         return (
             f"{what.capitalize()} differs from the natural mixture by {numbers}, "
             "but one seed cannot tell that from noise."
         )
     return (
-        f"Nothing beats the natural mixture beyond noise: on report items {what} differs from it by {numbers}. "
+        f"Nothing beats the natural mixture beyond noise:{on_report} {what} differs from it by {numbers}. "
         "Both are given; the natural mixture is the safe choice."
     )
 

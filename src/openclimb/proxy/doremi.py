@@ -1,0 +1,137 @@
+"""DoReMi (Xie et al. 2023, arXiv 2305.10429): domain weights by group DRO, without any task. One of the baselines.
+
+A reference model is trained on the natural mixture. A second model of the same shape then reads all domains equally
+often; its loss weighs the domains by α, which grows where the model is still worse than the reference (its excess
+loss, clipped at 0 for each token) and is smoothed toward uniform. The answer is the mean of α over the steps. On a CPU
+the same seed gives the same bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from openclimb.config import ProxySettings
+from openclimb.errors import SearchError
+from openclimb.proxy.batches import Reader, Tokens, open_tokens
+from openclimb.proxy.llama import make_decoder
+from openclimb.proxy.optimise import Optimiser, schedule
+from openclimb.trials import Trial
+
+STEP_SIZE = 1.0  # η of the exponentiated gradient (the paper's)
+SMOOTHING = 1e-3  # c: share of the uniform mixture in α (the paper's)
+
+
+@dataclass(frozen=True)
+class DoReMi:
+    """What a run of DoReMi comes to."""
+
+    weights: tuple[float, ...]  # mean of α over the steps, in the order of the domains
+    last: tuple[float, ...]  # α after the last step
+    excess: tuple[float, ...]  # each domain's excess loss at the end, nats a token
+    tokens: int  # that both models read
+
+
+def doremi(
+    folder: Path,
+    domains: Sequence[str],
+    reference: Sequence[float],
+    proxy: ProxySettings,
+    token_budget: int,
+    seed: int,
+    device: str = "cpu",
+) -> DoReMi:
+    """Return DoReMi's weights for the domains of the packed tokens in `folder`.
+
+    `reference`: the mixture of the reference model. `token_budget`: tokens of each of the two runs. Raises SearchError
+    when a loss is not a number.
+    """
+    if device == "cpu":
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # products of denormals are many times slower
+    try:
+        tokens = open_tokens(folder)
+        budget = replace(proxy, token_budget=token_budget)
+        first = _Run(tokens, domains, reference, budget, seed, device)
+        for _, batch, _ in first:
+            first.update(first.losses(batch).mean())
+        uniform = [1.0 / len(domains)] * len(domains)
+        return _reweigh(_Run(tokens, domains, uniform, budget, seed, device), first)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+class _Run:
+    """One model on its way through a mixture: (step, tokens (batch, sequence + 1), domain of each sequence)."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        domains: Sequence[str],
+        mixture: Sequence[float],
+        proxy: ProxySettings,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.proxy, self.device = proxy, device
+        trial = Trial(0, "doremi", 0, tuple(domains), tuple(mixture), seed, proxy.token_budget, "", "doremi", "")
+        self.reader = Reader(tokens, trial, proxy.sequence)
+        self.n_steps = -(-len(self.reader) // proxy.batch)
+        self.model = make_decoder(proxy, tokens.vocab_size, [seed]).to(device)
+        self.optimiser = Optimiser(self.model, proxy)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor, NDArray[np.int64]]]:
+        for step in range(self.n_steps):
+            self.rate = self.proxy.learning_rate * schedule(step, self.n_steps, self.proxy.warmup, self.proxy.decay)
+            start = step * self.proxy.batch
+            stop = min(start + self.proxy.batch, len(self.reader))
+            yield step, torch.from_numpy(self.reader.read(start, stop)).to(self.device), self.reader.domains[start:stop]
+
+    def losses(self, batch: Tensor) -> Tensor:
+        """Return the loss of every token in nats, (batch, sequence)."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            logits = self.model.logits(self.model(batch[None, :, :-1]))[0]
+        each = nn.functional.cross_entropy(logits.float(), batch[:, 1:].reshape(-1), reduction="none")
+        return each.view(len(batch), -1)
+
+    def update(self, loss: Tensor) -> None:
+        """Take one step down the gradient of a loss."""
+        if not bool(torch.isfinite(loss)):
+            raise SearchError(f"the loss of DoReMi is {loss.item()}", "lower proxy.learning_rate")
+        self.optimiser.zero()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step(self.rate)
+
+
+def _reweigh(run: _Run, reference: _Run) -> DoReMi:
+    """Train by group DRO (the paper's algorithm 1).
+
+    A domain that a batch lacks keeps the excess loss that was seen last: batches here are smaller than the paper's.
+    """
+    k = len(run.reader.arrays)
+    alpha, excess, total = np.full(k, 1.0 / k), np.zeros(k), np.zeros(k)
+    for _, batch, domains in run:
+        losses = run.losses(batch)
+        with torch.no_grad():
+            above = (losses - reference.losses(batch)).clamp(min=0.0).mean(1).cpu().numpy()
+        counts = np.bincount(domains, minlength=k)
+        there = counts > 0
+        excess[there] = np.bincount(domains, above, k)[there] / counts[there]
+        alpha = reweighed(alpha, excess)
+        total += alpha
+        # Every sequence has the same length, so a domain's mean over tokens is that over its sequences.
+        share = torch.from_numpy((alpha[domains] / counts[domains]).astype(np.float32)).to(run.device)
+        run.update((losses.mean(1) * share).sum())
+    mean = total / total.sum()
+    read = (len(run.reader) + len(reference.reader)) * run.proxy.sequence
+    return DoReMi(tuple(mean.tolist()), tuple(alpha.tolist()), tuple(excess.tolist()), read)
+
+
+def reweighed(alpha: NDArray[np.float64], excess: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return α (k,) after a step of the exponentiated gradient for excess losses (k,), smoothed toward uniform."""
+    grown = alpha * np.exp(STEP_SIZE * (excess - excess.max()))  # a common factor makes no difference
+    return (1.0 - SMOOTHING) * grown / grown.sum() + SMOOTHING / len(alpha)

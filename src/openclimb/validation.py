@@ -1,0 +1,365 @@
+"""`climb validate`: the found mixture as a target beside what people would use instead, at equal search compute.
+
+Reads mixture/, domains/, tokens/, trials/. Writes `validation/`: trials/ (the searches of the others, their proxies and
+the targets, by the protocol of `trials.py`), doremi.json, validation.json, validation.csv and, last, record.json. What
+is done is not done again; trials of an earlier validation that still fit are used again.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openclimb.config import Config, SearchSettings, result_settings
+from openclimb.console import Progress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.corpus.pack import pack
+from openclimb.corpus.survey import read_units
+from openclimb.engine import Engine
+from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError, nearest
+from openclimb.given import DATA, given_domains, has_given_domains
+from openclimb.mixture import Domain, Weights
+from openclimb.objective import load_objective, run_objective
+from openclimb.planning import n_parameters
+from openclimb.proxy.checkpoint import shaped
+from openclimb.proxy.tasks import pack_tasks
+from openclimb.search.answers import answer_of
+from openclimb.search.compare import compare, rank_correlation, read_scored
+from openclimb.search.design import Aim
+from openclimb.search.loop import next_batch
+from openclimb.search.region import bend, region_of, rounded
+from openclimb.search.required import required_of
+from openclimb.search.statistics import seed_noise, student
+from openclimb.stages import current_recipes, stop_if_stale, trial_settings
+from openclimb.trial_runs import read_items, run_trials
+from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.verdict import FOUND, sentence, table_csv
+from openclimb.workspace import Recipe, Workspace, fingerprint, read_json, write_json, write_text
+
+STAGE = "validation"
+VERSION = 1
+# Baseline → its name as a proposer and an answer, and the predictor that it answers with.
+SEARCHED = {
+    "best-of-n": ("best_of_n", "auto"),
+    "regmix": ("regmix", "auto"),
+    "olmix": ("olmix", "auto"),
+    "paper": ("paper", "paper"),
+}
+BASELINES = ("natural", "uniform", *SEARCHED, "doremi")
+DEFAULT = ("natural", "uniform", "best-of-n", "regmix", "doremi")
+SEED = (
+    1000  # seeds of targets and of their proxies begin so far above the search's: no trial is judge of its own choice
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is validated: the target's settings, the baselines, the seeds."""
+
+    target: Config  # the workspace's settings with the target's shape and token budget in [proxy]
+    against: tuple[str, ...] = DEFAULT
+    seeds: int = 3
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture to compare, and what its search cost."""
+
+    name: str
+    weights: tuple[float, ...]
+    search_trials: int = 0
+    search_tokens: int = 0
+
+
+def check_plan(plan: Plan, config: Config) -> None:
+    """Raise ConfigError for a plan that cannot be carried out."""
+    for name in plan.against:
+        if name not in BASELINES:
+            raise ConfigError(
+                f"baseline '{name}' is not known{nearest(name, BASELINES)}", f"use: {', '.join(BASELINES)}"
+            )
+    if len(set(plan.against)) < len(plan.against) or not plan.against:
+        raise ConfigError("the baselines must be some, each named once", "--against natural,uniform")
+    if plan.seeds < 2:
+        raise ConfigError(f"{plan.seeds} seeds cannot tell a difference from noise", "use 3 or more")
+    if config.objective.external and "doremi" in plan.against:
+        raise ConfigError(
+            "DoReMi weighs losses of the local proxy, and trials are scored by another trainer", "leave it out"
+        )
+    proxy = shaped(plan.target.proxy)
+    if proxy.width % proxy.heads or proxy.width // proxy.heads % 2:
+        raise ConfigError(
+            f"proxy.width = {proxy.width} must be an even multiple of proxy.heads = {proxy.heads}", "--set both"
+        )
+
+
+def validate(workspace: Workspace, plan: Plan, engine: Engine, progress: Progress, redo: bool = False) -> Path:
+    """Do what is not done yet of a validation and return its folder.
+
+    `redo`: a table of other settings is moved aside first; its trials that still fit are used again. Raises
+    WorkspaceError when there is no answer yet, StaleError when the answer or the table is of other settings.
+    """
+    config = workspace.config()
+    check_plan(plan, config)
+    with workspace.hold():
+        recipes = current_recipes(workspace, config)
+        stop_if_stale(workspace, config, recipes)
+        if workspace.state(recipes["mixture"]).state != "done":
+            raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
+        workspace.recover(STAGE)
+        recipe = validation_recipe(plan, recipes["mixture"])
+        state = workspace.state(recipe)
+        if state.state == "stale" and not redo:
+            listed = "\n".join(f"  {line}" for line in state.differs)
+            raise StaleError(
+                f"{STAGE}/ was made with other settings or of another mixture:\n{listed}",
+                f"give the same options as then; or `climb validate {workspace.root} --redo …` (the old table is moved "
+                "aside, trials that still fit are used again)",
+            )
+        if redo and state.state != "missing":
+            workspace.set_aside(STAGE)
+        work = _Work(workspace.root, config, plan, recipes, engine, progress)
+        return workspace.make(recipe, progress, work.run)
+
+
+def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:
+    """Return what decides a validation's result."""
+    trained = {f"target.{name}": value for name, value in result_settings(plan.target.proxy).items()}
+    settings = {**trained, "against": list(plan.against), "seeds": plan.seeds}
+    return Recipe(STAGE, VERSION, settings, {"mixture/": mixture.fingerprint})
+
+
+class _Work:
+    """One validation on its way."""
+
+    def __init__(
+        self, root: Path, config: Config, plan: Plan, recipes: Mapping[str, Recipe], engine: Engine, progress: Progress
+    ) -> None:
+        self.root, self.config, self.plan, self.recipes = root, config, plan, recipes
+        self.engine, self.progress = engine, progress
+        given = has_given_domains(config)
+        self.domains: list[Domain] = given_domains(root, config) if given else read_domains(root / "domains")
+        self.names = [domain.name for domain in self.domains]
+        self.tokens = None if given else root / "tokens"
+        self.data = DATA if given else recipes["tokens"].fingerprint
+        self.required = required_of(config)
+        self.answer = read_json(root / "mixture" / "mixture.json")
+        self.share: dict[str, float] = self.answer["objective"]["tasks"]
+
+    def run(self, out: Path) -> dict[str, object]:
+        """Search by the others' rules, train targets and proxies of every mixture, compare; return facts."""
+        self._take_trials(out)
+        spent = self._spent()
+        mixtures = [self._found(spent), *(self._baseline(name, spent.search_trials, out) for name in self.plan.against)]
+        tokens, data = self._target_tokens(out)
+        targets = self._trained(mixtures, self.plan.target, tokens, data, out, "targets")
+        same = trial_settings(self.plan.target) == trial_settings(self.config) and data == self.data
+        proxies = targets if same else self._trained(mixtures, self.config, self.tokens, self.data, out, "proxies")
+        table = self._table(mixtures, targets, proxies, same, out)
+        write_json(out / "validation.json", table)
+        write_text(out / "validation.csv", table_csv(table))
+        shutil.rmtree(out / "tokens", ignore_errors=True)  # packed again when it is needed
+        return {"sentence": table["sentence"], "trials": len(read_trials(out / "trials"))}
+
+    def _take_trials(self, out: Path) -> None:
+        """Copy the trials of the validation that was moved aside last; those that do not fit are never asked for."""
+        old = sorted(self.root.glob(f"{STAGE}*.old-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        if old and not (out / "trials").exists():
+            if (old[-1] / "doremi.json").is_file():
+                shutil.copyfile(old[-1] / "doremi.json", out / "doremi.json")
+            if (old[-1] / "trials").is_dir():
+                shutil.rmtree(out / "trials.partial", ignore_errors=True)
+                shutil.copytree(old[-1] / "trials", out / "trials.partial")
+                (out / "trials.partial").rename(out / "trials")  # half a copy must not be taken for trials
+
+    def _spent(self) -> Mixture:
+        """Return what our own search cost, its finalists' trials among it."""
+        ours = [
+            trial
+            for trial in read_trials(self.root / "trials", self.data)
+            if trial.role in ("search", "finalist") and trial.state != "waiting"
+        ]
+        return Mixture(FOUND, (), len(ours), sum(trial.token_budget for trial in ours))
+
+    def _found(self, spent: Mixture) -> Mixture:
+        weight = {row["name"]: row["weight"] for row in self.answer["domains"]}
+        return replace(spent, weights=tuple(weight[name] for name in self.names))
+
+    def _baseline(self, name: str, n: int, out: Path) -> Mixture:
+        if name == "doremi":
+            return self._doremi(n, out)
+        proposer, predictor = SEARCHED.get(name, (name, "auto"))
+        goal = self.required.task_weights(self.config.tasks.weights)
+        told: list[Trial] = []
+        if name in SEARCHED:
+            settings = SearchSettings(proposer=proposer, predictor=predictor)
+            for iteration, size in enumerate(_sizes(self.config.search.trials, n) if name == "paper" else (n,)):
+                rows = next_batch(told, self.domains, size, iteration, settings, goal, self.config.seed, self.required)
+                proposals = [Proposal("search", iteration, row, self.config.seed, proposer) for row in _tuples(rows)]
+                label = f"search of {name}"
+                told += self._train(proposals, self.config, self.tokens, self.data, out, label, ("search",))
+        aim = Aim(predictor, goal, self.required)
+        weights = answer_of(proposer, told, self.domains, np.random.default_rng([self.config.seed, SEED]), aim)
+        return Mixture(name, tuple(weights.tolist()), len(told), sum(trial.token_budget for trial in told))
+
+    def _doremi(self, n: int, out: Path) -> Mixture:
+        """Return DoReMi's answer. Its two runs have the target's token budget, or our search's if that is less."""
+        from openclimb.proxy.doremi import doremi
+        from openclimb.proxy.train import plan_stack
+
+        assert self.tokens is not None  # `check_plan`
+        proxy = self.config.proxy
+        budget = max(proxy.token_budget, min(self.plan.target.proxy.token_budget, n * proxy.token_budget // 2))
+        region = region_of(self.domains, self.config.constraints)
+        key = fingerprint([result_settings(proxy), self.data, budget, self.config.seed, self.names])
+        path = out / "doremi.json"
+        if not path.is_file() or read_json(path)["key"] != key:
+            self.progress.start("doremi: reference and proxy", 1, "runs")
+            device, _ = plan_stack(self.config.run.device, 1, 1, proxy, self.tokens)
+            found = doremi(self.tokens, self.names, region.share.tolist(), proxy, budget, self.config.seed, device)
+            write_json(path, {"key": key, "domains": self.names, **asdict(found)})
+            self.progress.finish()
+        stored = read_json(path)
+        weights = rounded(bend(np.array(stored["weights"]), region), region)
+        return Mixture("doremi", tuple(weights.tolist()), 2, stored["tokens"])
+
+    def _target_tokens(self, out: Path) -> tuple[Path | None, str]:
+        """Return the packed tokens that the target reads, and their fingerprint.
+
+        A longer run reads more of each domain, so that it, too, repeats a domain as often as the real target will.
+        """
+        config, proxy = self.config, self.plan.target.proxy
+        longer = proxy.token_budget > config.proxy.token_budget or proxy.sequence > config.proxy.sequence
+        if self.tokens is None or config.objective.external or not longer:
+            return self.tokens, self.data
+        made, partial = out / "tokens", out / "tokens.partial"
+        if not made.is_dir():
+            partial.mkdir(exist_ok=True)
+            pack(
+                read_units(self.root / "corpus"),
+                self.root / "labels",
+                self.root / "domains",
+                self.root / "clusters" / "tokenizer.json",
+                config.corpus,
+                config.tokens,
+                proxy.token_budget,
+                config.target,
+                proxy.sequence,
+                config.seed,
+                partial,
+                self.engine,
+                self.progress,
+            )
+            pack_tasks(config.tasks, partial / "tokenizer.json", partial / "tasks", self.progress)
+            partial.rename(made)
+        return made, fingerprint([self.data, proxy.token_budget, proxy.sequence])
+
+    def _trained(
+        self, mixtures: Sequence[Mixture], config: Config, tokens: Path | None, data: str, out: Path, label: str
+    ) -> dict[str, list[Trial]]:
+        """Train every mixture with every seed; return the trials with scores by mixture."""
+        proposals = [
+            Proposal(one.name, 0, one.weights, self.config.seed + SEED + seed, STAGE)
+            for seed in range(self.plan.seeds)
+            for one in mixtures
+        ]
+        told = self._train(proposals, config, tokens, data, out, label, ("search", "report"))
+        by_weights: dict[tuple[float, ...], dict[int, Trial]] = {}
+        for trial in told:
+            by_weights.setdefault(trial.weights, {})[trial.seed] = trial
+        return {one.name: list(by_weights.get(one.weights, {}).values()) for one in mixtures}
+
+    def _train(
+        self,
+        proposals: Iterable[Proposal],
+        config: Config,
+        tokens: Path | None,
+        data: str,
+        out: Path,
+        label: str,
+        parts: tuple[str, ...],
+    ) -> list[Trial]:
+        folder = out / "trials"
+        asked = ask(folder, list(proposals), self.names, trial_settings(config), data)
+        if config.objective.external:
+            objective = load_objective(
+                config.objective, self.root, self.domains, config.target.token_budget, self.tokens
+            )
+            parallel = config.objective.parallel
+            return run_objective(folder, asked, objective, parallel, config.tasks, label, self.engine, self.progress)
+        assert tokens is not None  # without a corpus there is an objective
+        return run_trials(
+            folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, self.engine, self.progress
+        )
+
+    def _table(
+        self,
+        mixtures: Sequence[Mixture],
+        targets: Mapping[str, list[Trial]],
+        proxies: Mapping[str, list[Trial]],
+        same: bool,
+        out: Path,
+    ) -> dict[str, Any]:
+        """Return validation.json."""
+        folder, share, metric = out / "trials", self.share, self.config.tasks.metric
+        if not targets[FOUND]:
+            raise SearchError("no target of the found mixture has scores", f"see failure.json in {folder}")
+        items = read_items(folder, [trial for some in targets.values() for trial in some])
+        scored = read_scored(targets, items, share, metric, "report")
+        margins, best = compare(scored, FOUND, share, self.config.seed)
+        objective = {one.name: one.by_seed(share) for one in scored}
+        noise, freedom = seed_noise(list(objective.values()), paired=False)
+        proxy_mean = {
+            name: float(np.mean([sum(share[task] * trial.scores[task] for task in share) for trial in some]))
+            for name, some in proxies.items()
+            if some
+        }
+        rows = []
+        for one in mixtures:
+            values = list(objective.get(one.name, {}).values())
+            mean = float(np.mean(values)) if values else None
+            seeds = student(mean, [(noise**2 / len(values), float(freedom))]).interval if mean is not None else None
+            rows.append(
+                {
+                    "name": one.name,
+                    "weights": dict(zip(self.names, one.weights, strict=True)),
+                    "search_trials": one.search_trials,
+                    "search_tokens": one.search_tokens,
+                    "score": mean,
+                    "interval": seeds,
+                    "by_seed": values,
+                    "proxy_score": None if same else proxy_mean.get(one.name),
+                    "probability_best": best.get(one.name, 0.0),
+                    "margin": margins.get(one.name),
+                    "same_mixture": one.name != FOUND and one.weights == mixtures[0].weights,
+                }
+            )
+        proxy = self.plan.target.proxy
+        size = None
+        if self.tokens is not None and not self.config.objective.external:
+            size = n_parameters(proxy, read_json(self.tokens / "domains.json")["vocab_size"])
+        means = {name: float(np.mean(list(values.values()))) for name, values in objective.items()}
+        table = {
+            "version": VERSION,
+            "mixture": self.recipes["mixture"].fingerprint,
+            "target": {"parameters": size, "token_budget": proxy.token_budget},
+            "seeds": len(scored[0].seeds),
+            "has_items": size is not None,
+            "objective": {"metric": metric, "tasks": share},
+            "rank_correlation": None if same else rank_correlation(proxy_mean, means),
+            "rows": rows,
+        }
+        return {**table, "sentence": sentence(table)}
+
+
+def _sizes(trials: Sequence[int], n: int) -> list[int]:
+    """Return iterations in the proportions of `trials` with n trials in all."""
+    ends = [round(n * sum(trials[: i + 1]) / sum(trials)) for i in range(len(trials))]
+    return [size for size in np.diff([0, *ends]).tolist() if size]
+
+
+def _tuples(rows: Weights) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in rows.tolist()]

@@ -1,0 +1,107 @@
+"""Validation's statistics: intervals that hold the truth as often as they say, pairing, and ranks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from openclimb.errors import SearchError
+from openclimb.search.compare import Scored, bootstrap, compare, margin, rank_correlation, read_scored
+
+SHARE = {"easy": 0.7, "hard": 0.3}
+EFFECTS = (0.03, 0.0, 0.01, -0.02)
+
+
+def simulated(rng: np.random.Generator, n_seeds: int = 3, n_items: int = 60) -> list[Scored]:
+    """Return four mixtures whose objectives differ by EFFECTS: luck of seeds, of items, and of both together."""
+    found = []
+    seed_luck = 0.05 * rng.standard_normal(n_seeds)
+    item_luck = {task: 0.5 * rng.standard_normal(n_items) for task in SHARE}
+    for i, effect in enumerate(EFFECTS):
+        own = 0.02 * rng.standard_normal((n_seeds, 1))
+        tasks = {
+            task: effect
+            + own
+            + seed_luck[:, None]
+            + item_luck[task]
+            + 0.1 * rng.standard_normal(n_items)
+            + 0.1 * rng.standard_normal((n_seeds, n_items))
+            for task in SHARE
+        }
+        found.append(Scored(f"m{i}", tuple(range(n_seeds)), tasks))
+    return found
+
+
+def coverage(interval: Callable[[list[Scored], np.random.Generator], tuple[float, float]], n: int = 300) -> float:
+    """Return the share of simulated comparisons of m0 and m1 whose interval holds the true difference."""
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(n):
+        low, high = interval(simulated(rng), rng)
+        hits += low <= EFFECTS[0] - EFFECTS[1] <= high
+    return hits / n
+
+
+def test_the_bootstraps_intervals_hold_the_truth_and_those_of_drawn_seeds_do_not() -> None:
+    def ours(scored: list[Scored], rng: np.random.Generator) -> tuple[float, float]:
+        drawn = bootstrap(scored, SHARE, rng, 500)
+        low, high = np.percentile(drawn[:, 0] - drawn[:, 1], [2.5, 97.5])
+        return float(low), float(high)
+
+    def naive(scored: list[Scored], rng: np.random.Generator) -> tuple[float, float]:
+        each = sum(weight * (scored[0].tasks[k] - scored[1].tasks[k]).mean(1) for k, weight in SHARE.items())
+        means = rng.choice(np.asarray(each), (500, 3)).mean(1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        return float(low), float(high)
+
+    def student(scored: list[Scored], rng: np.random.Generator) -> tuple[float, float]:
+        found = margin(scored[0], scored[1], scored, SHARE)
+        return found.low, found.high
+
+    assert 0.91 <= coverage(ours) <= 0.99
+    assert 0.91 <= coverage(student) <= 0.99
+    assert coverage(naive) < 0.85
+
+
+def test_mixtures_share_the_drawn_items() -> None:
+    rng = np.random.default_rng(0)
+    items = rng.standard_normal(50)
+    scored = [Scored(str(i), (0, 1), {"t": np.stack([items + 0.1 * i, items + 0.1 * i])}) for i in range(3)]
+    drawn = bootstrap(scored, {"t": 1.0}, rng, 200)
+    assert drawn[:, 0].std() > 0.05
+    assert np.allclose(drawn[:, 1] - drawn[:, 0], 0.1)
+
+
+def test_ours_against_each_of_the_others() -> None:
+    scored = simulated(np.random.default_rng(1), 5, 2000)
+    margins, best = compare(scored, "m0", SHARE, 0)
+    assert set(margins) == {"m1", "m2", "m3"}
+    assert margins["m3"]["verdict"] == "beaten"
+    assert margins["m3"]["interval"][0] > 0
+    assert margins["m3"]["mean"] == pytest.approx(0.05, abs=0.03)
+    assert sum(best.values()) == pytest.approx(1.0)
+    assert max(best, key=lambda name: best[name]) == "m0"
+    turned, _ = compare(scored, "m3", SHARE, 0)
+    assert turned["m0"]["verdict"] == "better"
+    assert turned["m0"]["mean"] == pytest.approx(-margins["m3"]["mean"])
+    again, _ = compare(scored, "m0", SHARE, 0)
+    assert again == margins
+
+
+def test_one_seed_or_one_item_claims_nothing_it_cannot_know() -> None:
+    one = [Scored(name, (0,), {"t": np.array([[value]])}) for name, value in (("a", 1.0), ("b", 0.0))]
+    margins, _ = compare(one, "a", {"t": 1.0}, 0)
+    assert margins["b"]["verdict"] == "not told apart"
+
+
+def test_mixtures_without_a_common_seed_are_told() -> None:
+    with pytest.raises(SearchError, match="no seed in common"):
+        read_scored({"a": [], "b": []}, {}, SHARE, "bpb", "report")
+
+
+def test_rank_correlation_of_the_names_that_both_have() -> None:
+    first = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}
+    assert rank_correlation(first, {"a": 5.0, "b": 6.0, "c": 7.0}) == pytest.approx(1.0)
+    assert rank_correlation(first, {"c": 5.0, "b": 6.0, "a": 7.0}) == pytest.approx(-1.0)
+    assert rank_correlation(first, {"a": 1.0, "b": 2.0}) is None
+    assert rank_correlation(first, {"a": 1.0, "b": 1.0, "c": 1.0}) is None

@@ -1,0 +1,225 @@
+"""`climb validate`: the table, its accounting, resumption, staleness, and what it refuses."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import openclimb
+from openclimb.cli import main
+from openclimb.trials import read_trials
+from openclimb.verdict import sentence
+from openclimb.workspace import read_json
+
+ALL = ("found", "natural", "uniform", "best-of-n", "olmix", "doremi")
+TARGET = ["--set", "proxy.width=48", "--token-budget", "12K", "--seeds", "2"]
+AGAINST = ["--against", ",".join(ALL[1:])]
+
+
+@pytest.fixture(scope="module")
+def validated(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished workspace with a validation of a larger target. Tests that change it copy it first."""
+    root = shutil.copytree(finished, tmp_path_factory.mktemp("validated") / "run")
+    assert main(["validate", str(root), "--quiet", *AGAINST, *TARGET]) == 0
+    return root
+
+
+def table_of(root: Path) -> dict[str, Any]:
+    return dict(read_json(root / "validation" / "validation.json"))
+
+
+def test_the_table_has_every_mixture_and_what_its_search_cost(validated: Path) -> None:
+    table = table_of(validated)
+    rows = {row["name"]: row for row in table["rows"]}
+    assert tuple(rows) == ALL
+    answer = openclimb.open(validated).mixture()
+    assert rows["found"]["weights"] == {row["name"]: row["weight"] for row in answer["domains"]}
+    caps = {row["name"]: row["cap"] for row in answer["domains"]}
+    budget = openclimb.open(validated).config.proxy.token_budget
+    ours = [trial for trial in openclimb.open(validated).trials() if trial.role in ("search", "finalist")]
+    assert rows["found"]["search_tokens"] == len(ours) * budget
+    for name in ("best-of-n", "olmix"):
+        assert rows[name]["search_trials"] == len(ours)
+        assert rows[name]["search_tokens"] == rows["found"]["search_tokens"]
+    assert rows["natural"]["search_tokens"] == 0
+    assert 0 < rows["doremi"]["search_tokens"] <= rows["found"]["search_tokens"]
+    for row in rows.values():
+        assert sum(row["weights"].values()) == pytest.approx(1.0)
+        assert all(row["weights"][name] <= cap + 1e-6 for name, cap in caps.items())
+        assert len(row["by_seed"]) == 2
+    assert table["target"]["token_budget"] == 12_000
+    assert table["target"]["parameters"] > 48 * 512
+    assert -1.0 <= table["rank_correlation"] <= 1.0
+    assert sum(row["probability_best"] for row in rows.values()) == pytest.approx(1.0)
+
+
+def test_targets_are_judged_on_report_items(validated: Path) -> None:
+    table = table_of(validated)
+    row = next(row for row in table["rows"] if row["name"] == "uniform")
+    targets = [trial for trial in read_trials(validated / "validation" / "trials") if trial.token_budget == 12_000]
+    mine = [trial for trial in targets if trial.mixture.as_dict() == row["weights"]]
+    assert len(mine) == 2
+    folders = [validated / "validation" / "trials" / f"{trial.number:04d}" for trial in mine]
+    means = []
+    for folder in folders:
+        report = read_json(folder / "scores.json")["report"]
+        means.append(-sum(share * report[task]["bpb"] for task, share in table["objective"]["tasks"].items()))
+    assert row["score"] == pytest.approx(sum(means) / 2, abs=1e-5)
+
+
+def test_the_report_shows_it(validated: Path) -> None:
+    page = openclimb.open(validated).report().read_text()
+    assert "<h2>As targets</h2>" in page
+    assert 'id="validation"' in page
+    assert "is of an earlier mixture" not in page
+    assert len((validated / "validation" / "validation.csv").read_text().splitlines()) == 1 + len(ALL)
+
+
+def test_the_same_again_does_nothing_and_other_options_are_told(
+    validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(validated, tmp_path / "run")
+    before = table_of(root)
+    assert main(["validate", str(root), "--quiet", *AGAINST, *TARGET]) == 0
+    assert table_of(root) == before
+    capsys.readouterr()
+    assert main(["validate", str(root), "--quiet", "--against", "natural", *TARGET]) == 1
+    said = capsys.readouterr().err
+    assert "against:" in said
+    assert "--redo" in said
+    n = len(read_trials(root / "validation" / "trials"))
+    assert main(["validate", str(root), "--quiet", "--redo", "--against", "natural", *TARGET]) == 0
+    assert "the found mixture" in capsys.readouterr().out
+    assert len(read_trials(root / "validation" / "trials")) == n
+    assert (root / "validation.old-1" / "validation.json").is_file()
+    again = table_of(root)
+    assert [row["score"] for row in again["rows"]] == [row["score"] for row in before["rows"][:2]]
+
+
+def test_a_validation_of_another_mixture_is_not_served(
+    validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(validated, tmp_path / "run")
+    path = root / "climb.toml"
+    path.write_text(path.read_text().replace("finalists = 1", "finalists = 2"))
+    assert main(["validate", str(root), "--quiet", *AGAINST, *TARGET]) == 1
+    assert "pick.finalists" in capsys.readouterr().err
+    assert main(["run", str(root), "--quiet", "--redo", "mixture"]) == 0
+    assert not (root / "validation").exists()
+    shutil.copytree(root / "validation.old-1", root / "validation")
+    assert "is of an earlier mixture" in openclimb.open(root).report().read_text()
+    assert main(["validate", str(root), "--quiet", *AGAINST, *TARGET]) == 1
+    assert "its input: mixture/" in capsys.readouterr().err
+
+
+def test_a_killed_validation_goes_on_to_the_same_table(validated: Path, finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    command = [sys.executable, "-m", "openclimb.cli", "validate", str(root), "--quiet", *AGAINST, *TARGET]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 300
+        while len(list(root.glob("validation.partial/trials/*/scores.json"))) < 12:
+            if time.monotonic() > deadline:
+                process.kill()
+                pytest.fail("too few trials in time")
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (root / "validation").exists()
+    assert main(command[3:]) == 0
+    assert table_of(root) == table_of(validated)
+
+
+def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    table = openclimb.open(root).validate(["natural", "paper"], 2)
+    assert [row["name"] for row in table["rows"]] == ["found", "natural", "paper"]
+    assert table["rank_correlation"] is None
+    assert all(row["proxy_score"] is None for row in table["rows"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--against", "naturall"], "'naturall' is not known (did you mean 'natural'?)"),
+        (["--against", "natural,natural"], "each named once"),
+        (["--seeds", "1"], "1 seeds cannot tell"),
+        (["--set", "proxy.width=50", "--set", "proxy.heads=4"], "an even multiple"),
+        (["--set", "proxy.wide=50"], "unknown setting 'wide'"),
+        (["--set", "search.trials=[1]"], "only settings of [proxy]"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(
+    options: list[str], message: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", str(finished), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (finished / "validation.partial").exists()
+
+
+def test_without_a_mixture_there_is_nothing_to_validate(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(root / "mixture")
+    assert main(["validate", str(root)]) == 1
+    assert "has no mixture yet" in capsys.readouterr().err
+
+
+def test_a_command_validates_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "domains.csv").write_text("name,tokens\na,900\nb,500\nc,300\n")
+    text = (
+        "import json, os, pathlib\n"
+        "asked = json.loads(pathlib.Path(os.environ['CLIMB_TRIAL']).read_text())\n"
+        "score = sum(w ** 0.5 for w in asked['mixture'].values())\n"
+        "score += asked['token_budget'] * 1e-6 + asked['seed'] * 1e-5\n"
+        "pathlib.Path(asked['output'], 'scores.json').write_text(json.dumps({'spread': score}))\n"
+    )
+    (tmp_path / "train.py").write_text(text)
+    sets = [
+        "search.trials=[3, 2]",
+        "pick.finalists=1",
+        "pick.seeds=2",
+        f"objective.command={sys.executable} ../train.py",
+    ]
+    words = [word for one in sets for word in ("--set", one)]
+    given = ["--domains-file", str(tmp_path / "domains.csv"), "--target-tokens", "1000"]
+    root = tmp_path / "run"
+    assert main(["init", str(root), *given, *words]) == 0
+    assert main(["run", str(root), "--quiet"]) == 0
+    assert main(["validate", str(root), "--against", "doremi"]) == 1
+    assert "leave it out" in capsys.readouterr().err
+    options = ["--against", "natural,best-of-n", "--seeds", "2", "--token-budget", "2M", "--json"]
+    assert main(["validate", str(root), *options]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    table = next(event for event in told if event.get("event") == "validation")
+    assert table["target"] == {"parameters": None, "token_budget": 2_000_000}
+    assert "report items" not in table["sentence"]
+
+
+def row(name: str, verdict: str = "", **more: object) -> dict[str, object]:
+    margin = {"mean": 0.01, "interval": [-0.01, 0.03], "verdict": verdict} if verdict else None
+    return {"name": name, "margin": margin, "same_mixture": False, **more}
+
+
+def test_the_sentence_says_where_ours_does_not_win() -> None:
+    table = {"target": {"parameters": 2_500_000, "token_budget": 4_000_000}, "seeds": 3, "has_items": True}
+    rows = [
+        row("found"),
+        row("natural", "beaten"),
+        row("regmix", "better"),
+        row("doremi", "not told apart"),
+        row("uniform", same_mixture=True),
+        row("paper"),
+    ]
+    assert sentence({**table, "rows": rows}) == (
+        "Trained as a target (2.5M parameters, 4M tokens, 3 seeds) and judged on report items, the found mixture "
+        "beats natural (+0.0100, -0.0100 to +0.0300); it loses to regmix (+0.0100, -0.0100 to +0.0300); it cannot be "
+        "told apart from doremi (+0.0100, -0.0100 to +0.0300); it is the same mixture as uniform. No target of paper "
+        "has scores."
+    )
