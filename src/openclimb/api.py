@@ -50,6 +50,7 @@ class OpenWorkspace:
         The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
         which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
         """
+        from openclimb.prior import reuse_for
         from openclimb.search.loop import next_batch
         from openclimb.search.required import required_of
 
@@ -58,11 +59,13 @@ class OpenWorkspace:
         domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
-            search, required = self.config.search, required_of(self.config)
-            goal = required.task_weights(self.config.tasks.weights)
-            weights = next_batch(known, domains, n, len(known), search, goal, self.config.seed, required)
+            search, seed = self.config.search, self.config.seed
+            goal = required_of(self.config).task_weights(self.config.tasks.weights)
+            reuse = reuse_for(self.workspace.root, self.config, domains)
+            informed = reuse.informed(known)
+            batch = next_batch(informed, reuse.searched, n, len(known), search, goal, seed, reuse.required)
             proposals = [
-                Proposal("search", 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()
+                Proposal("search", 0, tuple(row), seed, search.proposer) for row in reuse.expanded(batch).tolist()
             ]
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
@@ -122,14 +125,10 @@ class OpenWorkspace:
 
     def best(self) -> dict[str, Any]:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
-        from openclimb.search.best import best
-        from openclimb.search.required import required_of
+        from openclimb.prior import best_informed
 
         domains, data = self._hinge()
-        known = trial_files.read_trials(self._trials, data)
-        config, required = self.config, required_of(self.config)
-        goal = required.task_weights(config.tasks.weights)
-        return best(known, domains, config.target, config.search, goal, config.seed, required)
+        return best_informed(self.workspace.root, self.config, domains, trial_files.read_trials(self._trials, data))
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""
@@ -223,6 +222,25 @@ def create(path: str | Path, config: Config) -> OpenWorkspace:
     workspace = Workspace(Path(path))
     workspace.create(config)
     return OpenWorkspace(workspace.root)
+
+
+def create_from(
+    path: str | Path, config: Config, old: Path, domains: Sequence[Domain] = (), given: Path | None = None
+) -> tuple[OpenWorkspace, list[str]]:
+    """Make a new workspace that the trials of the workspace `old` inform; return it open, and what to tell of them.
+
+    `domains` are those given by hand, where there is no corpus; `given` is a table old,new,share beside them. Raises
+    what `gather.gather` raises, before anything is written.
+    """
+    from openclimb.gather import gather
+
+    root = Path(path)
+    if (root / "climb.toml").exists():
+        Workspace(root).create(config)  # says that it is there
+    found = gather(Path(old), config, domains, given)
+    found.write(root)  # before climb.toml: a workspace that is there has all it was given
+    opened = create_given(path, config, domains) if domains else create(path, config)
+    return opened, found.sentences()
 
 
 def create_given(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:

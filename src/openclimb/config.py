@@ -182,6 +182,11 @@ class SearchSettings:
         choices=("auto", "gp", "power", "ridge", "lightgbm", "paper"),
         open_choice=True,
     )
+    reuse: str = setting(
+        "free",
+        "after `climb init --from`: free: every weight moves; block: domains that did not change keep their ratios",
+        choices=("free", "block"),
+    )
 
 
 @dataclass(frozen=True)

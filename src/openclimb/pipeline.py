@@ -19,6 +19,7 @@ from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.mixture import Domain, mixture_table
+from openclimb.prior import prior_facts, prior_sentence, reuse_for
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.pick import pick
@@ -115,6 +116,9 @@ def search(
     settings = trial_settings(config)
     required = required_of(config)
     goal = required.task_weights(config.tasks.weights)
+    reuse = reuse_for(root, config, domains)  # trials of another workspace, where there are any
+    if not reuse.plain:
+        progress.note(prior_sentence(prior_facts(root)))
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data.fingerprint)
@@ -122,20 +126,24 @@ def search(
 
     told: list[Trial] = []
     for iteration, n in enumerate(config.search.trials):
-        weights = next_batch(told, domains, n, iteration, config.search, goal, config.seed, required)
+        known = reuse.informed(told)
+        batch = next_batch(known, reuse.searched, n, iteration, config.search, goal, config.seed, reuse.required)
         told += train(
             (
                 Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
-                for row in weights.tolist()
+                for row in reuse.expanded(batch).tolist()
             ),
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
-        diagnostics = diagnose(told, domains, iteration, config.search, goal, config.seed)
+        found = diagnose(reuse.informed(told), reuse.searched, iteration, config.search, goal, config.seed)
+        diagnostics = reuse.own_diagnostics(found)
         write_json(root / "iterations" / f"{iteration:02d}" / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
-    compared = finalists(told, domains, config.search, config.pick, goal, config.seed, required)
+    known = reuse.informed(told)
+    best = finalists(known, reuse.searched, config.search, config.pick, goal, config.seed, reuse.required)
+    compared = reuse.expanded_finalists(best, config.constraints)
     picked = train(
         (
             Proposal(role, len(config.search.trials), row, config.seed + 1 + seed, role)
@@ -146,6 +154,8 @@ def search(
         ("search", "report"),
     )
     answer = pick(told, picked, read_items(folder, picked), domains, config)
+    if not reuse.plain:
+        answer["prior"] = prior_sentence(prior_facts(root))
     write_json(out / "mixture.json", answer)
     write_text(out / "mixture.csv", mixture_table(answer["domains"]))
     return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}

@@ -12,6 +12,7 @@ from openclimb.console import counted
 from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
 from openclimb.given import given_domains, has_given_domains, stop_without_corpus
+from openclimb.prior import prior_facts, prior_sentence
 from openclimb.proxy.tasks import check_tasks
 from openclimb.stages import STAGES, current_recipes
 from openclimb.trials import read_trials
@@ -37,6 +38,7 @@ def plan(root: Path) -> dict[str, Any]:
         "tasks": tasks,
         "stages": _stages(workspace, config),
         "trials": _trial_costs(config),
+        "prior": prior_facts(root),
         "free_disk_bytes": free_bytes(root),
     }
 
@@ -69,6 +71,7 @@ def status(root: Path) -> dict[str, Any]:
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
+        "prior": prior_facts(root),
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,
     }
@@ -92,6 +95,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         ),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
         f"{costs['pick']} trials to pick ({costs['pick'] // costs['seeds']} mixtures × {costs['seeds']} seeds)",
+        *_prior_lines(facts["prior"]),
         f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
         f"{costs['flops']:.2g} FLOPs in all",
         f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
@@ -111,6 +115,7 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if given and facts["waiting"]:  # told one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += _prior_lines(facts["prior"])
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")
@@ -160,7 +165,7 @@ def best_text(answer: Mapping[str, Any]) -> str:
     low, high = answer["interval_80"]
     lines = [
         f"expected score {answer['expected']:+.4f} (80% interval {low:+.4f} to {high:+.4f}) from "
-        f"{counted(answer['trials'], 'trials')}; the natural mixture {answer['expected_natural']:+.4f}",
+        f"{counted(answer['trials'], 'trials')}{_old(answer)}; the natural mixture {answer['expected_natural']:+.4f}",
         f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
         f"{answer['effective_domains']:.1f} effective domains",
         *(
@@ -177,6 +182,14 @@ def best_text(answer: Mapping[str, Any]) -> str:
         for row in sorted(answer["domains"], key=lambda row: -row["weight"])
     ]
     return "\n".join(lines)
+
+
+def _old(answer: Mapping[str, Any]) -> str:
+    return f" and {answer['old_trials']} old ones" if answer.get("old_trials") else ""
+
+
+def _prior_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [f"          {prior_sentence(facts)}"] if facts else []
 
 
 def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:

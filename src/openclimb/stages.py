@@ -11,16 +11,18 @@ from openclimb.config import Config, result_settings
 from openclimb.corpus.survey import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
 from openclimb.proxy.tasks import task_fingerprint
-from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
+from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json, stale_error
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+PRIOR = "prior"  # the folder of what a workspace took from another one (prior.py)
 VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2}
 
 
-def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Recipe]:
+def recipes(config: Config, input_files: str, task_files: str, prior: str = "") -> dict[str, Recipe]:
     """Return the recipe of every stage, in order.
 
-    `input_files` and `task_files` are fingerprints of the files that the settings match now.
+    `input_files` and `task_files` are fingerprints of the files that the settings match now, `prior` is that of what
+    was taken from another workspace.
     """
     made: dict[str, Recipe] = {}
 
@@ -59,10 +61,14 @@ def recipes(config: Config, input_files: str, task_files: str) -> dict[str, Reci
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
+    search = _named(config, "search")
+    if not prior:
+        del search["search.reuse"]  # there is nothing to reuse
     add(
         "mixture",
-        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        {**_named(config, "proxy"), **search, **_named(config, "pick"), **goal, **seed},
         ("tokens",),
+        prior=prior,
     )
     return made
 
@@ -76,7 +82,9 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     """Return the recipe of every stage for the settings and the input files as they are now."""
     for stage in STAGES:
         workspace.recover(stage)
-    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks))
+    record = workspace.root / PRIOR / "record.json"
+    prior = str(read_json(record)["fingerprint"]) if record.is_file() else ""
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), prior)
 
 
 def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:

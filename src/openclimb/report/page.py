@@ -13,6 +13,7 @@ from typing import Any
 from openclimb import __version__
 from openclimb.console import counted
 from openclimb.errors import MissingDependency
+from openclimb.prior import prior_sentence
 from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
 from openclimb.workspace import write_text
@@ -199,6 +200,8 @@ def _search(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         ]
         heads = ("iteration", "trials", "rank correlation", "80 % intervals hold", "noise floor", "warning")
         body += _table(heads, rows)
+    if facts.prior:
+        body += f"<p>{_text(prior_sentence(facts.prior))}.</p>"
     failed = [trial for trial in facts.trials if trial.state == "failed"]
     if failed:
         listed = _table(("trial", "message"), [(str(trial.number), trial.failure) for trial in failed])
