@@ -30,16 +30,17 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 import numpy as np  # noqa: E402
+from scipy.stats import spearmanr  # noqa: E402
 
 from _results import FOLDER, machine  # noqa: E402
-from _search_tables import Floats, Table, read_tables  # noqa: E402
+from _search_tables import Floats, read_tables  # noqa: E402
 from openclimb.config import PickSettings, SearchSettings  # noqa: E402
 from openclimb.mixture import Domain, Weights, natural  # noqa: E402
+from openclimb.search.domain_map import DomainMap  # noqa: E402
 from openclimb.search.forecast import fit_forecast  # noqa: E402
 from openclimb.search.history import read_history  # noqa: E402
 from openclimb.search.loop import finalists, next_batch  # noqa: E402
 from openclimb.search.required import Required  # noqa: E402
-from openclimb.search.domain_map import DomainMap  # noqa: E402
 from openclimb.search.reuse import OldTrial, Reuse, reuse_old, without_old  # noqa: E402
 from openclimb.search.sample import bounds, draw  # noqa: E402
 from openclimb.search.simulate import Problem, make_problem, polish, simulate  # noqa: E402
@@ -56,7 +57,8 @@ OLD_TRIALS = (16, 8, 4)
 NEW_TRIALS = (7, 7, 14)
 METHODS = ("fresh", "free", "block")
 REPETITIONS = 4.0
-N_OLD, N_NEW = 64, (8, 16, 32)  # rows of a table
+SEEDS, SPLITS = 10, 10
+N_OLD, N_NEW = 40, (8, 16)  # rows of a table
 
 
 def view(base: Problem, groups: Groups, level: Floats) -> tuple[Problem, Weights]:
@@ -129,6 +131,7 @@ def play(kind: str, change: str, seed: int, methods: tuple[str, ...] = METHODS) 
 def search(problem: Problem, reuse: Reuse, seed: int) -> list[tuple[int, Weights]]:
     """Return the answer after so many trials, for each iteration."""
     settings = SearchSettings()
+    names = tuple(domain.name for domain in problem.domains)
     told: list[Trial] = []
     answers = []
     for iteration, n in enumerate(NEW_TRIALS):
@@ -136,45 +139,136 @@ def search(problem: Problem, reuse: Reuse, seed: int) -> list[tuple[int, Weights
         weights = reuse.expanded(batch)
         rng = np.random.default_rng([seed, iteration, 1])
         for row, scores in zip(weights, problem.observe(weights, rng), strict=True):
-            told.append(_trial(len(told) + 1, problem, row, scores))
+            told.append(_told(len(told) + 1, names, row, scores))
         known = reuse.informed(told)
         found = finalists(known, reuse.searched, settings, PickSettings(finalists=1), {}, seed, reuse.required)[0][1]
         answers.append((len(told), reuse.expanded(np.array(found))))
     return answers
 
 
-def _trial(number: int, problem: Problem, row: Weights, scores: dict[str, float]) -> Trial:
-    names = tuple(domain.name for domain in problem.domains)
+def _told(number: int, names: tuple[str, ...], row: Weights, scores: dict[str, float]) -> Trial:
     return Trial(number, "search", 0, names, tuple(row.tolist()), 0, 1, "new", "climb", str(number), scores)
 
 
 def tabled(folder: str, name: str, change: str, split: int) -> list[Record]:
-    """Rows of a table as old and as new trials, two of its columns joined on one side."""
+    """Rows of a table as old and as new trials, two of its columns joined on one side; the old ones' level is moved."""
     table = read_tables(folder)[name]
     rng = np.random.default_rng([split, 11])
     order = rng.permutation(len(table.weights))
     n_old = min(N_OLD, len(order) // 3)
-    rows, rest = order[:n_old], order[n_old:]
-    held = rest[max(N_NEW) :] if len(rest) > max(N_NEW) + 20 else rest[-20:]
-    a, b = rng.choice(np.argsort(-table.weights.mean(0))[: max(3, len(table.domains) // 2)], 2, replace=False).tolist()
-    kept = [i for i in range(len(table.domains)) if i not in (a, b)]
-    joined = [[i] for i in kept] + [[a, b]]
-    apart = [[i] for i in range(len(table.domains))]
-    groups = {"split": (joined, apart), "join": (apart, joined)}[change]
-    (before, old_names), (after, new_names) = (summed(table, one) for one in groups)
-    spreads = [by_tokens(table, one) for one in groups]
-    domain_map = DomainMap(old_names, new_names, shared(*spreads), shared(*spreads[::-1]))
-    domains = [Domain(one, int(1e9 * share) + 1) for one, share in zip(new_names, table.natural @ membership(groups[1], len(table.domains)).T, strict=True)]
-    scores = [dict(zip(table.tasks, row.tolist(), strict=True)) for row in table.scores]
-    spread = table.scores.std(0) * rng.standard_normal(len(table.tasks))
-    old = [OldTrial("old", int(i), 0, tuple(before[i].tolist()), {t: s + float(d) for (t, s), d in zip(scores[i].items(), spread, strict=True)}) for i in rows]
+    n_domains = len(table.domains)
+    large = np.argsort(-table.weights.mean(0))[: max(3, n_domains // 2)]
+    a, b = rng.choice(large, 2, replace=False).tolist()
+    apart = [[i] for i in range(n_domains)]
+    joined = [[i] for i in range(n_domains) if i not in (a, b)] + [[a, b]]
+    sides = {"split": (joined, apart), "join": (apart, joined)}[change]
+    members = [np.array([[i in group for i in range(n_domains)] for group in side], dtype=float) for side in sides]
+    drawn = [one * table.natural / np.maximum((one * table.natural).sum(1, keepdims=True), 1e-300) for one in members]
+    names = [tuple("+".join(table.domains[i] for i in group) for group in side) for side in sides]
+    domain_map = DomainMap(names[0], names[1], shared(drawn[0], members[1]), shared(drawn[1], members[0]))
+    tokens = np.maximum(table.natural @ members[1].T, 1e-9) * 1e9
+    domains = [Domain(one, int(n)) for one, n in zip(names[1], tokens, strict=True)]
+    level = rng.standard_normal(len(table.tasks)) * table.scores.std(0)
+
+    def scores(row: Floats) -> dict[str, float]:
+        return dict(zip(table.tasks, row.tolist(), strict=True))
+
+    before, after = (table.weights @ one.T for one in members)
+    old = [OldTrial("old", i, 0, tuple(before[i].tolist()), scores(table.scores[i] + level)) for i in order[:n_old]]
+    rest, held = order[n_old : n_old + max(N_NEW)], order[n_old + max(N_NEW) :]
     exact = table.scores[held].mean(1)
+    even = np.full(len(names[0]), 1.0 / len(names[0]))
     records: list[Record] = []
     for n in N_NEW:
-        told = [Trial(k, "search", 0, new_names, tuple(after[i].tolist()), 0, 1, "new", "climb", str(k), scores[i]) for k, i in enumerate(rest[:n], 1)]
+        told = [_told(k, names[1], after[i], scores(table.scores[i])) for k, i in enumerate(rest[:n], 1)]
         for method in ("fresh", "free"):
-            reuse = without_old(domains, Required()) if method == "fresh" else reuse_old(old, domain_map, np.ones(len(old_names)) / len(old_names), domains, Required())
+            reuse = (
+                without_old(domains, Required())
+                if method == "fresh"
+                else reuse_old(old, domain_map, even, domains, Required())
+            )
             history = read_history(reuse.informed(told), reuse.searched, {})
             guess = fit_forecast(history, "auto").predict(after[held] @ reuse.reduce)[0]
-            records.append(("tables", f"{name}, {change}", method, n, "spearman, mean of tasks", _rank(guess, exact)))
+            rho = float(spearmanr(guess, exact).statistic) if np.ptp(guess) else 0.0
+            records.append(("tables", f"{name}, {change}", method, n, "spearman, mean of tasks", rho))
     return records
+
+
+def work(job: tuple[Any, ...]) -> list[Record]:
+    """Run one job in a worker process."""
+    return (play if job[0] == "simulated" else tabled)(*job[1:])
+
+
+def make_jobs(folder: str, quick: bool, only: set[str]) -> list[tuple[Any, ...]]:
+    """Return the jobs."""
+    jobs: list[tuple[Any, ...]] = []
+    if "simulated" in only:
+        seeds = range(1 if quick else SEEDS)
+        jobs += [("simulated", kind, change, seed) for seed in seeds for kind in PROBLEMS for change in CHANGES]
+    if "tables" in only:
+        splits = range(1 if quick else SPLITS)
+        jobs += [
+            ("tables", folder, name, change, split)
+            for split in splits
+            for name in read_tables(folder)
+            for change in ("split", "join")
+        ]
+    return jobs
+
+
+def run(jobs: list[tuple[Any, ...]], workers: int) -> list[Row]:
+    """Run the jobs in processes, and return a row for each thing measured, with mean and standard error."""
+    values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    began = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done, records in enumerate(pool.map(work, jobs), 1):
+            for *key, value in records:
+                values[tuple(key)].append(value)
+            print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return [_row(key, one) for key, one in values.items()]
+
+
+def _row(key: tuple[Any, ...], values: list[float]) -> Row:
+    n = len(values)
+    se = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    names = ("bench", "table", "method", "runs", "metric")
+    return {**dict(zip(names, key, strict=True)), "mean": round(float(np.mean(values)), 5), "se": round(se, 5)}
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the rows as Markdown tables: one a bench, methods across."""
+    blocks = []
+    for bench, metric in dict.fromkeys((row["bench"], row["metric"]) for row in rows):
+        some = [row for row in rows if row["bench"] == bench]
+        methods = list(dict.fromkeys(row["method"] for row in some))
+        cells = {(row["table"], row["runs"], row["method"]): f"{row['mean']:.3f} ± {row['se']:.3f}" for row in some}
+        lines = [f"### {bench}: {metric}", "", "| table | new trials | " + " | ".join(methods) + " |"]
+        lines.append("|" + "---|" * (2 + len(methods)))
+        for table, runs in sorted({(row["table"], row["runs"]) for row in some}):
+            found = " | ".join(cells.get((table, runs, method), "–") for method in methods)
+            lines.append(f"| {table} | {runs} | {found} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def main() -> None:
+    """Measure, print the tables, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one seed, one split")
+    parser.add_argument("--only", default="simulated,tables")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    options = parser.parse_args()
+    only = set(options.only.split(","))
+    rows = run(make_jobs(str(options.tables.resolve()), options.quick, only), options.workers)
+    print(markdown(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if not options.quick:
+        where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        write_json(FOLDER / "reuse.json", {"parts": sorted(only), **where, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -233,10 +233,13 @@ def create_from(
     what `gather.gather` raises, before anything is written.
     """
     from openclimb.gather import gather
+    from openclimb.search.region import region_of
 
     root = Path(path)
     if (root / "climb.toml").exists():
         Workspace(root).create(config)  # says that it is there
+    if domains:
+        region_of(domains, config.constraints)
     found = gather(Path(old), config, domains, given)
     found.write(root)  # before climb.toml: a workspace that is there has all it was given
     opened = create_given(path, config, domains) if domains else create(path, config)

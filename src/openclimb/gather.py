@@ -94,9 +94,9 @@ class Gathered:
     given: Path | None
 
     def write(self, root: Path) -> None:
-        """Write `prior/`, its record last."""
+        """Write `prior/`, its record last. What an earlier attempt left there is moved aside."""
+        Workspace(root).set_aside(PRIOR)
         folder = root / PRIOR
-        (folder / "record.json").unlink(missing_ok=True)
         write_text(folder / "domains.csv", _domains_table(self.prior))
         write_text(folder / "trials.csv", _trials_table(self.prior))
         if self.given:

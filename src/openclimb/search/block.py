@@ -55,15 +55,16 @@ def as_block(
     for j, i in enumerate(changed, 1):
         expand[j, i] = reduce[i, j] = 1.0
     names = {domains[i].name: ratio for i, ratio in ratios.items()}
-    constraints = _constraints(required.constraints, name, names, len(inside))
+    constraints = _constraints(required.constraints, name, names)
     return Block((block, *(domains[i] for i in changed)), expand, reduce, replace(required, constraints=constraints))
 
 
-def _constraints(given: ConstraintsSettings, block: str, ratios: Mapping[str, float], n: int) -> ConstraintsSettings:
+def _constraints(given: ConstraintsSettings, block: str, ratios: Mapping[str, float]) -> ConstraintsSettings:
     """Return the constraints on the block that its domains' own ones amount to."""
     floors = [_share("floor", name, value, ratios[name]) for name, value in given.floor.items() if name in ratios]
     caps = [value / ratios[name] for name, value in given.cap.items() if ratios.get(name, 0.0) > 0]
-    fixed = [_share("fixed", name, value, ratios[name]) for name, value in given.fixed.items() if name in ratios]
+    moved = {name: value for name, value in given.fixed.items() if name in ratios and (value > 0 or ratios[name] > 0)}
+    fixed = [_share("fixed", name, value, ratios[name]) for name, value in moved.items()]
     outside = {
         kind: {name: value for name, value in getattr(given, kind).items() if name not in ratios}
         for kind in ("floor", "cap", "fixed")

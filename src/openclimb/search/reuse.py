@@ -28,8 +28,8 @@ Floats = NDArray[np.float64]
 ROLE = "old"  # of a trial that comes from another workspace; its number is negative
 GONE = "gone: "  # begins the name of the column of what is in no new domain
 LEAST_GONE = 0.02  # a smaller part of an old domain that is in no new one is left out, and the rest renormalised
-MOST_BLURRED = 0.3  # an old trial whose mixture is blurred by more than this (total variation) is left out
-LEVEL_SD = 3.0  # prior deviation of the difference in level, in deviations of the old scores
+MOST_BLURRED = 0.5  # an old trial whose mixture is blurred by more than this (total variation) is left out
+LEVEL_SD = 1.0  # prior deviation of the difference in level, in deviations of the old scores
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Reuse:
         """
         if self.plain:
             return list(told)
-        own = [replace(trial, domains=self._names, weights=self._reduced(trial)) for trial in told]
-        scored = [trial for trial in own if _has_scores(trial)]
+        own = [self._searched_trial(trial) for trial in told]
+        scored = [trial for trial in own if _has_scores(trial) and trial.domains == self._names]
         tasks = sorted({task for trial in scored for task in trial.scores})
         if not tasks and not set(self.named) <= {task for trial in self.old for task in trial.scores}:
             return own
@@ -132,10 +132,12 @@ class Reuse:
     def _names(self) -> tuple[str, ...]:
         return tuple(domain.name for domain in self.searched)
 
-    def _reduced(self, trial: Trial) -> tuple[float, ...]:
+    def _searched_trial(self, trial: Trial) -> Trial:
         weight = trial.mixture.as_dict()
-        row = np.array([weight.get(domain.name, 0.0) for domain in self.domains])
-        return tuple((row @ self.reduce).tolist())
+        if set(weight) != {domain.name for domain in self.domains}:
+            return trial  # the search says that it does not fit
+        row = np.array([weight[domain.name] for domain in self.domains])
+        return replace(trial, domains=self._names, weights=tuple((row @ self.reduce).tolist()))
 
 
 def without_old(domains: Sequence[Domain], required: Required) -> Reuse:
