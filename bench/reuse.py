@@ -3,7 +3,8 @@
     python bench/reuse.py --tables DIR [--json OUT] [--quick] [--only simulated,tables] [--workers N]
 
 Writes to OUT a list of rows {"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown;
-a run that is not quick is kept in bench/results/reuse.json. Everything is seeded.
+a run that is not quick is kept in bench/results/reuse.json, with the parts that it measured and how many of the jobs
+were done. Everything is seeded.
 
 simulated  28 old trials, found by a search over the old domains, then a domain is added or removed, one is split in
            two or two are joined, and the level of every task's score moves by about its spread. Regret of the new
@@ -118,6 +119,8 @@ def play(kind: str, change: str, seed: int, methods: tuple[str, ...] = METHODS) 
     old = [OldTrial("old", trial.number, trial.seed, trial.weights, trial.scores) for trial in trials]
     records = []
     for method in methods:
+        if method == "block" and change == "remove":
+            continue  # every domain that is left is untouched: nothing moves against anything
         reuse = (
             without_old(second.domains, Required())
             if method == "fresh"
@@ -213,19 +216,26 @@ def make_jobs(folder: str, quick: bool, only: set[str]) -> list[tuple[Any, ...]]
             for name in read_tables(folder)
             for change in ("split", "join")
         ]
-    return jobs
+    return sorted(jobs, key=lambda job: job[-1])  # a run that is cut short has as many seeds of each
 
 
-def run(jobs: list[tuple[Any, ...]], workers: int) -> list[Row]:
-    """Run the jobs in processes, and return a row for each thing measured, with mean and standard error."""
+def run(jobs: list[tuple[Any, ...]], workers: int, minutes: float) -> tuple[list[Row], int]:
+    """Run the jobs in processes, none begun after so many minutes; return a row for each thing measured, with mean
+
+    and standard error, and how many jobs were done.
+    """
     values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    began = time.monotonic()
+    began, done = time.monotonic(), 0
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, records in enumerate(pool.map(work, jobs), 1):
-            for *key, value in records:
-                values[tuple(key)].append(value)
-            print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return [_row(key, one) for key, one in values.items()]
+        for at in range(0, len(jobs), workers):
+            if time.monotonic() - began > 60 * minutes:
+                break
+            for records in pool.map(work, jobs[at : at + workers]):
+                done += 1
+                for *key, value in records:
+                    values[tuple(key)].append(value)
+            print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return [_row(key, one) for key, one in values.items()], done
 
 
 def _row(key: tuple[Any, ...], values: list[float]) -> Row:
@@ -259,15 +269,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, one split")
     parser.add_argument("--only", default="simulated,tables")
     parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no job after this time")
     options = parser.parse_args()
     only = set(options.only.split(","))
-    rows = run(make_jobs(str(options.tables.resolve()), options.quick, only), options.workers)
+    jobs = make_jobs(str(options.tables.resolve()), options.quick, only)
+    rows, done = run(jobs, options.workers, options.minutes)
     print(markdown(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:
         where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-        write_json(FOLDER / "reuse.json", {"parts": sorted(only), **where, "rows": rows})
+        path = FOLDER / "reuse.json"
+        before = json.loads(path.read_text()) if path.is_file() else {"jobs": {}, "rows": []}
+        rows += [row for row in before["rows"] if row["bench"] not in only]  # parts that were not measured now
+        counts = {**before["jobs"], "+".join(sorted(only)): [done, len(jobs)]}
+        write_json(path, {"jobs": counts, **where, "rows": rows})
 
 
 if __name__ == "__main__":
