@@ -53,7 +53,7 @@ def test_a_file_of_a_new_kind_is_added_and_the_old_workspace_may_vanish(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = tiny_corpus.read_text().splitlines()
-    parts = {"first": [], "more": []}  # type: dict[str, list[str]]
+    parts: dict[str, list[str]] = {"first": [], "more": []}
     for line in lines:
         parts["more" if json.loads(line)["domain"] == "novel" else "first"].append(line)
     for name, part in parts.items():
