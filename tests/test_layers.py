@@ -12,7 +12,7 @@ LAYERS: list[set[str]] = [
     {"cli", "__init__"},
     {"planning", "api"},
     {"report", "export"},
-    {"pipeline", "trial_runs", "stages", "given", "testing"},
+    {"pipeline", "trial_runs", "stages", "given", "prior", "gather", "testing"},
     {"cluster", "search", "proxy"},
     {"corpus"},
     {"engine", "workspace", "trials", "config", "console"},

@@ -185,6 +185,11 @@ class SearchSettings:
         choices=("auto", "gp", "power", "exponential", "loglinear", "ridge", "lightgbm", "paper"),
         open_choice=True,
     )
+    reuse: str = setting(
+        "free",
+        "after `climb init --from`: free: every weight moves; block: domains that did not change keep their ratios",
+        choices=("free", "block"),
+    )
 
 
 @dataclass(frozen=True)

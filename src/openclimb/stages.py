@@ -13,18 +13,22 @@ from openclimb.errors import StaleError
 from openclimb.proxy.tasks import task_fingerprint
 from openclimb.search.outside import told_fingerprint
 from openclimb.trials import Trial, read_trials
-from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
+from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json, stale_error
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+PRIOR = "prior"  # the folder of what a workspace took from another one (prior.py)
 BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
 VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "mixture": 2}
 
 
-def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = ()) -> dict[str, Recipe]:
+def recipes(
+    config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = (), prior: str = ""
+) -> dict[str, Recipe]:
     """Return the recipe of every stage, in order.
 
     `input_files` and `task_files` are fingerprints of the files that the settings match now, `trials` are those of the
-    workspace: the search learns from the ones that were told or imported by hand.
+    workspace: the search learns from the ones that were told or imported by hand. `prior` is the fingerprint of what
+    was taken from another workspace.
     """
     made: dict[str, Recipe] = {}
 
@@ -67,10 +71,14 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     told = told_fingerprint(trials, made["tokens"].fingerprint)
     goal |= {BY_HAND: told} if told else {}
+    search = _named(config, "search")
+    if not prior:
+        del search["search.reuse"]  # there is nothing to reuse
     add(
         "mixture",
-        {**_named(config, "proxy"), **_named(config, "search"), **_named(config, "pick"), **goal, **seed},
+        {**_named(config, "proxy"), **search, **_named(config, "pick"), **goal, **seed},
         ("tokens",),
+        prior=prior,
     )
     return made
 
@@ -85,7 +93,9 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     for stage in STAGES:
         workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
-    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials)
+    record = workspace.root / PRIOR / "record.json"
+    prior = str(read_json(record)["fingerprint"]) if record.is_file() else ""
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials, prior)
 
 
 def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:
