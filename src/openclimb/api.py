@@ -50,8 +50,8 @@ class OpenWorkspace:
         The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
         which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
         """
+        from openclimb.prior import reuse_for
         from openclimb.search.loop import next_batch
-        from openclimb.search.required import required_of
         from openclimb.search.signal import goal_of
 
         if n < 1:
@@ -59,10 +59,20 @@ class OpenWorkspace:
         domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
-            search, required = self.config.search, required_of(self.config)
-            goal = goal_of(self.config, known)
-            weights = next_batch(known, domains, n, len(known), search, goal, self.config.seed, required)
-            proposals = [Proposal(ROLE, 0, tuple(row), self.config.seed, search.proposer) for row in weights.tolist()]
+            search, seed = self.config.search, self.config.seed
+            reuse = reuse_for(self.workspace.root, self.config, domains)
+            batch = next_batch(
+                reuse.informed(known),
+                reuse.searched,
+                n,
+                len(known),
+                search,
+                goal_of(self.config, known),
+                seed,
+                reuse.required,
+            )
+            rows = reuse.expanded(batch).tolist()
+            proposals = [Proposal(ROLE, 0, tuple(row), seed, search.proposer) for row in rows]
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 
@@ -121,15 +131,14 @@ class OpenWorkspace:
 
     def best(self) -> dict[str, Any]:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
+        from openclimb.prior import reuse_for
         from openclimb.search.best import best
-        from openclimb.search.required import required_of
         from openclimb.search.signal import goal_of
 
         domains, data = self._hinge()
-        known = trial_files.read_trials(self._trials, data)
-        config, required = self.config, required_of(self.config)
-        goal = goal_of(config, known)
-        return best(known, domains, config.target, config.search, goal, config.seed, required)
+        known, config = trial_files.read_trials(self._trials, data), self.config
+        reuse = reuse_for(self.workspace.root, config, domains)
+        return best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
 
     def validate(
         self,
@@ -160,17 +169,24 @@ class OpenWorkspace:
         return found
 
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
-        """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`)."""
+        """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`).
+
+        Every weight moves, also where `search.reuse` is "block".
+        """
+        from openclimb.prior import reuse_for
         from openclimb.search.front import front
         from openclimb.search.pareto import goals_of
         from openclimb.search.required import required_of
         from openclimb.search.signal import goal_of
 
         domains, data = self._hinge()
-        known = trial_files.read_trials(self._trials, data)
         config, required = self.config, required_of(self.config)
         wanted = goals_of(config.tasks, goals)
-        return front(known, domains, config.search, wanted, goal_of(config, known), config.seed, required)
+        told = trial_files.read_trials(self._trials, data)
+        reuse = reuse_for(self.workspace.root, config, domains).whole
+        goal = goal_of(config, told)
+        found = front(reuse.informed(told), reuse.searched, config.search, wanted, goal, config.seed, required)
+        return reuse.own_front(found)
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""
@@ -264,6 +280,28 @@ def create(path: str | Path, config: Config) -> OpenWorkspace:
     workspace = Workspace(Path(path))
     workspace.create(config)
     return OpenWorkspace(workspace.root)
+
+
+def create_from(
+    path: str | Path, config: Config, old: Path, domains: Sequence[Domain] = (), given: Path | None = None
+) -> tuple[OpenWorkspace, list[str]]:
+    """Make a new workspace that the trials of the workspace `old` inform; return it open, and what to tell of them.
+
+    `domains` are those given by hand, where there is no corpus; `given` is a table old,new,share beside them. Raises
+    what `gather.gather` raises, before anything is written.
+    """
+    from openclimb.gather import gather
+    from openclimb.search.region import region_of
+
+    root = Path(path)
+    if (root / "climb.toml").exists():
+        Workspace(root).create(config)  # says that it is there
+    if domains:
+        region_of(domains, config.constraints)
+    found = gather(Path(old), config, domains, given)
+    found.write(root)  # before climb.toml: a workspace that is there has all it was given
+    opened = create_given(path, config, domains) if domains else create(path, config)
+    return opened, found.sentences()
 
 
 def create_given(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:

@@ -84,7 +84,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--domains-file", type=Path, metavar="CSV", help="instead of a corpus: domains by hand, columns name,tokens"
     )
     init.add_argument("--tasks", nargs="+", default=[], metavar="PATH", help="JSONL files or globs, one a task")
-    init.add_argument("--scale", default="laptop", choices=list(SCALES), help="presets all settings (default: laptop)")
+    init.add_argument("--scale", choices=list(SCALES), help="presets all settings (default: laptop)")
+    init.add_argument(
+        "--from",
+        dest="old",
+        type=Path,
+        metavar="OLD",
+        help="a workspace whose settings this one takes and whose trials inform its search; --corpus adds files to its",
+    )
+    init.add_argument(
+        "--map",
+        type=Path,
+        metavar="CSV",
+        help="with --from and --domains-file: which share of an old domain is in which new one, columns old,new,share",
+    )
     init.add_argument("--domains", default="", metavar="WHAT", help='ready-made domains: "column:NAME" or "folders"')
     init.add_argument("--target-tokens", default="", metavar="N", help="token budget of the target run, such as 40B")
     init.add_argument(
@@ -154,12 +167,16 @@ def _init(options: argparse.Namespace) -> int:
     from openclimb.api import create, create_given
     from openclimb.given import SETTING, read_given
 
+    if options.old:
+        return _init_from(options)
+    if options.map:
+        raise ConfigError("--map says how old domains stand to new ones", "give the old workspace too: --from OLD")
     if bool(options.corpus) == bool(options.domains_file):
         raise ConfigError(
             f"{options.workspace}: give either a corpus or a file of domains",
             f"climb init {options.workspace} --corpus PATH, or --domains-file domains.csv for trials trained elsewhere",
         )
-    raw: dict[str, Any] = {"scale": options.scale}
+    raw: dict[str, Any] = {"scale": options.scale or "laptop"}
     raw["corpus"] = {"paths": [_absolute(path) for path in options.corpus], "domains": options.domains}
     raw["tasks"] = {"paths": [_absolute(path) for path in options.tasks]}
     if options.target_tokens:
@@ -177,6 +194,50 @@ def _init(options: argparse.Namespace) -> int:
     opened = create(options.workspace, from_dict(raw))
     print(f"made {opened.workspace.config_path}\nnext: climb plan {options.workspace}")
     return 0
+
+
+def _init_from(options: argparse.Namespace) -> int:
+    """Make a workspace with the settings of another one, which informs its search."""
+    from openclimb.api import create_from
+    from openclimb.gather import given_table
+    from openclimb.given import SETTING, read_given
+    from openclimb.workspace import Workspace
+
+    before = Workspace(options.old).config()
+    raw = tomllib.loads(Workspace(options.old).config_path.read_text(encoding="utf-8"))
+    raw.pop("format", None)
+    given = bool(options.domains_file) or (before.corpus.domains.startswith("file:") and not options.corpus)
+    if options.scale:
+        raise ConfigError("--scale presets the settings that --from takes from OLD", "use --set section.key=value")
+    if options.corpus and options.domains_file:
+        raise ConfigError(f"{options.workspace}: give either a corpus or a file of domains", "climb init --help")
+    if options.map and not given:
+        raise ConfigError(
+            "--map is for domains given by hand; those of a corpus are mapped by its documents",
+            "leave it out, or give the new domains with --domains-file",
+        )
+    _add_inputs(raw, options)
+    if given:
+        raw["corpus"] |= {"paths": [], "domains": SETTING}
+    config = from_dict(raw)
+    domains = read_given(options.domains_file or given_table(options.old, before), config.target) if given else []
+    opened, said = create_from(options.workspace, config, options.old, domains, options.map)
+    follow = f"climb ask {options.workspace} -n 8" if given else f"climb plan {options.workspace}"
+    print("\n".join([f"made {opened.workspace.config_path}", *said, f"next: {follow}"]))
+    return 0
+
+
+def _add_inputs(raw: dict[str, Any], options: argparse.Namespace) -> None:
+    """Add what the command line names to the settings of another workspace."""
+    corpus, tasks = raw.setdefault("corpus", {}), raw.setdefault("tasks", {})
+    corpus["paths"] = [*corpus.get("paths", []), *map(_absolute, options.corpus)]
+    tasks["paths"] = [*tasks.get("paths", []), *map(_absolute, options.tasks)]
+    if options.domains or str(corpus.get("domains", "")).startswith("file:"):
+        corpus["domains"] = options.domains
+    if options.target_tokens:
+        raw.setdefault("target", {})["token_budget"] = parse_count(options.target_tokens)
+    for assignment in options.set:
+        _assign(raw, assignment)
 
 
 def _absolute(path: str) -> str:

@@ -253,6 +253,11 @@ class SearchSettings:
         choices=("auto", "gp", "power", "exponential", "loglinear", "ridge", "lightgbm", "paper"),
         open_choice=True,
     )
+    reuse: str = setting(
+        "free",
+        "after `climb init --from`: free: every weight moves; block: domains that did not change keep their ratios",
+        choices=("free", "block"),
+    )
     replicates: int = setting(
         0, "trials of the natural mixture with other seeds that run first, to measure the noise of a trial", low=0
     )

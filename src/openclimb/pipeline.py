@@ -22,6 +22,7 @@ from openclimb.engine import Engine
 from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
 from openclimb.mixture import Domain, mixture_table
 from openclimb.objective import load_objective, run_objective, stop_if_idle
+from openclimb.prior import reuse_for
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
 from openclimb.proxy.tasks import pack_tasks, search_tasks
 from openclimb.search.contest import claim, next_round, open_contest
@@ -139,8 +140,9 @@ def search(
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
     run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
-    learnt from as well (`search/outside.py`). `tokens` are the packed ones, None for domains given by hand; `data` is
-    the fingerprint of what trials read.
+    learnt from as well (`search/outside.py`), and so are those of another workspace: `reuse` stands between the
+    domains and what the search weighs (`search/reuse.py`). `tokens` are the packed ones, None for domains given by
+    hand; `data` is the fingerprint of what trials read.
     """
     folder = root / "trials"
     names = [domain.name for domain in domains]
@@ -156,6 +158,9 @@ def search(
         outside, useless = of_tasks(outside, search_tasks(config.tasks))
         if useless:
             progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
+    reuse = reuse_for(root, config, domains)  # the trials of another workspace, where it gave some
+    if reuse.said:
+        progress.note(reuse.said)
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data)
@@ -168,29 +173,32 @@ def search(
 
     repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
     told: list[Trial] = []
-    key = fingerprint([data, settings, config.search.proposer, config.search.predictor, goal, config.seed])
+    key = fingerprint([data, settings, {**asdict(config.search), "trials": []}, goal, config.seed])
     for iteration, n in enumerate(config.search.trials):
         place = root / "iterations" / f"{iteration:02d}"
         key = fingerprint([key, asdict(required), n])
         learnt = batch_history(place, key, outside)
-        weights = next_batch([*learnt, *told], domains, n, iteration, config.search, goal, config.seed, required)
+        known = reuse.informed([*learnt, *told])
+        batch = next_batch(known, reuse.searched, n, iteration, config.search, goal, config.seed, reuse.required)
         told += train(
             (
                 Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
-                for row in weights.tolist()
+                for row in reuse.expanded(batch).tolist()
             ),
             f"iteration {iteration + 1} of {len(config.search.trials)}",
             ("search",),
         )
         goal = goal_of(config, [*told, *repeated])
-        diagnostics = diagnose([*learnt, *told], domains, iteration, config.search, goal, config.seed)
-        diagnostics["signal"] = signal_rows(told, repeated, goal)
+        found = diagnose(reuse.informed([*learnt, *told]), reuse.searched, iteration, config.search, goal, config.seed)
+        diagnostics = {**reuse.own_diagnostics(found), "signal": signal_rows(told, repeated, goal)}
         write_json(place / "diagnostics.json", diagnostics)
         progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
 
-    known = [*outside, *told]
-    compared = finalists(known, domains, config.search, config.pick, goal, config.seed, required)
-    contest = open_contest(known, domains, compared, config.search, config.pick, goal, required.at_least, config.seed)
+    learnt = [*outside, *told]
+    known = reuse.informed(learnt)
+    best = finalists(known, reuse.searched, config.search, config.pick, goal, config.seed, reuse.required)
+    compared = reuse.expanded_finalists(best)
+    contest = open_contest(learnt, reuse, compared, config.search, config.pick, goal, required.at_least, config.seed)
     picked: list[Trial] = []
     last, both = len(config.search.trials), ("search", "report")
     while proposals := next_round(contest, picked, last):

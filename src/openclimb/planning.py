@@ -12,6 +12,7 @@ from openclimb.console import counted
 from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
 from openclimb.given import given_domains, has_given_domains, stop_without_corpus
+from openclimb.prior import prior_facts, prior_sentence
 from openclimb.proxy.tasks import check_tasks
 from openclimb.search.rounds import most_trials
 from openclimb.stages import current_recipes
@@ -42,6 +43,7 @@ def plan(root: Path) -> dict[str, Any]:
         "trials": _trial_costs(config),
         "objective": config.objective.resolved,
         "command": list(config.objective.command),
+        "prior": prior_facts(root),
         "free_disk_bytes": free_bytes(root),
     }
 
@@ -78,6 +80,7 @@ def status(root: Path) -> dict[str, Any]:
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
+        "prior": prior_facts(root),
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,
     }
@@ -104,6 +107,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
         f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
         f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
+        *_prior_lines(facts["prior"]),
         *_cost_lines(facts),
         f"free disk {_size(facts['free_disk_bytes'])}",
         "",
@@ -135,6 +139,7 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if facts["told_by_hand"] and facts["waiting"]:  # told one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += _prior_lines(facts["prior"])
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")
@@ -184,7 +189,7 @@ def best_text(answer: Mapping[str, Any]) -> str:
     width = max(6, *(len(row["name"]) for row in answer["domains"]))
     lines = [
         *_outlook_lines(answer),
-        f"from {counted(answer['trials'], 'trials')}; the natural mixture is expected at "
+        f"from {counted(answer['trials'], 'trials')}{_old(answer)}; the natural mixture is expected at "
         f"{answer['expected_natural']:+.4f}",
         *(
             f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
@@ -221,7 +226,7 @@ def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
         else "one mixture is best"
     )
     tail = "" if n > 1 else " in both goals: they do not conflict"
-    return "\n".join([f"{what}{tail}, by {counted(facts['trials'], 'trials')}", "", *lines])
+    return "\n".join([f"{what}{tail}, by {counted(facts['trials'], 'trials')}{_old(facts)}", "", *lines])
 
 
 def _outlook_lines(answer: Mapping[str, Any]) -> list[str]:
@@ -243,6 +248,14 @@ def _weight_lines(answer: Mapping[str, Any], width: int) -> list[str]:
         for row in sorted(answer["domains"], key=lambda row: -row["weight"])
     ]
     return lines
+
+
+def _old(answer: Mapping[str, Any]) -> str:
+    return f" and {answer['old_trials']} old ones" if answer["old_trials"] else ""
+
+
+def _prior_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [f"          {prior_sentence(facts)}"] if facts else []
 
 
 def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:

@@ -15,18 +15,22 @@ from openclimb.given import DATA, FILE, has_given_domains
 from openclimb.proxy.tasks import task_fingerprint
 from openclimb.search.outside import told_fingerprint
 from openclimb.trials import Trial, read_trials
-from openclimb.workspace import Recipe, Workspace, folder_fingerprint, stale_error
+from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json, stale_error
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+PRIOR = "prior"  # the folder of what a workspace took from another one (prior.py)
 BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
 VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "tokens": 2, "mixture": 2}
 
 
-def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = ()) -> dict[str, Recipe]:
+def recipes(
+    config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = (), prior: str = ""
+) -> dict[str, Recipe]:
     """Return the recipe of every stage, in order.
 
     `input_files` and `task_files` are fingerprints of the files that the settings match now, `trials` are those of the
-    workspace: the search learns from the ones that were told or imported by hand.
+    workspace: the search learns from the ones that were told or imported by hand. `prior` is the fingerprint of what
+    was taken from another workspace.
     """
     made: dict[str, Recipe] = {}
 
@@ -63,11 +67,13 @@ def recipes(config: Config, input_files: str, task_files: str, trials: Sequence[
         ("domains",),
         task_files=task_files,
     )
-    made["mixture"] = _mixture(config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint)
+    made["mixture"] = _mixture(
+        config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint, prior
+    )
     return made
 
 
-def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str) -> Recipe:
+def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str, prior: str) -> Recipe:
     """Return the recipe of the search, whatever its domains come from."""
     goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
     musts = {**_named(config, "constraints"), "tasks.at_least": config.tasks.at_least}
@@ -78,15 +84,20 @@ def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], da
     goal |= {name: value for name, value in musts.items() if value}  # an answer of before there were any stays fresh
     told = told_fingerprint(trials, data)
     goal |= {BY_HAND: told} if told else {}
+    search = _search(config)
+    if not prior:
+        del search["search.reuse"]  # there is nothing to reuse
     settings = {
         **_trainer(config),
-        **_search(config),
+        **search,
         **_named(config, "pick"),
         **goal,
         "seed": config.seed,
     }
     if not config.objective.external and config.proxy.checkpoint:
         inputs = inputs | {"checkpoint": folder_fingerprint(config.proxy.checkpoint)}
+    if prior:
+        inputs = inputs | {"prior": prior}
     return Recipe("mixture", VERSIONS["mixture"], settings, inputs)
 
 
@@ -121,10 +132,12 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     for stage in STAGES:
         workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
+    record = workspace.root / PRIOR / "record.json"
+    prior = str(read_json(record)["fingerprint"]) if record.is_file() else ""
     if has_given_domains(config):
         inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
-        return {"mixture": _mixture(config, inputs, trials, DATA)}
-    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials)
+        return {"mixture": _mixture(config, inputs, trials, DATA, prior)}
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials, prior)
 
 
 def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:

@@ -72,7 +72,7 @@ cases = {
 }
 
 
-@pytest.mark.parametrize("name", PROPOSERS)
+@pytest.mark.parametrize("name", [name for name in PROPOSERS if name != "pareto"])  # that one needs two goals
 @settings(max_examples=8, deadline=None)
 @given(**cases, n=st.integers(1, 5))
 def test_proposals(name: str, problem: Problem, kind: str, seed: int, n: int) -> None:

@@ -13,7 +13,8 @@ from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.contest import claim, next_round, open_contest
 from openclimb.search.measures import Items
 from openclimb.search.pick import Compared, Comparison, pick
-from openclimb.search.required import required_of
+from openclimb.search.required import Required, required_of
+from openclimb.search.reuse import without_old
 from openclimb.search.rounds import most_trials
 from openclimb.search.statistics import seed_noise, student
 from openclimb.trials import Proposal, Trial
@@ -52,7 +53,9 @@ def play(
     config = dataclasses.replace(Config(), tasks=tasks, pick=PickSettings(finalists=2, sure=sure))
     required = required_of(config)
     goal = required.task_weights({})
-    contest = open_contest(told, DOMAINS, compared, QUICK, config.pick, goal, required.at_least, 0)
+    contest = open_contest(
+        told, without_old(DOMAINS, required), compared, QUICK, config.pick, goal, required.at_least, 0
+    )
     difficulty = {part: 1.0 + 0.3 * rng.standard_normal(N_ITEMS) for part in ("search", "report")}
     luck = {one: 3 * noise * rng.standard_normal() for one in range(20)}
     picked: list[Trial] = []
@@ -103,7 +106,7 @@ def test_a_clear_winner_is_found_and_said() -> None:
     assert [mixture["name"] for mixture in given["mixtures"]] == ["finalist-2", "natural", "uniform"]
     assert set(given["mixtures"][0]["report"]["tasks"]["sciq"]) == {"bpb", "accuracy", "n"}
     assert set(given["mixtures"][0]["report"]["tasks"]["text"]) == {"bpb", "n"}
-    assert given["trials"] == {"search": 8, "outside": 0, "failed": 28 - 8, "pick": len(picked)}
+    assert given["trials"] == {"search": 8, "outside": 0, "old": 0, "failed": 28 - 8, "pick": len(picked)}
     json.dumps(given, allow_nan=False)
 
 
@@ -226,7 +229,9 @@ def test_finalist_that_is_the_natural_mixture_shares_its_trials() -> None:
     natural, uniform = natural_mixture(DOMAINS), uniform_mixture(DOMAINS)
     compared = [("finalist", tuple(natural)), ("finalist", (1.0, 0.0, 0.0, 0.0))]
     compared += [("natural", tuple(natural)), ("uniform", tuple(uniform))]
-    contest = open_contest(smooth_trials(DOMAINS, 5), DOMAINS, compared, QUICK, PickSettings(), {}, {}, 0)
+    contest = open_contest(
+        smooth_trials(DOMAINS, 5), without_old(DOMAINS, Required()), compared, QUICK, PickSettings(), {}, {}, 0
+    )
     assert contest.names == ("finalist-1", "natural", "uniform")
     assert {contest.names[row] for row in contest.playing} == {"natural", "finalist-1"}
     assert len(next_round(contest, [], 3)) == 2

@@ -5,7 +5,7 @@ import pytest
 from trial_rows import make_domains, smooth_trials
 
 from openclimb.errors import ConfigError, SearchError
-from openclimb.search.forecast import fit_forecast
+from openclimb.search.forecast import fit_forecast, tamed
 from openclimb.search.history import History, importance, read_history
 from openclimb.search.predictor import PREDICTORS, fit_predictor
 from openclimb.search.simulate import make_problem
@@ -144,3 +144,14 @@ def test_trials_of_other_domains_are_refused() -> None:
     trials = smooth_trials(make_domains(4), 3)
     with pytest.raises(SearchError, match="other domains"):
         read_history(trials, make_domains(5), {})
+
+
+def test_far_outliers_are_drawn_nearer_in_the_same_order() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(size=(40, 1)), [[-300.0], [-80.0]]])
+    drawn = tamed(scores)
+    assert np.array_equal(drawn[:40], scores[:40])
+    assert drawn[40, 0] < drawn[41, 0] < scores[:40].min()
+    assert drawn[40, 0] > -60.0
+    blind = np.array([[1.0, np.nan], [1.0, np.nan], [0.0, np.nan]])  # no spread above the median, no score at all
+    assert np.array_equal(tamed(blind), blind, equal_nan=True)

@@ -28,7 +28,8 @@ def propose_too_much(trials: object, domains: list[Domain], n: int, rng: object,
     return np.eye(len(domains))[np.zeros(n, dtype=int)]
 
 
-@pytest.mark.parametrize("name", [*PROPOSERS, "test_propose:propose_natural"])
+# pareto needs two goals: tests/search/test_pareto.py
+@pytest.mark.parametrize("name", [*(name for name in PROPOSERS if name != "pareto"), "test_propose:propose_natural"])
 def test_contract(name: str) -> None:
     check_proposer(name, "ridge" if name == "paper" else "gp")  # ridge: the recipe predicts 100,000 draws
 

@@ -16,6 +16,7 @@ from openclimb.search.best import best, move
 from openclimb.search.loop import finalists, next_batch
 from openclimb.search.region import allowed, bend, draw_in, region_of, rounded
 from openclimb.search.required import Required
+from openclimb.search.reuse import without_old
 from openclimb.search.sample import draw_raw
 
 QUICK = SearchSettings(predictor="gp")
@@ -260,7 +261,7 @@ def test_the_best_mixture_keeps_constraints_and_says_what_weights_are_worth() ->
     domains = make_domains(5)
     constraints = ConstraintsSettings(fixed={"domain-00": 0.25}, groups={"domain-01+domain-02": (0.0, 0.1)})
     trials = smooth_trials(domains, 30)
-    answer = best(trials, domains, TargetSettings(), QUICK, {}, 0, Required(constraints))
+    answer = best(trials, without_old(domains, Required(constraints)), TargetSettings(), QUICK, {}, 0)
     weights = np.array([[row["weight"] for row in answer["domains"]]])
     holds(weights, domains, constraints)
     moved = move(weights[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openclimb.prior import prior_facts
 from openclimb.stages import STAGES
 from openclimb.trials import Trial, read_trials
 from openclimb.workspace import read_json
@@ -32,6 +33,7 @@ class Facts:
     iterations: list[dict[str, Any]] = field(default_factory=list)
     train_seconds: float = 0.0
     validation: dict[str, Any] = field(default_factory=dict)  # validation.json
+    prior: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
 
 
 def read_facts(root: Path) -> Facts:
@@ -55,6 +57,7 @@ def read_facts(root: Path) -> Facts:
         [found for path in sorted(root.glob("iterations/*/diagnostics.json")) if (found := _json(path))],
         sum(_json(path).get("seconds", 0.0) for path in root.glob("trials/*/scores.json")),
         _json(root / "validation" / "validation.json"),
+        prior_facts(root),
     )
 
 

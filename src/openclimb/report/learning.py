@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openclimb.console import counted
+from openclimb.prior import prior_sentence
 from openclimb.report import charts
 from openclimb.report.facts import Facts
 from openclimb.report.parts import chart, details, number, section, table, text
@@ -57,6 +58,8 @@ def search_section(facts: Facts, figures: dict[str, charts.Figure]) -> str:
             body += chart("predicted", "predicted against measured scores")
         body += _tasks(facts.iterations)
         body += _fitted(facts.iterations)
+    if facts.prior:
+        body += f"<p>{text(prior_sentence(facts.prior))}.</p>"
     failed = [trial for trial in facts.trials if trial.state == "failed"]
     if failed:
         listed = table(("trial", "message"), [(str(trial.number), trial.failure) for trial in failed])

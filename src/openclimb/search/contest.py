@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from openclimb.config import PickSettings, SearchSettings
-from openclimb.mixture import Domain, Weights
+from openclimb.mixture import Weights
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.history import History, read_history
 from openclimb.search.loop import one_thread
+from openclimb.search.reuse import Reuse
 from openclimb.search.rounds import (
     Belief,
     Prior,
@@ -40,6 +41,7 @@ class Contest:
     roles: tuple[str, ...]
     weights: Weights  # (n, n_domains)
     playing: tuple[int, ...]  # rows of the finalists; one that equals a baseline has the baseline's name
+    reuse: Reuse  # reads the mixtures as `history` and `forecast` do
     history: History
     forecast: Forecast
     prior: Prior
@@ -72,7 +74,7 @@ class Standing:
 @one_thread
 def open_contest(
     told: Sequence[Trial],
-    domains: Sequence[Domain],
+    reuse: Reuse,
     compared: Sequence[tuple[str, tuple[float, ...]]],
     search: SearchSettings,
     pick: PickSettings,
@@ -80,7 +82,10 @@ def open_contest(
     at_least: Mapping[str, float],
     seed: int,
 ) -> Contest:
-    """Return the contest of the mixtures that `search.loop.finalists` gives, (role, weights) each."""
+    """Return the contest of mixtures over all domains, (role, weights) each: see `search.loop.finalists`.
+
+    What is believed of them before it begins is the forecast by `told` and the old trials.
+    """
     names: list[str] = []
     roles: list[str] = []
     rows: list[tuple[float, ...]] = []
@@ -96,14 +101,16 @@ def open_contest(
     names += [role for role, _ in baselines]
     roles += [role for role, _ in baselines]
     all_weights = np.array([*rows, *(row for _, row in baselines)])
-    history = read_history(told, domains, task_weights)
+    whole = reuse.whole
+    history = read_history(whole.informed(told), whole.searched, task_weights)
     forecast = fit_forecast(history, search.predictor)
-    mean, deviation = forecast.true_score(all_weights)
+    mean, deviation = forecast.true_score(whole.reduced(all_weights))
     return Contest(
         tuple(names),
         tuple(roles),
         all_weights,
         tuple(names.index(name) for name in dict.fromkeys(playing)),
+        whole,
         history,
         forecast,
         Prior(mean, deviation, forecast.objective_noise),

@@ -53,7 +53,7 @@ def front(
     names = [domain.name for domain in domains]
     return {
         "goals": {name: dict(weights) for name, weights in goals.items()},
-        "trials": len(history.weights),
+        **history.counts,
         "natural": dict(zip(goals, natural.tolist(), strict=True)),
         "points": [_point(row, list(goals), forecasts, history, names, back) for row in rows],
     }

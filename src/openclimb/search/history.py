@@ -30,6 +30,12 @@ class History:
         objective: Floats = self.scores[:, counts] @ self.importance[counts]
         return objective
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of the trials are this search's, and how many come from another workspace (`search/reuse.py`)."""
+        n_old = sum(number < 0 for number in self.numbers)
+        return {"trials": len(self.numbers) - n_old, "old_trials": n_old}
+
     def only(self, chosen: NDArray[np.bool_]) -> "History":
         """The history of the trials that `chosen` (n,) marks."""
         numbers = tuple(number for number, one in zip(self.numbers, chosen, strict=True) if one)

@@ -57,10 +57,11 @@ def pick(
     margins = {base.name: comparison.margin(found, base) for base in baselines}
     sure = all(len(mixture.trials) > 1 for mixture in compared)
     believed, deviation = float(standing.belief.mean[row]), float(standing.belief.deviation[row])
+    known = contest.history.counts
     failed = sum(config.search.trials) - len(told) + n_asked(contest, standing) - len(picked)
     return {
         "version": 2,
-        **outlook(contest.history, contest.forecast, contest.weights[row], domains, config.target),
+        **outlook(contest.history, contest.forecast, contest.weights[row], contest.reuse, config.target),
         "expected": believed,
         "interval_80": [believed - NORMAL_80 * deviation, believed + NORMAL_80 * deviation],
         "probability_best": standing.probability[row],
@@ -87,7 +88,8 @@ def pick(
         "noise_floor": comparison.search_noise[0],
         "trials": {
             "search": len(told),
-            "outside": len(contest.history.numbers) - len(told),
+            "outside": known["trials"] - len(told),
+            "old": known["old_trials"],
             "failed": max(0, failed),
             "pick": len(picked),
         },

@@ -22,7 +22,7 @@ from openclimb.search.baselines import (
     propose_uniform,
 )
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
-from openclimb.search.forecast import Forecast
+from openclimb.search.forecast import Forecast, tamed
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
@@ -68,7 +68,8 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
 
 def _guide(history: History, forecast: Forecast) -> GaussianProcess:
     """Return a process on the objective: how the scores of two mixtures go together. Missing scores are forecast."""
-    filled = np.where(np.isfinite(history.scores), history.scores, forecast.predict_tasks(history.weights)[0])
+    scores = tamed(history.scores)
+    filled = np.where(np.isfinite(scores), scores, forecast.predict_tasks(history.weights)[0])
     return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
 
 
