@@ -349,7 +349,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "sequence": 128,
             "batch": 4,
             "token_budget": 500_000,
-            "learning_rate": 1e-2,
+            "learning_rate": 4e-3,
         },
         "search": {"trials": (8, 5, 3)},
         "pick": {"finalists": 2},
