@@ -179,8 +179,8 @@ def _warning(history: History, rho: float | None, error: float) -> str:
         )
     if error > NO_BETTER:
         return (
-            "scores cannot be predicted from the mixture yet: the predictor is hardly better than a constant "
-            f"(its cross-validated error is {error:.0%} of the constant's, rank correlation {rho:.2f}): {cure}"
+            f"mixtures can be ranked (cross-validated rank correlation {rho:.2f}), but how far apart they are is predicted "
+            f"hardly better than by a constant (error {error:.0%} of the constant's): {cure}"
         )
     return ""
 
