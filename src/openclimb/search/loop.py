@@ -179,8 +179,8 @@ def _warning(history: History, rho: float | None, error: float) -> str:
         )
     if error > NO_BETTER:
         return (
-            f"mixtures can be ranked (cross-validated rank correlation {rho:.2f}), but how far apart they are is predicted "
-            f"hardly better than by a constant (error {error:.0%} of the constant's): {cure}"
+            f"mixtures can be ranked (cross-validated rank correlation {rho:.2f}), but how far apart they are is "
+            f"predicted hardly better than by a constant (error {error:.0%} of the constant's): {cure}"
         )
     return ""
 
