@@ -182,7 +182,7 @@ def test_a_budget_beyond_the_repetitions_is_refused_with_what_fits(finished: Pat
 
 
 def test_a_tiny_budget_says_plainly_that_documents_are_too_long_for_it(finished: Path, tmp_path: Path) -> None:
-    facts = _export(finished, tmp_path / "data", budget=2_000)
+    facts = _export(finished, tmp_path / "data", budget=60)
     assert not facts["within_tolerance"]
     assert "more than 0.1%" in (tmp_path / "data" / "README.md").read_text()
 
