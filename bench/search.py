@@ -1,6 +1,6 @@
 """How good the search is, on published tables and on simulated objectives, against the recipe, RegMix and others.
 
-    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--seeds N] [--workers N]
+    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--seeds N] [--rivals N]
 
 DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`). Writes to OUT a list of rows
 {"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown; OUT is written again and again
@@ -52,7 +52,7 @@ FOLDS = 5
 ALONE = 16  # with more tasks than this, only the quick simple predictors are fitted to each task
 NORMAL_80 = 1.2816
 FEW, MANY = 28, 112
-SLOW = {"botorch": 3}  # searches of a minute each run on the first so many seeds
+SLOW = {"botorch": 2}  # searches of a minute each run on the first so many seeds
 SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
 TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
 MEAN_OF_TASKS = "spearman, mean of tasks"
@@ -189,12 +189,12 @@ def _row(key: tuple[Any, ...], values: Iterable[float]) -> Row:
     return {**dict(zip(names, key, strict=True)), "mean": round(float(all_values.mean()), 5), "se": round(se, 5)}
 
 
-def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int) -> list[Job]:
+def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int, rivals: int) -> list[Job]:
     """Return the jobs, long ones first; searches by seed, so that a cut run has all problems."""
     tables = read_tables(folder)
     jobs: list[Job] = []
     if "search" in only:
-        seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(20, most_seeds))
+        seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(rivals, most_seeds))
         installed = [name for name in installed_searches() if not (quick and name in SLOW)]
         problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
@@ -281,26 +281,28 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="few splits and seeds, without the slow searches")
     parser.add_argument("--only", default="held-out,search,time")
-    parser.add_argument("--seeds", type=int, default=50, help="seeds of the searches (rivals: at most 20)")
+    parser.add_argument("--seeds", type=int, default=50, help="seeds of our search and of the recipe's")
+    parser.add_argument("--rivals", type=int, default=20, help="seeds of the other searches")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
     options = parser.parse_args()
     only = set(options.only.split(","))
-    jobs = make_jobs(str(options.tables.resolve()), options.quick, only, options.seeds)
+    jobs = make_jobs(str(options.tables.resolve()), options.quick, only, options.seeds, options.rivals)
     rows = with_single_tasks(run(jobs, options.workers or n_cores(), options.json)) if jobs else []
     if "time" in only:
         rows += seconds_to_propose()
     print(markdown(rows))
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:
-        keep(rows, {part: options.seeds if part == "search" else 20 for part in only})
+        seeds = {"held-out": {"seeds": 20}, "search": {"seeds": options.seeds, "rivals": options.rivals}}
+        keep(rows, {part: seeds.get(part, {"seeds": 3}) for part in only})
 
 
-def keep(rows: list[Row], seeds: dict[str, int]) -> None:
+def keep(rows: list[Row], seeds: dict[str, dict[str, int]]) -> None:
     """Put the rows in bench/results/search.json in place of those of the same parts; the other parts stay."""
     path = FOLDER / "search.json"
     kept = json.loads(path.read_text()) if path.is_file() else {"parts": {}, "rows": []}
     where = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-    parts = kept["parts"] | {part: {"seeds": n, **where} for part, n in seeds.items()}
+    parts = kept["parts"] | {part: {**n, **where} for part, n in seeds.items()}
     others = [row for row in kept["rows"] if PART_OF.get(row["bench"], row["bench"]) not in seeds]
     write_json(path, {"parts": parts, "rows": others + rows})
 

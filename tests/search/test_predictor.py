@@ -5,11 +5,12 @@ import pytest
 from trial_rows import make_domains, smooth_trials
 
 from openclimb.errors import ConfigError, SearchError
-from openclimb.search.forecast import fit_forecast, tamed
+from openclimb.search.forecast import fit_forecast
 from openclimb.search.history import History, importance, read_history
 from openclimb.search.predictor import PREDICTORS, fit_predictor
 from openclimb.search.simulate import make_problem
 from openclimb.search.stack import stack_shares
+from openclimb.search.tame import Taming
 from openclimb.testing import check_predictor
 
 
@@ -149,9 +150,12 @@ def test_trials_of_other_domains_are_refused() -> None:
 def test_far_outliers_are_drawn_nearer_in_the_same_order() -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(size=(40, 1)), [[-300.0], [-80.0]]])
-    drawn = tamed(scores)
+    taming = Taming.of(scores)
+    drawn = taming.apply(scores)
     assert np.array_equal(drawn[:40], scores[:40])
     assert drawn[40, 0] < drawn[41, 0] < scores[:40].min()
     assert drawn[40, 0] > -60.0
+    step = 1e-4  # the slope is that of the map
+    assert taming.slope(scores) == pytest.approx((taming.apply(scores + step) - drawn) / step, abs=1e-3)
     blind = np.array([[1.0, np.nan], [1.0, np.nan], [0.0, np.nan]])  # no spread above the median, no score at all
-    assert np.array_equal(tamed(blind), blind, equal_nan=True)
+    assert np.array_equal(Taming.of(blind).apply(blind), blind, equal_nan=True)

@@ -152,7 +152,8 @@ def test_search_finds_nearly_the_optimum(kind: str) -> None:
     measured = problem.objective(np.array([trial.weights for trial in trials]))
     assert problem.regret(found) < 0.25
     assert problem.regret(found) < problem.regret(natural(problem.domains)) + 0.02
-    assert problem.objective(found)[0] > np.sort(measured)[-6]
+    sixth = np.argsort(-measured)[5]  # nearly as good as the few best that were measured
+    assert problem.regret(found) < problem.regret(np.array(trials[sixth].weights)) + 0.02
 
 
 def test_diagnostics_say_what_was_learnt() -> None:

@@ -11,12 +11,12 @@ from openclimb.mixture import Weights
 from openclimb.search.history import History
 from openclimb.search.predictor import make_predictor
 from openclimb.search.stack import Stack, calibration
+from openclimb.search.tame import Taming
 
 Floats = NDArray[np.float64]
 
 MOST_ALONE = 16  # more tasks than this share hyperparameters with like tasks
 GROUPS = 6
-FAR = 8.0  # times (ninth decile − median) below the median: a score lower still is an outlier
 FOLDS = 5
 LEAST_VALIDATED = 6  # fewer trials say nothing of trials that were not seen
 
@@ -67,22 +67,26 @@ class Forecast:
 
 
 def fit_forecast(history: History, predictor: str) -> Forecast:
-    """Fit a predictor for each task that counts, `auto` on tamed scores. Raises SearchError when no trial has any."""
+    """Fit a predictor for each task that counts; `auto` forecasts tamed scores. Raises SearchError without trials."""
     if not len(history.weights):
         raise SearchError("no trial has scores yet", "run or tell at least one trial")
-    if predictor == "auto":
-        history = replace(history, scores=tamed(history.scores))
+    taming = Taming.of(history.scores) if predictor == "auto" else None
     shape = history.scores.shape
     loo_mean, loo_sd, noise = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[1])
     groups = []
     for columns in _groups(history, predictor):
         known = np.isfinite(history.scores[:, columns[0]])
         weights, scores = history.weights[known], history.scores[np.ix_(known, columns)]
-        made = Stack(columns=len(columns)) if len(columns) > 1 else make_predictor(predictor)
+        if taming is None:
+            made = make_predictor(predictor)
+        else:
+            made = Stack(len(columns) if len(columns) > 1 else 0, taming.only(columns))
         made.fit(weights, scores if len(columns) > 1 else scores[:, 0])
         mean, deviation, one_noise = _left_out(made, predictor, weights, scores)
         loo_mean[np.ix_(known, columns)], loo_sd[np.ix_(known, columns)], noise[columns] = mean, deviation, one_noise
         groups.append((columns, made))
+    if taming is not None:
+        history = replace(history, scores=taming.apply(history.scores))
     forecast = Forecast(history.importance, groups, loo_mean, loo_sd, noise, np.eye(shape[1]), 1.0)
     forecast.correlation = _correlation((history.scores - loo_mean) / np.maximum(loo_sd, 1e-300))
     whole = np.isfinite(history.objective)
@@ -108,23 +112,6 @@ def cross_validate(history: History, predictor: str) -> tuple[Floats, Floats, Fl
         mean[held], deviation[held] = forecast.predict_tasks(history.weights[held])
         whole[held] = forecast.joined(deviation[held])
     return mean, deviation, whole
-
-
-def tamed(scores: Floats) -> Floats:
-    """Return scores (n, n_tasks) in the same order, with those FAR below the others drawn nearer: there a deficit
-    counts by its logarithm.
-
-    A mixture without a domain that a task cannot do without can score a hundred spreads below all others. Standardised
-    with it, the good mixtures look alike. Scores that are not FAR off stay as they are.
-    """
-    known = np.isfinite(scores).any(0)
-    median, upper = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
-    median[known] = np.nanmedian(scores[:, known], axis=0)
-    upper[known] = np.nanquantile(scores[:, known], 0.9, axis=0) - median[known]
-    unit = np.where(upper > 0, upper, np.inf)  # no spread above the median, nothing to tell an outlier by
-    deficit = np.maximum(median - FAR * upper - scores, 0.0)
-    drawn: Floats = scores + deficit - np.where(upper > 0, upper, 0.0) * np.log1p(deficit / unit)
-    return np.where(upper > 0, drawn, scores)
 
 
 def _groups(history: History, predictor: str) -> list[NDArray[np.intp]]:

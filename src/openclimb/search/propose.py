@@ -22,12 +22,13 @@ from openclimb.search.baselines import (
     propose_uniform,
 )
 from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
-from openclimb.search.forecast import Forecast, tamed
+from openclimb.search.forecast import Forecast
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
 from openclimb.search.pareto import propose_pareto
 from openclimb.search.region import Region, allowed, rounded
+from openclimb.search.tame import Taming
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
@@ -68,7 +69,7 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
 
 def _guide(history: History, forecast: Forecast) -> GaussianProcess:
     """Return a process on the objective: how the scores of two mixtures go together. Missing scores are forecast."""
-    scores = tamed(history.scores)
+    scores = Taming.of(history.scores).apply(history.scores)
     filled = np.where(np.isfinite(scores), scores, forecast.predict_tasks(history.weights)[0])
     return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openclimb.mixture import Weights
 from openclimb.search.gp import GaussianProcess
 from openclimb.search.power import PowerLaw
+from openclimb.search.tame import Taming
 
 Floats = NDArray[np.float64]
 
@@ -28,17 +29,19 @@ class Stack:
     """`fit(weights, scores)`, `predict(weights)`. Scores (n,), or (n, columns) of like tasks with one fit."""
 
     columns: int = 0  # 0: one task, scores (n,)
+    taming: Taming | None = None  # predict tamed scores: the processes learn from these, the law from all as they are
 
     def fit(self, weights: Weights, scores: Floats) -> "Stack":
         """Fit every member, then the stack's shares and the calibration. Returns itself."""
         n = len(scores)
-        table = scores.reshape(n, -1)
+        raw = scores.reshape(n, -1)
+        table = raw if self.taming is None else self.taming.apply(raw)
         self.members: list[tuple[str, Any]] = [
             ("gp on w^1/3", GaussianProcess(1 / 3).fit(weights, table)),
             ("gp on w", GaussianProcess(1.0).fit(weights, table)),
         ]
         if n >= LEAST_FOR_LAW:
-            self.members.append(("power", Each(_power_laws(weights, table))))
+            self.members.append(("power", Each(_power_laws(weights, raw), self.taming)))
         guesses = np.stack([member.loo_mean for _, member in self.members])  # (members, n, columns)
         deviations = np.stack([member.loo_sd for _, member in self.members])
         noises = np.stack([member.noise for _, member in self.members])
@@ -75,16 +78,24 @@ class Each:
     """A predictor for each column, side by side."""
 
     parts: list[Any]
+    taming: Taming | None = None  # of what they predict
 
     def __post_init__(self) -> None:
-        self.loo_mean = np.stack([part.loo_mean for part in self.parts], axis=1)
-        self.loo_sd = np.stack([part.loo_sd for part in self.parts], axis=1)
+        means, deviations = (
+            np.stack([getattr(p, name) for p in self.parts], axis=1) for name in ("loo_mean", "loo_sd")
+        )
+        self.loo_mean, self.loo_sd = self._tame(means, deviations)
         self.noise = np.array([part.noise for part in self.parts])
 
     def predict(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return mean and standard deviation, each (n, columns)."""
         pairs = [part.predict(weights) for part in self.parts]
-        return np.stack([pair[0] for pair in pairs], axis=1), np.stack([pair[1] for pair in pairs], axis=1)
+        return self._tame(*(np.stack(some, axis=1) for some in zip(*pairs, strict=True)))
+
+    def _tame(self, means: Floats, deviations: Floats) -> tuple[Floats, Floats]:
+        if self.taming is None:
+            return means, deviations
+        return self.taming.apply(means), deviations * self.taming.slope(means)
 
 
 def _power_laws(weights: Weights, table: Floats) -> list[PowerLaw]:
