@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openclimb.config import Config, TargetSettings, parse_count
-from openclimb.errors import ConfigError, InputError, WorkspaceError, nearest
+from openclimb.errors import ConfigError, InputError, WorkspaceError
 from openclimb.mixture import Domain, caps
+from openclimb.table import read_csv
 from openclimb.workspace import write_text
 
 FILE = "domains.csv"
@@ -45,22 +46,8 @@ def read_given(path: Path, target: TargetSettings) -> list[Domain]:
 
     Raises InputError when it cannot be read: a column is missing, a name repeats, tokens are no positive count.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing", "write a CSV file with the columns name,tokens: one line a domain")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file: {error}", "write it as comma-separated UTF-8 text") from None
-    for wanted in ("name", "tokens"):
-        if wanted not in columns:
-            raise InputError(
-                f"{path} has no column '{wanted}'{nearest(wanted, columns)}", "its first line must be: name,tokens"
-            )
-    names = [(row["name"] or "").strip() for row in rows]
+    rows = read_csv(path, ("name", "tokens"))
+    names = [row["name"] or "" for row in rows]
     _check_names(path, names)
     tokens = [_count(path, name, row["tokens"]) for name, row in zip(names, rows, strict=True)]
     limits = caps(tokens, target.token_budget, target.max_repetitions).tolist()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from openclimb.errors import InputError, nearest
 from openclimb.mixture import Domain, Weights
+from openclimb.table import read_csv
 
 WHOLE = 0.98  # a domain that shares so much of its tokens with an old one, and the reverse, is untouched
 SLACK = 1e-6  # by which the shares of an old domain may sum to more than 1
@@ -119,8 +120,8 @@ def read_map(path: Path, old: Sequence[str], new: Sequence[str]) -> dict[str, di
     Raises InputError for unknown domains, shares that are no numbers between 0 and 1 or sum to more than 1.
     """
     found: dict[str, dict[str, float]] = {}
-    for line, row in enumerate(_read_rows(path), 2):
-        first, second = ((row[side] or "").strip() for side in ("old", "new"))
+    for line, row in enumerate(read_csv(path, COLUMNS), 2):
+        first, second = (row[side] or "" for side in ("old", "new"))
         _check_name(path, line, "old", first, old)
         if second:
             _check_name(path, line, "new", second, new)
@@ -155,23 +156,6 @@ def parse_table(text: str, old: Sequence[str], new: Sequence[str]) -> DomainMap:
         i, j = old.index(row["old"]), new.index(row["new"])
         forward[i, j], backward[j, i] = float(row["share"]), float(row["share_of_new"])
     return DomainMap(tuple(old), tuple(new), forward, backward)
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing", "write a CSV file with the columns old,new,share")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file: {error}", "write it as comma-separated UTF-8 text") from None
-    for wanted in COLUMNS:
-        if wanted not in columns:
-            raise InputError(f"{path} has no column '{wanted}'", "its first line must be: old,new,share")
-    return rows
 
 
 def _check_name(path: Path, line: int, side: str, name: str, known: Sequence[str]) -> None:
