@@ -7,8 +7,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from openclimb import errors
-from openclimb.cli import build_parser
+from openclimb import cli, errors
 from openclimb.config import SCALES, SECTIONS, preset
 from openclimb.stages import STAGES
 
@@ -46,7 +45,7 @@ def reference() -> str:
 
 def _commands() -> list[str]:
     lines: list[str] = []
-    subparsers = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    subparsers = next(a for a in cli.build_parser(cli.COMMANDS)._actions if isinstance(a, argparse._SubParsersAction))
     for name, parser in subparsers.choices.items():
         usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
         lines += ["", f"### climb {name}", "", parser.description or "", "", f"`{usage}`", ""]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from openclimb.cli import build_parser
+from openclimb import cli
 from openclimb.config import SECTIONS
 from openclimb.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+COMMANDS = next(a for a in cli.build_parser(cli.COMMANDS)._actions if isinstance(a, argparse._SubParsersAction)).choices
 
 
 def test_the_reference_is_what_the_code_says() -> None:

