@@ -25,8 +25,8 @@ from openclimb.trials import Trial, read_trials
 
 BAR = 5.0
 SHARES = (0.25, 0.5, 1.0)  # of the items
-RUN = {"search": {"trials": [10], "proposer": "uniform", "replicates": 3}, "pick": {"finalists": 1, "seeds": 2}}
-QUICK = {"search": {"trials": [4], "proposer": "uniform", "replicates": 2}, "proxy": {"token_budget": 100_000}}
+RUN = {"search": {"trials": [12], "proposer": "best_of_n", "replicates": 3}, "pick": {"finalists": 1, "seeds": 2}}
+QUICK = {"search": {"trials": [4], "proposer": "best_of_n", "replicates": 2}, "proxy": {"token_budget": 100_000}}
 
 
 def main() -> None:
