@@ -14,12 +14,12 @@ FOLDER = Path(__file__).parent / "results"
 KEYS = ("bench", "case", "metric", "value", "reference", "ratio")
 
 
-def write_results(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_results(name: str, rows: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> Path:
     """Write rows {"bench", "case", "metric", "value", "reference", "ratio"}; return the file's path.
 
     A ratio that is left out is value ÷ reference where both are numbers.
     """
-    path = FOLDER / f"{name}.json"
+    path = folder / f"{name}.json"
     header = {"machine": machine(), "versions": versions(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     write_json(path, {**header, "rows": [_row(name, row) for row in rows]})
     return path

@@ -137,8 +137,15 @@ def test_a_killed_validation_goes_on_to_the_same_table(validated: Path, finished
 
 def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Path) -> None:
     root = shutil.copytree(finished, tmp_path / "run")
-    table = openclimb.open(root).validate(["natural", "paper"], 2)
-    assert [row["name"] for row in table["rows"]] == ["found", "natural", "paper"]
+    table = openclimb.open(root).validate(["natural", "paper", "regmix"], 2)
+    assert [row["name"] for row in table["rows"]] == ["found", "natural", "paper", "regmix"]
+    ours, _, paper, regmix = table["rows"]
+    assert ours["search_trials"] == paper["search_trials"] == regmix["search_trials"]
+    trials = read_trials(root / "validation" / "trials")
+    assert sum(trial.proposer == "regmix" for trial in trials) == regmix["search_trials"]
+    draws = [trial.weights for trial in trials if trial.proposer == "regmix"]
+    assert tuple(regmix["weights"].values()) not in draws  # the mean of the best candidates, not the best draw
+    assert sum(regmix["weights"].values()) == pytest.approx(1.0)
     assert table["rank_correlation"] is None
     assert all(row["proxy_score"] is None for row in table["rows"])
 
