@@ -2,8 +2,10 @@
 
 At a proxy's width autograd spends more time on making, filling and copying tensors than on matrix products. Here every
 buffer is made once, a product writes where its result is needed, the weight of a norm is folded into the matrix behind
-it, the rotation of queries and keys is one complex product, and the logits are read twice: for their softmax and for
-its gradient. The same sums as `StackedDecoder.forward` in another order: equal to rounding (tests/proxy/test_gradient).
+it, the rotation of queries and keys is one complex product, and what is done to the logits is done while they are in
+the cache. A softmax is written as exponentials and their sum, without looking for the largest first; where a sum says
+that this was not safe, the step is done again in the careful way. The same sums as `StackedDecoder.forward` in another
+order: equal to rounding (tests/proxy/test_gradient).
 
 Shapes: M models, B sequences of L tokens, N = B × L positions, W width, H heads of D dimensions, F inner width.
 """
@@ -15,9 +17,11 @@ from torch import Tensor, nn
 
 from openclimb.proxy.model import StackedDecoder
 
-BLOCK = 1 << 20  # logits computed at once, so that they stay in the cache; a demo step's are one block
+BLOCK = 1 << 18  # logits computed at once: 1 MB, which stays in the cache of a core
+LEAST_ROWS = 128  # with fewer positions at once the products are slow
 MOST_KEPT = 1 << 30  # bytes of what a backward pass needs
 TINY = 1e-38  # smallest probability that counts in the loss: 87 nats
+SAFE = (1e-30, 1e30)  # sums of exponentials: no term was too large, and none that counts too small
 aten = torch.ops.aten
 
 
@@ -36,57 +40,84 @@ class Gradient:
     """
 
     def __init__(self, model: StackedDecoder, batch: int, length: int) -> None:
-        m, w = model.n_models, model.embedding.shape[2]
-        n = batch * length
-        self.shape = (m, batch, length)
-        self.embedding, self.embedding_grad = model.embedding.detach(), _grad(model.embedding)
+        m, n, w = model.n_models, batch * length, model.embedding.shape[2]
+        self.embedding, embedding_grad = model.embedding.detach().flatten(0, 1), _grad(model.embedding)
+        self.embedding_grad = embedding_grad.flatten(0, 1)
         self.norm, self.norm_grad = model.final_norm.detach(), _grad(model.final_norm)
-        self.offsets = torch.arange(m)[:, None] * self.embedding.shape[1]
-        self.epsilon = model.form.epsilon
-        self.x, self.d, self.states, self.scaled = (torch.empty(m, n, w) for _ in range(4))
+        self.offsets = torch.arange(m)[:, None, None] * model.embedding.shape[1]
+        self.epsilon = torch.tensor(model.form.epsilon)
+        self.x, self.d, self.states = (torch.empty(m, n, w) for _ in range(3))
+        self.x_flat, self.d_flat = self.x.view(-1, w), self.d.view(-1, w)
         self.unit, self.inverse = torch.empty(m, n, w), torch.empty(m, n, 1)
-        rows = max(1, min(n, BLOCK // (m * self.embedding.shape[1])))
-        self.logits = torch.empty(m, rows, self.embedding.shape[1])
+        self.head = _Head(model.embedding.detach(), embedding_grad, self.states, self.d)
         shared = _Shared(model, batch, length)
         self.layers = [_Layer(cast(nn.ParameterDict, layer), shared) for layer in model.layers]
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor) -> Tensor:
-        m, _, width = self.x.shape
-        flat = (tokens[:, :, :-1].reshape(m, -1) + self.offsets).flatten()
-        torch.index_select(self.embedding.flatten(0, 1), 0, flat, out=self.x.view(-1, width))
+        m = len(tokens)
+        flat = (tokens[:, :, :-1] + self.offsets).flatten()
+        torch.index_select(self.embedding, 0, flat, out=self.x_flat)
         for layer in self.layers:
             layer.forward(self.x)
         _normalise(self.x, self.epsilon, self.unit, self.inverse)
         torch.mul(self.unit, self.norm, out=self.states)
-        losses = self._head(tokens[:, :, 1:].reshape(m, -1))
+        losses = self.head(tokens[:, :, 1:].reshape(m, 1, -1))
         torch.sum(torch.mul(self.d, self.unit, out=self.x), 1, keepdim=True, out=self.norm_grad)
-        self.x.copy_(self.d.mul_(self.norm))
+        torch.mul(self.d, self.norm, out=self.x)
         self.d.zero_()
         _add_norm_gradient(self.d, self.x, self.unit, self.inverse, self.states)
         for layer in reversed(self.layers):
             layer.backward(self.d)
-        self.embedding_grad.flatten(0, 1).index_add_(0, flat, self.d.view(-1, width))
+        self.embedding_grad.index_add_(0, flat, self.d_flat)
         return losses
 
-    def _head(self, targets: Tensor) -> Tensor:
-        """Return the losses for targets (M, N); leave the gradient of the states in `d`, of the matrix in its place."""
-        m, n, _ = self.states.shape
-        chances = torch.empty(m, n, 1)
-        torch.mul(self.states, 1.0 / n, out=self.scaled)
-        self.embedding_grad.zero_()
-        for begin in range(0, n, self.logits.shape[1]):
-            rows = slice(begin, min(n, begin + self.logits.shape[1]))
-            gold = targets[:, rows, None]
-            p = self.logits[:, : gold.shape[1]]
-            torch.bmm(self.states[:, rows], self.embedding.transpose(1, 2), out=p)
-            torch.softmax(p, -1, out=p)
-            chances[:, rows] = p.gather(2, gold)
-            p.scatter_add_(2, gold, _minus_one(gold))
-            self.embedding_grad.baddbmm_(p.transpose(1, 2), self.scaled[:, rows])
-            torch.bmm(p, self.embedding, out=self.d[:, rows])
-        self.d.mul_(1.0 / n)
-        return -chances.clamp_(min=TINY).log_().mean((1, 2))
+
+class _Head:
+    """The loss and what it asks of the states (M, N, W) before it, into `d`, and of the embedding (M, V, W).
+
+    Logits lie with a row an entry of the vocabulary and a column a position: so all three products are fast.
+    """
+
+    def __init__(self, embedding: Tensor, embedding_grad: Tensor, states: Tensor, d: Tensor) -> None:
+        m, n, _ = states.shape
+        vocabulary = embedding.shape[1]
+        self.n = n
+        self.embedding, self.embedding_t, self.embedding_grad = embedding, embedding.mT, embedding_grad
+        self.chances, self.totals = torch.empty(m, 1, n), torch.empty(m, 1, n)
+        rows = max(1, min(n, max(LEAST_ROWS, BLOCK // (m * vocabulary))))
+        logits = {k: torch.empty(m, vocabulary, k) for k in (rows, n % rows) if k}
+        self.rows = [slice(begin, min(n, begin + rows)) for begin in range(0, n, rows)]
+        self.blocks = [
+            (states[:, these], d[:, these], logits[these.stop - these.start], self.chances[:, :, these], self.totals[:, :, these])
+            for these in self.rows
+        ]
+
+    def __call__(self, targets: Tensor) -> Tensor:
+        """Return the losses (M,) for targets (M, 1, N)."""
+        losses = self._pass(targets, careful=False)
+        least, most = self.totals.aminmax()
+        safe = least >= SAFE[0] and most <= SAFE[1]  # false for what is not a number
+        return losses if safe else self._pass(targets, careful=True)
+
+    def _pass(self, targets: Tensor, careful: bool) -> Tensor:
+        for rows, (states, d, p, chances, totals) in zip(self.rows, self.blocks, strict=True):
+            gold = targets[:, :, rows]
+            torch.bmm(self.embedding, states.mT, out=p)
+            if careful:
+                p.copy_(p.softmax(1))
+            else:
+                p.exp_()
+            torch.sum(p, 1, keepdim=True, out=totals)
+            torch.gather(p, 1, gold, out=chances)
+            p.scatter_add_(1, gold, -totals)
+            scale = (1.0 / self.n / totals).mT
+            if rows.start:
+                self.embedding_grad.baddbmm_(p, states * scale)
+            else:
+                torch.bmm(p, states * scale, out=self.embedding_grad)
+            torch.mul(torch.bmm(self.embedding_t, p).mT, scale, out=d)
+        return -(self.chances / self.totals).clamp_(min=TINY).log_().mean((1, 2))
 
 
 class _Shared:
@@ -96,16 +127,15 @@ class _Shared:
         layer = cast(nn.ParameterDict, model.layers[0])
         self.m, self.batch, self.length = model.n_models, batch, length
         self.heads, self.head, self.hidden = model.heads, model.head, layer["down"].shape[1]
-        self.width, self.epsilon = layer["qkv"].shape[1], model.form.epsilon
+        self.width, self.epsilon = layer["qkv"].shape[1], torch.tensor(model.form.epsilon)
         self.n, self.inner = batch * length, self.heads * self.head
         cosines, sines = (cast(Tensor, part)[:length] for part in (model.cosines, model.sines))
         # A fourth root in queries and in keys is attention's 1 / √D.
         self.turn = (torch.complex(cosines, sines) * self.head**-0.25)[:, None, None]
         self.turn_back = self.turn.conj().resolve_conj()
         self.mask = torch.full((length, length), float("-inf")).triu_(1)
-        self.qkv, self.qkv_grad = (torch.empty(self.m, self.n, 3 * self.inner) for _ in range(2))
-        self.qkv_pairs, self.qkv_grad_pairs = self.pairs(self.qkv), self.pairs(self.qkv_grad)
-        self.values, self.values_grad = self.by_head(self.qkv)[2], self.by_head(self.qkv_grad)[2]
+        self.qkv = torch.empty(self.m, self.n, 3 * self.inner)  # and its gradient
+        self.qkv_pairs, self.values = self.pairs(self.qkv), self.by_head(self.qkv)[2]
         self.qkv_matrix_grad = torch.empty(self.m, self.width, 3 * self.inner)
         self.paired_grad = self.paired(self.qkv_matrix_grad)
         self.mixed = torch.empty(self.m * batch, self.heads, length, self.head)  # what attention gives, by head
@@ -115,9 +145,8 @@ class _Shared:
         self.scores = torch.empty(self.m * batch * self.heads, length, length)
         self.parts_grad = torch.empty(3, self.m * batch, self.heads, length, self.head)
         self.parts_grad_turned, self.parts_grad_flat = self.turned(self.parts_grad), self.flat_heads(self.parts_grad)
-        self.act_grad = torch.empty(self.m, self.n, self.hidden)
-        self.gate_up_grad = torch.empty(self.m, self.n, 2 * self.hidden)
-        self.gate_grad, self.up_grad = self.gate_up_grad.chunk(2, -1)
+        self.gate_up_matrix_grad = torch.empty(2, self.m, self.width, self.hidden)
+        self.gate_matrix_grad, self.up_matrix_grad = self.gate_up_matrix_grad
         self.unit_grad, self.product = (torch.empty(self.m, self.n, self.width) for _ in range(2))
 
     def by_head(self, x: Tensor) -> Tensor:
@@ -136,6 +165,10 @@ class _Shared:
     def flat_heads(self, parts: Tensor) -> tuple[Tensor, ...]:
         """View (3, M·B, H, L, D) as queries, keys and values (M·B·H, L, D)."""
         return parts.view(3, -1, self.length, self.head).unbind(0)
+
+    def split(self, matrix: Tensor) -> Tensor:
+        """View a matrix (M, W, 2·F) as that of the gate and that of the other half, (2, M, W, F)."""
+        return torch.unflatten(matrix, 2, (2, self.hidden)).permute(2, 0, 1, 3)
 
     def paired(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """View a matrix (M, W, 3·H·D) whose rotated columns stand in pairs: those of queries and keys, of values."""
@@ -158,23 +191,24 @@ class _Layer:
         self.t = {name: matrix.mT for name, matrix in p.items()}
         self.units = [torch.empty(s.m, s.n, s.width) for _ in range(2)]
         self.inverses = [torch.empty(s.m, s.n, 1) for _ in range(2)]
-        self.qkv_matrix, self.gate_up_matrix = torch.empty_like(p["qkv"]), torch.empty_like(p["gate_up"])
+        self.qkv_matrix, self.gate_up_matrix = torch.empty_like(p["qkv"]), torch.empty(2, s.m, s.width, s.hidden)
+        self.gate_matrix, self.up_matrix = self.gate_up_matrix
         weight = self.t["attention_norm"]
         self.folds = [  # (matrix, weight, where their product goes)
             (theirs, weight.view(*weight.shape, *[1] * (theirs.dim() - 3)), ours)
             for theirs, ours in zip(s.halved(p["qkv"]), s.paired(self.qkv_matrix), strict=True)
         ]
         self.halved_grad = s.halved(self.g["qkv"])
+        self.gate_up_halves, self.gate_up_halves_grad = s.split(p["gate_up"]), s.split(self.g["gate_up"])
         self.parts = torch.empty(3, s.m * s.batch, s.heads, s.length, s.head)  # queries, keys, values by head
         self.parts_turned, self.parts_flat = s.turned(self.parts), s.flat_heads(self.parts)
         self.seen = torch.empty_like(s.scores)
         self.mixed = torch.empty(s.m, s.n, s.inner)
         self.mixed_by_head = s.by_head(self.mixed)[0]
-        self.gate_up = torch.empty(s.m, s.n, 2 * s.hidden)
-        self.gate, self.up = self.gate_up.chunk(2, -1)
+        self.gate, self.up = torch.empty(2, s.m, s.n, s.hidden)
         self.silu, self.act = torch.empty(s.m, s.n, s.hidden), torch.empty(s.m, s.n, s.hidden)
         self.saved_t = [self.units[0].mT, self.mixed.mT, self.units[1].mT, self.act.mT]
-        self.matrix_t = [self.qkv_matrix.mT, self.gate_up_matrix.mT]
+        self.matrix_t = [self.qkv_matrix.mT, self.gate_matrix.mT, self.up_matrix.mT]
 
     def forward(self, x: Tensor) -> None:
         """Add the layer's attention and feed-forward part to the residual stream x (M, N, W)."""
@@ -183,8 +217,9 @@ class _Layer:
         self._attend()
         x.baddbmm_(self.mixed, self.p["attention_out"])
         _normalise(x, s.epsilon, self.units[1], self.inverses[1])
-        torch.mul(self.p["gate_up"], self.t["mlp_norm"], out=self.gate_up_matrix)
-        torch.bmm(self.units[1], self.gate_up_matrix, out=self.gate_up)
+        torch.mul(self.gate_up_halves, self.t["mlp_norm"], out=self.gate_up_matrix)
+        torch.bmm(self.units[1], self.gate_matrix, out=self.gate)
+        torch.bmm(self.units[1], self.up_matrix, out=self.up)
         aten.silu.out(self.gate, out=self.silu)
         torch.mul(self.silu, self.up, out=self.act)
         x.baddbmm_(self.act, self.p["down"])
@@ -194,21 +229,27 @@ class _Layer:
         s = self.shared
         unit_t, mixed_t, mlp_unit_t, act_t = self.saved_t
         torch.bmm(act_t, d, out=self.g["down"])
-        torch.bmm(d, self.t["down"], out=s.act_grad)
-        torch.mul(s.act_grad, self.silu, out=s.up_grad)
-        aten.silu_backward.grad_input(s.act_grad.mul_(self.up), self.gate, grad_input=s.gate_grad)
-        torch.bmm(mlp_unit_t, s.gate_up_grad, out=self.g["gate_up"])
-        self._unfold("gate_up", "mlp_norm")
-        torch.bmm(s.gate_up_grad, self.matrix_t[1], out=s.unit_grad)
+        # What is needed no more makes room for gradients: the less memory is touched, the more stays in the cache.
+        torch.bmm(d, self.t["down"], out=self.act)
+        up_grad = self.silu.mul_(self.act)
+        gate_grad = aten.silu_backward.grad_input(self.act.mul_(self.up), self.gate, grad_input=self.gate)
+        torch.bmm(mlp_unit_t, gate_grad, out=s.gate_matrix_grad)
+        torch.bmm(mlp_unit_t, up_grad, out=s.up_matrix_grad)
+        # The gradient of (norm's weight × matrix) gives that of the matrix and that of the norm's weight.
+        torch.sum(s.gate_up_matrix_grad * self.gate_up_halves, (0, 3), out=self.g["mlp_norm"][:, 0])
+        torch.mul(s.gate_up_matrix_grad, self.t["mlp_norm"], out=self.gate_up_halves_grad)
+        torch.bmm(gate_grad, self.matrix_t[1], out=s.unit_grad)
+        s.unit_grad.baddbmm_(up_grad, self.matrix_t[2])
         _add_norm_gradient(d, s.unit_grad, self.units[1], self.inverses[1], s.product)
         torch.bmm(mixed_t, d, out=self.g["attention_out"])
         torch.bmm(d, self.t["attention_out"], out=s.mixed_grad)
         self._attend_backward()
-        torch.bmm(unit_t, s.qkv_grad, out=s.qkv_matrix_grad)
+        torch.bmm(unit_t, s.qkv, out=s.qkv_matrix_grad)
         for ours, theirs in zip(s.paired_grad, self.halved_grad, strict=True):
             theirs.copy_(ours)
-        self._unfold("qkv", "attention_norm")
-        torch.bmm(s.qkv_grad, self.matrix_t[0], out=s.unit_grad)
+        torch.sum(self.g["qkv"] * self.p["qkv"], 2, out=self.g["attention_norm"][:, 0])
+        self.g["qkv"].mul_(self.t["attention_norm"])
+        torch.bmm(s.qkv, self.matrix_t[0], out=s.unit_grad)
         _add_norm_gradient(d, s.unit_grad, self.units[0], self.inverses[0], s.product)
 
     def _attend(self) -> None:
@@ -220,8 +261,8 @@ class _Layer:
         torch.mul(s.qkv_pairs, s.turn, out=self.parts_turned)
         self.parts[2].copy_(s.values)
         q, k, v = self.parts_flat
-        torch.bmm(q, k.mT, out=s.scores)
-        torch.softmax(s.scores.add_(s.mask), -1, out=self.seen)
+        torch.bmm(q, k.mT, out=self.seen)
+        torch.softmax(self.seen.add_(s.mask), -1, out=self.seen)
         torch.bmm(self.seen, v, out=s.mixed_flat)
         self.mixed_by_head.copy_(s.mixed)
 
@@ -236,13 +277,8 @@ class _Layer:
         aten._softmax_backward_data.out(s.scores, self.seen, -1, torch.float32, grad_input=s.scores)
         torch.bmm(s.scores, k, out=q_grad)
         torch.bmm(s.scores.mT, q, out=k_grad)
-        torch.mul(s.parts_grad_turned, s.turn_back, out=s.qkv_grad_pairs)
-        s.values_grad.copy_(s.parts_grad[2])
-
-    def _unfold(self, matrix: str, norm: str) -> None:
-        """Split the gradient of (norm's weight × matrix) into that of the matrix and that of the norm's weight."""
-        torch.sum(self.g[matrix] * self.p[matrix], 2, out=self.g[norm][:, 0])
-        self.g[matrix].mul_(self.t[norm])
+        torch.mul(s.parts_grad_turned, s.turn_back, out=s.qkv_pairs)
+        s.values.copy_(s.parts_grad[2])
 
 
 def _grad(parameter: Tensor) -> Tensor:
@@ -251,18 +287,14 @@ def _grad(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _minus_one(like: Tensor) -> Tensor:
-    return torch.full(like.shape, -1.0)
-
-
-def _normalise(x: Tensor, epsilon: float, unit: Tensor, inverse: Tensor) -> None:
+def _normalise(x: Tensor, epsilon: Tensor, unit: Tensor, inverse: Tensor) -> None:
     """Write x / rms(x) and 1 / rms(x)."""
     torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=inverse)
-    inverse.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
+    torch.addcmul(epsilon, inverse, inverse, value=1.0 / x.shape[-1], out=inverse).rsqrt_()
     torch.mul(x, inverse, out=unit)
 
 
 def _add_norm_gradient(d: Tensor, unit_grad: Tensor, unit: Tensor, inverse: Tensor, product: Tensor) -> None:
     """Add to d the gradient of x where unit = x / rms(x): (unit_grad − unit · mean(unit_grad · unit)) / rms(x)."""
     mean = torch.mul(unit_grad, unit, out=product).sum(-1, keepdim=True)
-    d.addcmul_(unit_grad, inverse).addcmul_(unit, mean.mul_(inverse), value=-1.0 / d.shape[-1])
+    d.addcmul_(unit_grad.addcmul_(unit, mean, value=-1.0 / d.shape[-1]), inverse)
