@@ -39,6 +39,8 @@ def by_autograd(model: StackedDecoder, tokens: torch.Tensor) -> tuple[torch.Tens
         ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=3),
         ProxySettings(width=24, depth=1, heads=1, sequence=9, batch=1),
         ProxySettings(width=48, depth=3, heads=2, sequence=20, batch=2),
+        ProxySettings(width=16, depth=2, heads=2, sequence=100, batch=2),  # attention in two blocks of rows
+        ProxySettings(width=16, depth=1, heads=2, sequence=131, batch=2),  # in three, the last one shorter
     ],
 )
 def test_it_is_autograds(proxy: ProxySettings, n_models: int) -> None:

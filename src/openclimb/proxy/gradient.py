@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from openclimb.proxy.attention import Attention, blocks_of
 from openclimb.proxy.model import StackedDecoder
 
 BLOCK = 1 << 18  # logits computed at once: 1 MB, which stays in the cache of a core
@@ -133,18 +134,27 @@ class _Shared:
         # A fourth root in queries and in keys is attention's 1 / √D.
         self.turn = (torch.complex(cosines, sines) * self.head**-0.25)[:, None, None]
         self.turn_back = self.turn.conj().resolve_conj()
-        self.mask = torch.full((length, length), float("-inf")).triu_(1)
         self.qkv = torch.empty(self.m, self.n, 3 * self.inner)  # and its gradient
         self.qkv_pairs, self.values = self.pairs(self.qkv), self.by_head(self.qkv)[2]
         self.qkv_matrix_grad = torch.empty(self.m, self.width, 3 * self.inner)
         self.paired_grad = self.paired(self.qkv_matrix_grad)
-        self.mixed = torch.empty(self.m * batch, self.heads, length, self.head)  # what attention gives, by head
-        self.mixed_flat = self.mixed.view(-1, length, self.head)
+        by_head = (self.m * batch, self.heads, length, self.head)
         self.mixed_grad = torch.empty(self.m, self.n, self.inner)
-        self.mixed_grad_by_head = self.by_head(self.mixed_grad)[0]
-        self.scores = torch.empty(self.m * batch * self.heads, length, length)
-        self.parts_grad = torch.empty(3, self.m * batch, self.heads, length, self.head)
-        self.parts_grad_turned, self.parts_grad_flat = self.turned(self.parts_grad), self.flat_heads(self.parts_grad)
+        self.k_grad, self.v_grad = torch.empty(2, *by_head)
+        self.k_grad_flat, self.v_grad_flat = (self.flat_heads(part) for part in (self.k_grad, self.v_grad))
+        self.k_grad_turned = torch.view_as_complex(self.k_grad.unflatten(3, (-1, 2))).transpose(1, 2)
+        self.blocks = blocks_of(length, self.m * batch * self.heads, self.head)
+        mixed_grad = self.by_head(self.mixed_grad)[0]
+        self.mixed_blocks = [rows.mixed.view(*by_head[:2], -1, self.head) for rows in self.blocks]
+        self.mixed_grad_blocks = [mixed_grad[:, :, rows.here] for rows in self.blocks]
+        self.turn_q_back = [  # (gradient of the queries of a block, angles, where it goes)
+            (
+                torch.view_as_complex(rows.q_grad.view(*by_head[:2], -1, self.head // 2, 2)).transpose(1, 2),
+                self.turn_back[rows.here, 0],
+                self.qkv_pairs[:, rows.here, 0],
+            )
+            for rows in self.blocks
+        ]
         self.gate_up_matrix_grad = torch.empty(2, self.m, self.width, self.hidden)
         self.gate_matrix_grad, self.up_matrix_grad = self.gate_up_matrix_grad
         self.unit_grad, self.product = (torch.empty(self.m, self.n, self.width) for _ in range(2))
@@ -162,9 +172,9 @@ class _Shared:
         """View queries and keys of (3, M·B, H, L, D) as complex numbers in the order of `pairs`."""
         return torch.view_as_complex(parts.view(*parts.shape[:-1], -1, 2))[:2].permute(1, 3, 0, 2, 4)
 
-    def flat_heads(self, parts: Tensor) -> tuple[Tensor, ...]:
-        """View (3, M·B, H, L, D) as queries, keys and values (M·B·H, L, D)."""
-        return parts.view(3, -1, self.length, self.head).unbind(0)
+    def flat_heads(self, part: Tensor) -> Tensor:
+        """View (…, M·B, H, L, D) as (…, M·B·H, L, D)."""
+        return part.flatten(-4, -3)
 
     def split(self, matrix: Tensor) -> Tensor:
         """View a matrix (M, W, 2·F) as that of the gate and that of the other half, (2, M, W, F)."""
@@ -201,10 +211,10 @@ class _Layer:
         self.halved_grad = s.halved(self.g["qkv"])
         self.gate_up_halves, self.gate_up_halves_grad = s.split(p["gate_up"]), s.split(self.g["gate_up"])
         self.parts = torch.empty(3, s.m * s.batch, s.heads, s.length, s.head)  # queries, keys, values by head
-        self.parts_turned, self.parts_flat = s.turned(self.parts), s.flat_heads(self.parts)
-        self.seen = torch.empty_like(s.scores)
+        self.parts_turned = s.turned(self.parts)
+        self.attention = Attention(s.flat_heads(self.parts), s.blocks)
         self.mixed = torch.empty(s.m, s.n, s.inner)
-        self.mixed_by_head = s.by_head(self.mixed)[0]
+        self.mixed_blocks = [s.by_head(self.mixed)[0][:, :, rows.here] for rows in s.blocks]
         self.gate, self.up = torch.empty(2, s.m, s.n, s.hidden)
         self.silu, self.act = torch.empty(s.m, s.n, s.hidden), torch.empty(s.m, s.n, s.hidden)
         self.saved_t = [self.units[0].mT, self.mixed.mT, self.units[1].mT, self.act.mT]
@@ -260,25 +270,20 @@ class _Layer:
         torch.bmm(self.units[0], self.qkv_matrix, out=s.qkv)
         torch.mul(s.qkv_pairs, s.turn, out=self.parts_turned)
         self.parts[2].copy_(s.values)
-        q, k, v = self.parts_flat
-        torch.bmm(q, k.mT, out=self.seen)
-        torch.softmax(self.seen.add_(s.mask), -1, out=self.seen)
-        torch.bmm(self.seen, v, out=s.mixed_flat)
-        self.mixed_by_head.copy_(s.mixed)
+        self.attention.forward()
+        for ours, theirs in zip(self.mixed_blocks, s.mixed_blocks, strict=True):
+            ours.copy_(theirs)
 
     def _attend_backward(self) -> None:
         """Turn `mixed_grad` (M, N, H·D) into the gradient of `qkv`."""
         s = self.shared
-        s.mixed.copy_(s.mixed_grad_by_head)
-        q, k, v = self.parts_flat
-        q_grad, k_grad, v_grad = s.parts_grad_flat
-        torch.bmm(self.seen.mT, s.mixed_flat, out=v_grad)
-        torch.bmm(s.mixed_flat, v.mT, out=s.scores)
-        aten._softmax_backward_data.out(s.scores, self.seen, -1, torch.float32, grad_input=s.scores)
-        torch.bmm(s.scores, k, out=q_grad)
-        torch.bmm(s.scores.mT, q, out=k_grad)
-        torch.mul(s.parts_grad_turned, s.turn_back, out=s.qkv_pairs)
-        s.values.copy_(s.parts_grad[2])
+        for ours, theirs in zip(s.mixed_blocks, s.mixed_grad_blocks, strict=True):
+            ours.copy_(theirs)
+        self.attention.backward(s.k_grad_flat, s.v_grad_flat)
+        for q_grad, turn_back, q_grad_by_position in s.turn_q_back:
+            torch.mul(q_grad, turn_back, out=q_grad_by_position)
+        torch.mul(s.k_grad_turned, s.turn_back[:, 0], out=s.qkv_pairs[:, :, 1])
+        s.values.copy_(s.v_grad)
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""Causal attention and its gradient, written out for `gradient.py`: in blocks of rows, without the keys ahead of them.
+
+With two blocks a quarter of the products is left out, with many nearly half. A block's weights are in the cache while
+they are worked on.
+
+Shapes: G heads of all sequences and models, L tokens a sequence, D dimensions a head, C rows a block that see E keys.
+"""
+
+import torch
+from torch import Tensor
+
+ROWS = 64  # at most, a block: with fewer the products are slow
+aten = torch.ops.aten
+
+
+class Rows:
+    """One block of rows: which, and memory that no layer needs after its turn."""
+
+    def __init__(self, begin: int, end: int, n_heads: int, head: int) -> None:
+        self.here, self.before = slice(begin, end), slice(0, end)
+        self.mask = torch.full((end - begin, end - begin), float("-inf")).triu_(1)
+        self.mixed, self.q_grad = (torch.empty(n_heads, end - begin, head) for _ in range(2))
+        self.scores = torch.empty(n_heads, end - begin, end)
+
+
+def blocks_of(length: int, n_heads: int, head: int) -> list[Rows]:
+    """Return blocks of nearly equal size that cover all positions."""
+    size = -(-length // -(-length // ROWS))
+    return [Rows(begin, min(length, begin + size), n_heads, head) for begin in range(0, length, size)]
+
+
+class Attention:
+    """What one layer keeps of its attention. `parts` (3, G, L, D): queries, keys and values, filled by others."""
+
+    def __init__(self, parts: Tensor, blocks: list[Rows]) -> None:
+        queries, keys, values = parts
+        self.blocks = []
+        for rows in blocks:
+            seen = torch.empty_like(rows.scores)  # the weights
+            views = queries[:, rows.here], keys[:, rows.before], values[:, rows.before]
+            self.blocks.append((rows, *views, seen, seen[:, :, rows.here]))
+
+    def forward(self) -> None:
+        """Write what each position gets, (G, C, D), into the blocks' `mixed`."""
+        for rows, q, k, v, seen, last in self.blocks:
+            torch.bmm(q, k.mT, out=seen)
+            last.add_(rows.mask)
+            torch.softmax(seen, -1, out=seen)
+            torch.bmm(seen, v, out=rows.mixed)
+
+    def backward(self, k_grad: Tensor, v_grad: Tensor) -> None:
+        """Turn the gradient in the blocks' `mixed` into that of keys and values (G, L, D) and of the blocks' `q_grad`."""
+        first = True
+        for rows, q, k, v, seen, _ in reversed(self.blocks):  # the last block sees all keys
+            scores = torch.bmm(rows.mixed, v.mT, out=rows.scores)
+            aten._softmax_backward_data.out(scores, seen, -1, torch.float32, grad_input=scores)
+            torch.bmm(scores, k, out=rows.q_grad)
+            if first:
+                torch.bmm(scores.mT, q, out=k_grad)
+                torch.bmm(seen.mT, rows.mixed, out=v_grad)
+            else:
+                k_grad[:, rows.before] += torch.bmm(scores.mT, q)
+                v_grad[:, rows.before] += torch.bmm(seen.mT, rows.mixed)
+            first = False
