@@ -16,17 +16,20 @@ aten = torch.ops.aten
 class Rows:
     """One block of rows: which, and memory that no layer needs after its turn."""
 
-    def __init__(self, begin: int, end: int, n_heads: int, head: int) -> None:
+    def __init__(self, begin: int, end: int, mixed_grad: Tensor) -> None:
+        n_heads, _, head = mixed_grad.shape
         self.here, self.before = slice(begin, end), slice(0, end)
         self.mask = torch.full((end - begin, end - begin), float("-inf")).triu_(1)
         self.mixed, self.q_grad = (torch.empty(n_heads, end - begin, head) for _ in range(2))
+        self.mixed_grad = mixed_grad[:, self.here]
         self.scores = torch.empty(n_heads, end - begin, end)
 
 
-def blocks_of(length: int, n_heads: int, head: int) -> list[Rows]:
-    """Return blocks of nearly equal size that cover all positions."""
+def blocks_of(mixed_grad: Tensor) -> list[Rows]:
+    """Return blocks of nearly equal size, where the gradient of what attention gives (G, L, D) is in `mixed_grad`."""
+    length = mixed_grad.shape[1]
     size = -(-length // -(-length // ROWS))
-    return [Rows(begin, min(length, begin + size), n_heads, head) for begin in range(0, length, size)]
+    return [Rows(begin, min(length, begin + size), mixed_grad) for begin in range(0, length, size)]
 
 
 class Attention:
@@ -48,17 +51,15 @@ class Attention:
             torch.softmax(seen, -1, out=seen)
             torch.bmm(seen, v, out=rows.mixed)
 
-    def backward(self, k_grad: Tensor, v_grad: Tensor) -> None:
-        """Turn the gradient in the blocks' `mixed` into that of keys and values (G, L, D) and of the blocks' `q_grad`."""
-        first = True
-        for rows, q, k, v, seen, _ in reversed(self.blocks):  # the last block sees all keys
-            scores = torch.bmm(rows.mixed, v.mT, out=rows.scores)
+    def backward(self, q_grad: Tensor, k_grad: Tensor, v_grad: Tensor) -> None:
+        """Turn the gradient in the blocks' `mixed_grad` into that of queries, keys and values, (G, L, D) each."""
+        for rows, q, k, v, seen, _ in reversed(self.blocks):
+            scores = torch.bmm(rows.mixed_grad, v.mT, out=rows.scores)
             aten._softmax_backward_data.out(scores, seen, -1, torch.float32, grad_input=scores)
-            torch.bmm(scores, k, out=rows.q_grad)
-            if first:
+            q_grad[:, rows.here] = torch.bmm(scores, k, out=rows.q_grad)
+            if rows.before.stop == k_grad.shape[1]:  # the last block sees all keys
                 torch.bmm(scores.mT, q, out=k_grad)
-                torch.bmm(seen.mT, rows.mixed, out=v_grad)
+                torch.bmm(seen.mT, rows.mixed_grad, out=v_grad)
             else:
                 k_grad[:, rows.before] += torch.bmm(scores.mT, q)
-                v_grad[:, rows.before] += torch.bmm(seen.mT, rows.mixed)
-            first = False
+                v_grad[:, rows.before] += torch.bmm(seen.mT, rows.mixed_grad)

@@ -132,63 +132,44 @@ class _Shared:
         self.n, self.inner = batch * length, self.heads * self.head
         cosines, sines = (cast(Tensor, part)[:length] for part in (model.cosines, model.sines))
         # A fourth root in queries and in keys is attention's 1 / √D.
-        self.turn = (torch.complex(cosines, sines) * self.head**-0.25)[:, None, None]
+        self.turn = torch.complex(cosines, sines) * self.head**-0.25
         self.turn_back = self.turn.conj().resolve_conj()
-        self.qkv = torch.empty(self.m, self.n, 3 * self.inner)  # and its gradient
-        self.qkv_pairs, self.values = self.pairs(self.qkv), self.by_head(self.qkv)[2]
-        self.qkv_matrix_grad = torch.empty(self.m, self.width, 3 * self.inner)
-        self.paired_grad = self.paired(self.qkv_matrix_grad)
-        by_head = (self.m * batch, self.heads, length, self.head)
-        self.mixed_grad = torch.empty(self.m, self.n, self.inner)
-        self.k_grad, self.v_grad = torch.empty(2, *by_head)
-        self.k_grad_flat, self.v_grad_flat = (self.flat_heads(part) for part in (self.k_grad, self.v_grad))
-        self.k_grad_turned = torch.view_as_complex(self.k_grad.unflatten(3, (-1, 2))).transpose(1, 2)
-        self.blocks = blocks_of(length, self.m * batch * self.heads, self.head)
-        mixed_grad = self.by_head(self.mixed_grad)[0]
-        self.mixed_blocks = [rows.mixed.view(*by_head[:2], -1, self.head) for rows in self.blocks]
-        self.mixed_grad_blocks = [mixed_grad[:, :, rows.here] for rows in self.blocks]
-        self.turn_q_back = [  # (gradient of the queries of a block, angles, where it goes)
-            (
-                torch.view_as_complex(rows.q_grad.view(*by_head[:2], -1, self.head // 2, 2)).transpose(1, 2),
-                self.turn_back[rows.here, 0],
-                self.qkv_pairs[:, rows.here, 0],
-            )
-            for rows in self.blocks
-        ]
+        self.qkv_grad = torch.empty(3, self.m * self.heads, self.n, self.head)
+        self.qkv_grad_flat, self.turned_grad = self.flat_heads(self.qkv_grad), self.turned(self.qkv_grad)
+        self.qkv_matrix_grad = torch.empty(3, self.m, self.heads, self.width, self.head)
+        self.mixed_grad = torch.empty(self.m * self.heads, self.n, self.head)
+        self.blocks = blocks_of(self.mixed_grad.view(-1, length, self.head))
         self.gate_up_matrix_grad = torch.empty(2, self.m, self.width, self.hidden)
         self.gate_matrix_grad, self.up_matrix_grad = self.gate_up_matrix_grad
         self.unit_grad, self.product = (torch.empty(self.m, self.n, self.width) for _ in range(2))
 
-    def by_head(self, x: Tensor) -> Tensor:
-        """View positions (M, N, k·H·D) as (k, M·B, H, L, D)."""
-        return x.view(self.m * self.batch, self.length, -1, self.heads, self.head).permute(2, 0, 3, 1, 4)
-
-    def pairs(self, x: Tensor) -> Tensor:
-        """View queries and keys of (M, N, 3·H·D), neighbours paired, as complex numbers (M·B, L, 2, H, D / 2)."""
-        pairs = x.view(self.m * self.batch, self.length, 3, self.heads, self.head // 2, 2)
-        return torch.view_as_complex(pairs)[:, :, :2]
+    def flat_heads(self, parts: Tensor) -> Tensor:
+        """View queries, keys and values (3, M·H, N, D) as (3, M·H·B, L, D)."""
+        return parts.view(3, -1, self.length, self.head)
 
     def turned(self, parts: Tensor) -> Tensor:
-        """View queries and keys of (3, M·B, H, L, D) as complex numbers in the order of `pairs`."""
-        return torch.view_as_complex(parts.view(*parts.shape[:-1], -1, 2))[:2].permute(1, 3, 0, 2, 4)
+        """View queries and keys of (3, M·H, N, D), neighbours paired, as complex numbers (2, M·H·B, L, D / 2)."""
+        return torch.view_as_complex(parts.view(3, -1, self.length, self.head // 2, 2)[:2])
 
-    def flat_heads(self, part: Tensor) -> Tensor:
-        """View (…, M·B, H, L, D) as (…, M·B·H, L, D)."""
-        return part.flatten(-4, -3)
+    def each_head(self, x: Tensor, kinds: int = 3) -> Tensor:
+        """Return x (M, N, W) once a head, (kinds·M·H, N, W), for as many products: a view where M is 1."""
+        return x[None, :, None].expand(kinds, -1, self.heads, -1, -1).flatten(0, 2)
+
+    def by_head(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """View a matrix (M, W, 3·H·D), as Llama has it, by head: queries and keys (2, M, H, W, 2, D / 2), values.
+
+        What is turned as a pair lies D / 2 apart there.
+        """
+        heads = torch.unflatten(matrix, 2, (3, self.heads, self.head)).permute(2, 0, 3, 1, 4)
+        return torch.unflatten(heads[:2], 4, (2, -1)), heads[2]
+
+    def paired(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """View a matrix (3, M, H, W, D) in which pairs are neighbours in the order of `by_head`."""
+        return torch.unflatten(matrix[:2], 4, (-1, 2)).transpose(4, 5), matrix[2]
 
     def split(self, matrix: Tensor) -> Tensor:
         """View a matrix (M, W, 2·F) as that of the gate and that of the other half, (2, M, W, F)."""
         return torch.unflatten(matrix, 2, (2, self.hidden)).permute(2, 0, 1, 3)
-
-    def paired(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """View a matrix (M, W, 3·H·D) whose rotated columns stand in pairs: those of queries and keys, of values."""
-        rotated, values = matrix[:, :, : 2 * self.inner], matrix[:, :, 2 * self.inner :]
-        return torch.unflatten(rotated, 2, (2 * self.heads, self.head // 2, 2)).transpose(3, 4), values
-
-    def halved(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """View the same of a matrix whose rotated columns stand in halves, as Llama has them."""
-        rotated, values = matrix[:, :, : 2 * self.inner], matrix[:, :, 2 * self.inner :]
-        return torch.unflatten(rotated, 2, (2 * self.heads, 2, self.head // 2)), values
 
 
 class _Layer:
@@ -201,24 +182,25 @@ class _Layer:
         self.t = {name: matrix.mT for name, matrix in p.items()}
         self.units = [torch.empty(s.m, s.n, s.width) for _ in range(2)]
         self.inverses = [torch.empty(s.m, s.n, 1) for _ in range(2)]
-        self.qkv_matrix, self.gate_up_matrix = torch.empty_like(p["qkv"]), torch.empty(2, s.m, s.width, s.hidden)
+        self.qkv_matrix = torch.empty_like(s.qkv_matrix_grad)
+        self.gate_up_matrix = torch.empty(2, s.m, s.width, s.hidden)
         self.gate_matrix, self.up_matrix = self.gate_up_matrix
-        weight = self.t["attention_norm"]
-        self.folds = [  # (matrix, weight, where their product goes)
-            (theirs, weight.view(*weight.shape, *[1] * (theirs.dim() - 3)), ours)
-            for theirs, ours in zip(s.halved(p["qkv"]), s.paired(self.qkv_matrix), strict=True)
-        ]
-        self.halved_grad = s.halved(self.g["qkv"])
+        self.folds = list(zip(s.by_head(p["qkv"]), s.paired(self.qkv_matrix), strict=True))
+        self.qkv_matrix_flat = self.qkv_matrix.flatten(0, 2)
+        self.unfolds = list(zip(s.by_head(self.g["qkv"]), s.paired(s.qkv_matrix_grad), strict=True))
         self.gate_up_halves, self.gate_up_halves_grad = s.split(p["gate_up"]), s.split(self.g["gate_up"])
-        self.parts = torch.empty(3, s.m * s.batch, s.heads, s.length, s.head)  # queries, keys, values by head
-        self.parts_turned = s.turned(self.parts)
-        self.attention = Attention(s.flat_heads(self.parts), s.blocks)
-        self.mixed = torch.empty(s.m, s.n, s.inner)
-        self.mixed_blocks = [s.by_head(self.mixed)[0][:, :, rows.here] for rows in s.blocks]
+        self.qkv = torch.empty_like(s.qkv_grad)  # queries, keys, values
+        self.qkv_flat = self.qkv.flatten(0, 1)
+        self.turned, self.attention = s.turned(self.qkv), Attention(s.flat_heads(self.qkv), s.blocks)
+        self.mixed = torch.empty(s.m, s.n, s.inner)  # what attention gives
+        mixed = self.mixed.view(s.m, s.batch, s.length, s.heads, s.head).transpose(2, 3).transpose(1, 2)
+        self.mixed_blocks = [
+            (mixed[:, :, :, rows.here], rows.mixed.view(s.m, s.heads, s.batch, -1, s.head)) for rows in s.blocks
+        ]
         self.gate, self.up = torch.empty(2, s.m, s.n, s.hidden)
         self.silu, self.act = torch.empty(s.m, s.n, s.hidden), torch.empty(s.m, s.n, s.hidden)
-        self.saved_t = [self.units[0].mT, self.mixed.mT, self.units[1].mT, self.act.mT]
-        self.matrix_t = [self.qkv_matrix.mT, self.gate_matrix.mT, self.up_matrix.mT]
+        self.saved_t = [self.mixed.mT, self.units[1].mT, self.act.mT]
+        self.matrix_t = [self.gate_matrix.mT, self.up_matrix.mT]
 
     def forward(self, x: Tensor) -> None:
         """Add the layer's attention and feed-forward part to the residual stream x (M, N, W)."""
@@ -237,7 +219,7 @@ class _Layer:
     def backward(self, d: Tensor) -> None:
         """Turn d from the gradient after the layer into that before it; fill the gradients of the parameters."""
         s = self.shared
-        unit_t, mixed_t, mlp_unit_t, act_t = self.saved_t
+        mixed_t, mlp_unit_t, act_t = self.saved_t
         torch.bmm(act_t, d, out=self.g["down"])
         # What is needed no more makes room for gradients: the less memory is touched, the more stays in the cache.
         torch.bmm(d, self.t["down"], out=self.act)
@@ -248,42 +230,42 @@ class _Layer:
         # The gradient of (norm's weight × matrix) gives that of the matrix and that of the norm's weight.
         torch.sum(s.gate_up_matrix_grad * self.gate_up_halves, (0, 3), out=self.g["mlp_norm"][:, 0])
         torch.mul(s.gate_up_matrix_grad, self.t["mlp_norm"], out=self.gate_up_halves_grad)
-        torch.bmm(gate_grad, self.matrix_t[1], out=s.unit_grad)
-        s.unit_grad.baddbmm_(up_grad, self.matrix_t[2])
+        torch.bmm(gate_grad, self.matrix_t[0], out=s.unit_grad)
+        s.unit_grad.baddbmm_(up_grad, self.matrix_t[1])
         _add_norm_gradient(d, s.unit_grad, self.units[1], self.inverses[1], s.product)
         torch.bmm(mixed_t, d, out=self.g["attention_out"])
-        torch.bmm(d, self.t["attention_out"], out=s.mixed_grad)
-        self._attend_backward()
-        torch.bmm(unit_t, s.qkv, out=s.qkv_matrix_grad)
-        for ours, theirs in zip(s.paired_grad, self.halved_grad, strict=True):
-            theirs.copy_(ours)
-        torch.sum(self.g["qkv"] * self.p["qkv"], 2, out=self.g["attention_norm"][:, 0])
-        self.g["qkv"].mul_(self.t["attention_norm"])
-        torch.bmm(s.qkv, self.matrix_t[0], out=s.unit_grad)
+        self._attend_backward(d)
         _add_norm_gradient(d, s.unit_grad, self.units[0], self.inverses[0], s.product)
 
     def _attend(self) -> None:
         """Write `mixed` (M, N, H·D), what attention gives for `units[0]`; keep queries, keys, values and weights."""
         s = self.shared
-        for matrix, weight, folded in self.folds:
-            torch.mul(matrix, weight, out=folded)
-        torch.bmm(self.units[0], self.qkv_matrix, out=s.qkv)
-        torch.mul(s.qkv_pairs, s.turn, out=self.parts_turned)
-        self.parts[2].copy_(s.values)
+        weight = self.t["attention_norm"][None, :, None]
+        torch.mul(self.folds[0][0], weight[..., None], out=self.folds[0][1])
+        torch.mul(self.folds[1][0], weight[0], out=self.folds[1][1])
+        torch.bmm(s.each_head(self.units[0]), self.qkv_matrix_flat, out=self.qkv_flat)
+        self.turned.mul_(s.turn)
         self.attention.forward()
-        for ours, theirs in zip(self.mixed_blocks, s.mixed_blocks, strict=True):
+        for ours, theirs in self.mixed_blocks:
             ours.copy_(theirs)
 
-    def _attend_backward(self) -> None:
-        """Turn `mixed_grad` (M, N, H·D) into the gradient of `qkv`."""
+    def _attend_backward(self, d: Tensor) -> None:
+        """Fill the gradients of the matrix and the norm before attention; write `unit_grad` (M, N, W)."""
         s = self.shared
-        for ours, theirs in zip(s.mixed_blocks, s.mixed_grad_blocks, strict=True):
-            ours.copy_(theirs)
-        self.attention.backward(s.k_grad_flat, s.v_grad_flat)
-        for q_grad, turn_back, q_grad_by_position in s.turn_q_back:
-            torch.mul(q_grad, turn_back, out=q_grad_by_position)
-        torch.mul(s.k_grad_turned, s.turn_back[:, 0], out=s.qkv_pairs[:, :, 1])
-        s.values.copy_(s.v_grad)
+        out = torch.unflatten(self.p["attention_out"], 1, (s.heads, s.head)).flatten(0, 1)
+        torch.bmm(s.each_head(d, 1), out.mT, out=s.mixed_grad)
+        q_grad, k_grad, v_grad = s.qkv_grad_flat
+        self.attention.backward(q_grad, k_grad, v_grad)
+        s.turned_grad.mul_(s.turn_back)
+        torch.bmm(s.each_head(self.units[0]).mT, s.qkv_grad.flatten(0, 1), out=s.qkv_matrix_grad.flatten(0, 2))
+        for theirs, ours in self.unfolds:
+            theirs.copy_(ours)
+        torch.sum(self.g["qkv"] * self.p["qkv"], 2, out=self.g["attention_norm"][:, 0])
+        self.g["qkv"].mul_(self.t["attention_norm"])
+        for model in range(s.m):
+            matrix = self.qkv_matrix[:, model].flatten(0, 1)
+            grad = s.qkv_grad.view(3, s.m, s.heads, s.n, s.head)[:, model].flatten(0, 1)
+            torch.addbmm(s.unit_grad[model], grad, matrix.mT, beta=0, out=s.unit_grad[model])
 
 
 def _grad(parameter: Tensor) -> Tensor:
