@@ -54,6 +54,7 @@ def test_it_is_autograds(proxy: ProxySettings, n_models: int) -> None:
 
 def test_blocks_of_the_vocabulary_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient, "BLOCK", 7 * VOCAB)  # rows that do not divide the positions
+    monkeypatch.setattr(gradient, "LEAST_ROWS", 7)
     test_it_is_autograds(ProxySettings(width=32, depth=1, heads=2, sequence=16, batch=3), 1)
 
 
@@ -86,3 +87,22 @@ def test_forms_that_are_left_to_autograd() -> None:
     for form in (Form(groups=2), Form(tied=False)):
         assert not can_write_out(StackedDecoder(proxy, VOCAB, [0], form), 2, 16)
     assert not can_write_out(StackedDecoder(proxy, VOCAB, [0]), 2, 100_000)
+
+
+@pytest.mark.parametrize("factor", [50.0, -50.0])
+def test_exponentials_out_of_range_are_done_again(factor: float) -> None:
+    model, tokens = made(ProxySettings(width=32, depth=1, heads=4, sequence=16, batch=2), 1)
+    draw = torch.Generator().manual_seed(1)
+    # All logits of a position far above or below zero: their differences are what counts.
+    model.embedding.data = 0.01 * torch.randn(model.embedding.shape, generator=draw) + 1.0
+    model.final_norm.data.fill_(abs(factor))
+    for name, parameter in model.layers[0].items():
+        if name in ("attention_out", "down"):
+            parameter.data *= 0.01  # so that the states keep the sign of the embedding
+    model.final_norm.data *= factor / abs(factor)
+    losses, expected = by_autograd(model, tokens)
+    written = Gradient(model, 2, 16)
+    torch.testing.assert_close(written(tokens), losses, rtol=1e-3, atol=0.0)
+    assert written.head.totals.aminmax().max < 2.0  # a softmax's: the careful way
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad - expected[name]).norm() / expected[name].norm() < 1e-3, name

@@ -23,6 +23,7 @@ class Rows:
         self.mixed, self.q_grad = (torch.empty(n_heads, end - begin, head) for _ in range(2))
         self.mixed_grad = mixed_grad[:, self.here]
         self.scores = torch.empty(n_heads, end - begin, end)
+        self.scores_t = self.scores.mT
 
 
 def blocks_of(mixed_grad: Tensor) -> list[Rows]:
@@ -41,11 +42,11 @@ class Attention:
         for rows in blocks:
             seen = torch.empty_like(rows.scores)  # the weights
             views = queries[:, rows.here], keys[:, rows.before], values[:, rows.before]
-            self.blocks.append((rows, *views, seen, seen[:, :, rows.here]))
+            self.blocks.append((rows, *views, seen, seen[:, :, rows.here], seen.mT))
 
     def forward(self) -> None:
         """Write what each position gets, (G, C, D), into the blocks' `mixed`."""
-        for rows, q, k, v, seen, last in self.blocks:
+        for rows, q, k, v, seen, last, _ in self.blocks:
             torch.bmm(q, k.mT, out=seen)
             last.add_(rows.mask)
             torch.softmax(seen, -1, out=seen)
@@ -53,13 +54,13 @@ class Attention:
 
     def backward(self, q_grad: Tensor, k_grad: Tensor, v_grad: Tensor) -> None:
         """Turn the gradient in the blocks' `mixed_grad` into that of queries, keys and values, (G, L, D) each."""
-        for rows, q, k, v, seen, _ in reversed(self.blocks):
+        for rows, q, k, v, seen, _, seen_t in reversed(self.blocks):
             scores = torch.bmm(rows.mixed_grad, v.mT, out=rows.scores)
             aten._softmax_backward_data.out(scores, seen, -1, torch.float32, grad_input=scores)
             q_grad[:, rows.here] = torch.bmm(scores, k, out=rows.q_grad)
             if rows.before.stop == k_grad.shape[1]:  # the last block sees all keys
-                torch.bmm(scores.mT, q, out=k_grad)
-                torch.bmm(seen.mT, rows.mixed_grad, out=v_grad)
+                torch.bmm(rows.scores_t, q, out=k_grad)
+                torch.bmm(seen_t, rows.mixed_grad, out=v_grad)
             else:
-                k_grad[:, rows.before] += torch.bmm(scores.mT, q)
-                v_grad[:, rows.before] += torch.bmm(seen.mT, rows.mixed_grad)
+                k_grad[:, rows.before] += torch.bmm(rows.scores_t, q)
+                v_grad[:, rows.before] += torch.bmm(seen_t, rows.mixed_grad)

@@ -90,7 +90,13 @@ class _Head:
         logits = {k: torch.empty(m, vocabulary, k) for k in (rows, n % rows) if k}
         self.rows = [slice(begin, min(n, begin + rows)) for begin in range(0, n, rows)]
         self.blocks = [
-            (states[:, these], d[:, these], logits[these.stop - these.start], self.chances[:, :, these], self.totals[:, :, these])
+            (
+                states[:, these],
+                d[:, these],
+                logits[these.stop - these.start],
+                self.chances[:, :, these],
+                self.totals[:, :, these],
+            )
             for these in self.rows
         ]
 

@@ -35,7 +35,8 @@ class Optimiser:
         self.factors = {kind: 1.0 if kind == "matrices" else embedding_rate for kind in kinds}
         self.decays = {kind: 0.0 if kind == "norms" else proxy.weight_decay for kind in kinds}
         self.gradients = [_gradient(flat) for flat in self.flat.values()]
-        self.means, self.squares = ({kind: torch.zeros_like(flat) for kind, flat in self.flat.items()} for _ in "12")
+        self.means = {kind: torch.zeros_like(flat) for kind, flat in self.flat.items()}
+        self.squares = {kind: torch.zeros_like(flat) for kind, flat in self.flat.items()}
         self.done = torch.zeros((), device=self.gradients[0].device)  # steps
 
     def restart(self) -> None:
