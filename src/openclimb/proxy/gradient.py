@@ -4,7 +4,7 @@ At a proxy's width autograd spends more time on making, filling and copying tens
 buffer is made once, a product writes where its result is needed, the weight of a norm is folded into the matrix behind
 it, the rotation of queries and keys is one complex product, and what is done to the logits is done while they are in
 the cache. A softmax is written as exponentials and their sum, without looking for the largest first; where a sum says
-that this was not safe, the step is done again in the careful way. The same sums as `StackedDecoder.forward` in another
+that this was not safe for a model, the head is done again with it. The same sums as `StackedDecoder.forward` in another
 order: equal to rounding (tests/proxy/test_gradient).
 
 Shapes: M models, B sequences of L tokens, N = B × L positions, W width, H heads of D dimensions, F inner width.
@@ -102,19 +102,21 @@ class _Head:
 
     def __call__(self, targets: Tensor) -> Tensor:
         """Return the losses (M,) for targets (M, 1, N)."""
-        losses = self._pass(targets, careful=False)
+        losses = self._pass(targets, None)
         least, most = self.totals.aminmax()
-        safe = least >= SAFE[0] and most <= SAFE[1]  # false for what is not a number
-        return losses if safe else self._pass(targets, careful=True)
+        if least >= SAFE[0] and most <= SAFE[1]:  # false for what is not a number
+            return losses
+        safe = ((self.totals >= SAFE[0]) & (self.totals <= SAFE[1])).all(2, keepdim=True)
+        return self._pass(targets, ~safe)
 
-    def _pass(self, targets: Tensor, careful: bool) -> Tensor:
+    def _pass(self, targets: Tensor, unsafe: Tensor | None) -> Tensor:
+        """`unsafe` (M, 1, 1): models whose largest logits are taken off first; to the others' bits it does nothing."""
         for rows, (states, d, p, chances, totals) in zip(self.rows, self.blocks, strict=True):
             gold = targets[:, :, rows]
             torch.bmm(self.embedding, states.mT, out=p)
-            if careful:
-                p.copy_(p.softmax(1))
-            else:
-                p.exp_()
+            if unsafe is not None:
+                p.sub_(torch.where(unsafe, p.amax(1, keepdim=True), 0.0))
+            p.exp_()
             torch.sum(p, 1, keepdim=True, out=totals)
             torch.gather(p, 1, gold, out=chances)
             p.scatter_add_(1, gold, -totals)
