@@ -9,7 +9,7 @@ bench/results/signal_to_noise.json (not with --quick).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import openclimb
 from _results import write_results
 from openclimb.search.measures import MEASURES
-from openclimb.search.signal import signals
+from openclimb.search.signal import FLOOR, OBJECTIVE, Signal, signals
 from openclimb.trial_runs import read_items
 from openclimb.trials import Trial, read_trials
 
@@ -52,7 +52,7 @@ def main() -> None:
         openclimb.open(options.root).run()
     rows = table(options.root)
     for row in rows:
-        print(f"{row['case']:<14} {row['metric']:<58} {row['value']:>8.2f}")
+        print(f"{row['case']:<28} {row['metric']:<58} {row['value']:>8.2f}")
     if not options.quick:
         write_results("signal_to_noise", rows)
 
@@ -69,15 +69,32 @@ def table(root: Path) -> list[dict[str, Any]]:
             searched = [trial for trial in scored if trial.role == "search"]
             repeated = [trial for trial in scored if trial.role != "search"]
             label = f"{metric}, {share:.0%} of the items, {n_tokens:,} tokens"
-            for one in signals(searched, repeated, {}):
-                base = {"bench": "signal_to_noise", "case": one.task}
-                rows.append({**base, "metric": f"signal to noise: {label}", "value": one.ratio, "reference": BAR})
-                rows.append({**base, "metric": f"least, 95 %: {label}", "value": one.low, "reference": BAR})
-                rows.append({**base, "metric": f"most, 95 %: {label}", "value": one.high, "reference": BAR})
+            found = signals(searched, repeated, {})
+            rows += [row for one in found for row in rows_of(one.task, label, one)]
+            ratios = {one.task: one.ratio for one in found if one.task != OBJECTIVE}
+            for name, weights in objectives(ratios).items():
+                weighed = next(one for one in signals(searched, repeated, weights) if one.task == OBJECTIVE)
+                rows += rows_of(name, label, weighed)
     base = {"bench": "signal_to_noise", "metric": "items (all of them)", "reference": None}
     sizes = {name: len(values) for name, values in items[done[0].number].items() if name.endswith("/search/bpb")}
     rows += [{**base, "case": name.split("/")[0], "value": n} for name, n in sizes.items()]
     return rows + counts(done)
+
+
+def rows_of(case: str, label: str, one: Signal) -> list[dict[str, Any]]:
+    """Return the rows of one signal to noise: the ratio and its interval."""
+    values = (("signal to noise", one.ratio), ("least, 95 %", one.low), ("most, 95 %", one.high))
+    base = {"bench": "signal_to_noise", "case": case, "reference": BAR}
+    return [{**base, "metric": f"{name}: {label}", "value": value} for name, value in values]
+
+
+def objectives(ratios: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return objectives that the tasks' ratios suggest: weighed by them, and of those alone that reach the bar."""
+    top = max(ratios.values(), default=0.0)
+    chosen = {task: float(ratio >= BAR) for task, ratio in ratios.items()}
+    weighed = {task: max(FLOOR * top, ratio) for task, ratio in ratios.items()}
+    found = {"objective, weighed by signal": weighed} if top > 0 else {}
+    return found | ({"objective, chosen tasks": chosen} if any(chosen.values()) else {})
 
 
 def scores_of(arrays: Any, metric: str, share: float) -> dict[str, float]:
