@@ -12,7 +12,7 @@ LAYERS: list[set[str]] = [
     {"cli", "options", "__init__"},
     {"planning", "api", "validation", "verdict"},
     {"report", "export"},
-    {"pipeline", "trial_runs", "stages", "given", "prior", "gather", "testing", "objective", "leash"},
+    {"pipeline", "trial_runs", "stages", "given", "prior", "hints", "gather", "testing", "objective", "leash"},
     {"cluster", "search", "proxy"},
     {"corpus"},
     {"engine", "workspace", "trials", "early", "config", "console"},

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openclimb import trials as trial_files
 from openclimb.config import Config, TasksSettings, with_changes
@@ -17,6 +17,9 @@ from openclimb.search.outside import ROLE
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
 from openclimb.workspace import Workspace, fingerprint, read_json
+
+if TYPE_CHECKING:
+    from openclimb.search.reuse import Reuse
 
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
@@ -50,7 +53,6 @@ class OpenWorkspace:
         The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
         which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
         """
-        from openclimb.prior import reuse_for
         from openclimb.search.loop import next_batch
         from openclimb.search.signal import goal_of
 
@@ -60,7 +62,7 @@ class OpenWorkspace:
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
             search, seed = self.config.search, self.config.seed
-            reuse = reuse_for(self.workspace.root, self.config, domains)
+            reuse = self._reuse(domains)
             batch = next_batch(
                 reuse.informed(known),
                 reuse.searched,
@@ -131,13 +133,12 @@ class OpenWorkspace:
 
     def best(self) -> dict[str, Any]:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
-        from openclimb.prior import reuse_for
         from openclimb.search.best import best
         from openclimb.search.signal import goal_of
 
         domains, data = self._hinge()
         known, config = trial_files.read_trials(self._trials, data), self.config
-        reuse = reuse_for(self.workspace.root, config, domains)
+        reuse = self._reuse(domains)
         return best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
 
     def validate(
@@ -173,7 +174,6 @@ class OpenWorkspace:
 
         Every weight moves, also where `search.reuse` is "block".
         """
-        from openclimb.prior import reuse_for
         from openclimb.search.front import front
         from openclimb.search.pareto import goals_of
         from openclimb.search.required import required_of
@@ -183,7 +183,7 @@ class OpenWorkspace:
         config, required = self.config, required_of(self.config)
         wanted = goals_of(config.tasks, goals)
         told = trial_files.read_trials(self._trials, data)
-        reuse = reuse_for(self.workspace.root, config, domains).whole
+        reuse = self._reuse(domains).whole
         goal = goal_of(config, told)
         found = front(reuse.informed(told), reuse.searched, config.search, wanted, goal, config.seed, required)
         return reuse.own_front(found)
@@ -193,6 +193,14 @@ class OpenWorkspace:
         if has_given_domains(self.config):
             return given_domains(self.workspace.root, self.config), DATA
         return read_domains(self._done("domains")), current_recipes(self.workspace, self.config)["tokens"].fingerprint
+
+    def _reuse(self, domains: Sequence[Domain]) -> "Reuse":
+        from openclimb.hints import with_hints
+        from openclimb.prior import reuse_for
+
+        return with_hints(
+            reuse_for(self.workspace.root, self.config, domains), self.workspace.root, self.config, domains
+        )
 
     def _read(self, trial: Trial) -> Trial:
         return trial_files.read_trial(trial_files.trial_folder(self._trials, trial.number))

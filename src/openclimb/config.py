@@ -258,6 +258,12 @@ class SearchSettings:
         "after `climb init --from`: free: every weight moves; block: domains that did not change keep their ratios",
         choices=("free", "block"),
     )
+    hint: str = setting(
+        "",
+        "cheap scores of many mixtures, which the forecast of trials starts from: a bigram or trigram model of the "
+        "packed tokens; empty: none",
+        choices=("", "bigram", "trigram"),
+    )
     replicates: int = setting(
         0, "trials of the natural mixture with other seeds that run first, to measure the noise of a trial", low=0
     )

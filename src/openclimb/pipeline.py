@@ -20,6 +20,7 @@ from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
+from openclimb.hints import with_hints
 from openclimb.mixture import Domain, mixture_table
 from openclimb.objective import load_objective, run_objective, stop_if_idle
 from openclimb.prior import reuse_for
@@ -161,6 +162,7 @@ def search(
     reuse = reuse_for(root, config, domains)  # the trials of another workspace, where it gave some
     if reuse.said:
         progress.note(reuse.said)
+    reuse = with_hints(reuse, root, config, domains)
 
     def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
         asked = ask(folder, list(proposals), names, settings, data)

@@ -120,7 +120,8 @@ def _proxy(config: Config) -> dict[str, Any]:
 
 
 def _search(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in _named(config, "search").items() if name != "search.replicates"}
+    found = {name: value for name, value in _named(config, "search").items() if name != "search.replicates"}
+    return found if config.search.hint else {name: value for name, value in found.items() if name != "search.hint"}
 
 
 def _inside(folder: str, name: str) -> str:

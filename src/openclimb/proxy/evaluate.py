@@ -18,6 +18,7 @@ from torch import Tensor
 from openclimb.config import TasksSettings
 from openclimb.proxy.branches import TRUNK, batches, rows_of
 from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.tasks import gold_pairs
 from openclimb.workspace import read_json
 
 # Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.
@@ -95,23 +96,6 @@ def visible(branches: Tensor) -> Tensor:
     earlier = torch.ones(length, length, dtype=torch.bool, device=branches.device).tril()
     seen, seeing = branches[:, None, :], branches[:, :, None]
     return earlier & ((seen == TRUNK) | (seen == seeing))
-
-
-def gold_pairs(packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the items with their right option alone: all that bits per byte need, and a quarter of the work."""
-    right = np.searchsorted(packed["item"], np.arange(len(packed["gold"]))) + packed["gold"]
-    starts = np.cumsum(packed["lengths"]) - packed["lengths"]
-    lengths = packed["lengths"][right]
-    spans = [packed["tokens"][start : start + n] for start, n in zip(starts[right], lengths, strict=True)]
-    return {
-        "tokens": np.concatenate(spans) if spans else packed["tokens"][:0],
-        "lengths": lengths,
-        "contexts": packed["contexts"][right],
-        "bytes": packed["bytes"][right],
-        "chars": packed["chars"][right],
-        "item": np.arange(len(right), dtype=np.int32),
-        "gold": np.zeros(len(right), dtype=np.int32),
-    }
 
 
 def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

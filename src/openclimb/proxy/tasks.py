@@ -6,7 +6,7 @@ differ and the continuation is the same; or {"text"}. A task is a file; its name
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -179,6 +179,23 @@ def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]
         "chars": np.array(n_chars, dtype=np.int32),
         "item": np.repeat(np.arange(len(items), dtype=np.int32), [len(item.pairs) for item in items]),
         "gold": np.array([item.gold for item in items], dtype=np.int32),
+    }
+
+
+def gold_pairs(packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the items with their right option alone: all that bits per byte need, and a quarter of the work."""
+    right = np.searchsorted(packed["item"], np.arange(len(packed["gold"]))) + packed["gold"]
+    starts = np.cumsum(packed["lengths"]) - packed["lengths"]
+    lengths = packed["lengths"][right]
+    spans = [packed["tokens"][start : start + n] for start, n in zip(starts[right], lengths, strict=True)]
+    return {
+        "tokens": np.concatenate(spans) if spans else packed["tokens"][:0],
+        "lengths": lengths,
+        "contexts": packed["contexts"][right],
+        "bytes": packed["bytes"][right],
+        "chars": packed["chars"][right],
+        "item": np.arange(len(right), dtype=np.int32),
+        "gold": np.zeros(len(right), dtype=np.int32),
     }
 
 

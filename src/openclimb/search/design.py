@@ -30,6 +30,7 @@ class Aim:
     predictor: str = "auto"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     required: Required = field(default_factory=Required)
+    hints: tuple[Trial, ...] = ()  # cheap scores of other mixtures
 
     def region(self, domains: Sequence[Domain]) -> Region:
         """Return the mixtures that may be proposed. Raises DomainError when there are none."""

@@ -1,6 +1,8 @@
 """All tasks together: each is predicted by itself, then combined to the objective with its uncertainty."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from openclimb.errors import SearchError
 from openclimb.mixture import Weights
+from openclimb.search.hint import Hinted
 from openclimb.search.history import History
 from openclimb.search.predictor import make_predictor
 from openclimb.search.stack import Stack, calibration
@@ -71,18 +74,17 @@ def fit_forecast(history: History, predictor: str) -> Forecast:
     if not len(history.weights):
         raise SearchError("no trial has scores yet", "run or tell at least one trial")
     taming = Taming.of(history.scores) if predictor == "auto" else None
+    if taming is not None and history.hint:  # what a hint leaves has no law whose form explains outliers
+        history, taming = replace(history, scores=taming.apply(history.scores)), None
     shape = history.scores.shape
     loo_mean, loo_sd, noise = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[1])
     groups = []
     for columns in _groups(history, predictor):
         known = np.isfinite(history.scores[:, columns[0]])
         weights, scores = history.weights[known], history.scores[np.ix_(known, columns)]
-        if taming is None:
-            made = make_predictor(predictor)
-        else:
-            made = Stack(len(columns) if len(columns) > 1 else 0, taming.only(columns))
+        made = _made(history, predictor, columns, taming)
         made.fit(weights, scores if len(columns) > 1 else scores[:, 0])
-        mean, deviation, one_noise = _left_out(made, predictor, weights, scores)
+        mean, deviation, one_noise = _left_out(made, partial(_made, history, predictor, columns, taming), weights, scores)
         loo_mean[np.ix_(known, columns)], loo_sd[np.ix_(known, columns)], noise[columns] = mean, deviation, one_noise
         groups.append((columns, made))
     if taming is not None:
@@ -130,7 +132,16 @@ def _groups(history: History, predictor: str) -> list[NDArray[np.intp]]:
     return [whole[label == one] for one in np.unique(label)] + [np.array([column]) for column in alone]
 
 
-def _left_out(made: Any, name: str, weights: Weights, scores: Floats) -> tuple[Floats, Floats, Floats]:
+def _made(history: History, predictor: str, columns: NDArray[np.intp], taming: Taming | None) -> Any:
+    """Return a new predictor for these task columns; where there is a hint, of what it leaves."""
+    if predictor == "auto":
+        made: Any = Stack(len(columns) if len(columns) > 1 else 0, taming.only(columns) if taming else None)
+    else:
+        made = make_predictor(predictor)
+    return Hinted(made, history.hint, columns) if history.hint else made
+
+
+def _left_out(made: Any, make: Callable[[], Any], weights: Weights, scores: Floats) -> tuple[Floats, Floats, Floats]:
     """Return mean and deviation of each score predicted without it, (n, n_columns), and the noise (n_columns,)."""
     n = len(weights)
     if hasattr(made, "loo_mean"):
@@ -139,7 +150,7 @@ def _left_out(made: Any, name: str, weights: Weights, scores: Floats) -> tuple[F
     deviation = np.full((n, 1), max(float(scores.std()), 1e-9))
     for fold in range(FOLDS if n >= 2 * FOLDS else 0):
         held = np.arange(n) % FOLDS == fold
-        part = make_predictor(name)
+        part = make()
         part.fit(weights[~held], scores[~held, 0])
         mean[held, 0], deviation[held, 0] = part.predict(weights[held])
     return mean, deviation, np.array([0.5 * float(deviation.min())])

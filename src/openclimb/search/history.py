@@ -1,13 +1,14 @@
 """Told trials as arrays: the only thing that predictors and proposers learn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.errors import SearchError, nearest
 from openclimb.mixture import Domain, Weights
+from openclimb.search.hint import Hint, read_hint, split_hints
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
@@ -22,6 +23,7 @@ class History:
     tasks: tuple[str, ...]
     importance: Floats  # (n_tasks,), sums to 1: the objective is scores @ importance
     numbers: tuple[int, ...]
+    hint: Hint | None = None  # cheap scores of the same tasks
 
     @property
     def objective(self) -> Floats:
@@ -39,7 +41,7 @@ class History:
     def only(self, chosen: NDArray[np.bool_]) -> "History":
         """The history of the trials that `chosen` (n,) marks."""
         numbers = tuple(number for number, one in zip(self.numbers, chosen, strict=True) if one)
-        return History(self.weights[chosen], self.scores[chosen], self.tasks, self.importance, numbers)
+        return replace(self, weights=self.weights[chosen], scores=self.scores[chosen], numbers=numbers)
 
     def believing(self, running: Weights, expected: Floats) -> "History":
         """The history with running mixtures (m, n_domains) as if they had scored what is expected (m, n_tasks).
@@ -47,28 +49,29 @@ class History:
         Numbers of running mixtures are 0; tasks that do not count stay without a score.
         """
         scores = np.where(self.importance > 0, expected, np.nan)
-        return History(
-            np.concatenate([self.weights, running]),
-            np.concatenate([self.scores, scores]),
-            self.tasks,
-            self.importance,
-            self.numbers + (0,) * len(running),
+        return replace(
+            self,
+            weights=np.concatenate([self.weights, running]),
+            scores=np.concatenate([self.scores, scores]),
+            numbers=self.numbers + (0,) * len(running),
         )
 
     def aggregated(self) -> "History":
         """The same trials with the objective as their only task; those without one are left out."""
         known = np.isfinite(self.objective)
         numbers = tuple(number for number, one in zip(self.numbers, known, strict=True) if one)
-        return History(self.weights[known], self.objective[known, None], ("objective",), np.ones(1), numbers)
+        hint = self.hint and self.hint.joined(self.importance)
+        return History(self.weights[known], self.objective[known, None], ("objective",), np.ones(1), numbers, hint)
 
 
 def read_history(trials: Sequence[Trial], domains: Sequence[Domain], task_weights: Mapping[str, float]) -> History:
-    """Return the history of the trials that have scores, with columns in the order of `domains`.
+    """Return the history of the trials that have scores, with columns in the order of `domains`; hints stand apart.
 
     Raises SearchError when a trial has other domains, or `task_weights` names a task that no trial has.
     """
     names = [domain.name for domain in domains]
-    told = [trial for trial in trials if _has_score(trial)]
+    own, hints = split_hints(trials)
+    told = [trial for trial in own if _has_score(trial)]
     for trial in told:
         _check_domains(trial, names)
     rows = [
@@ -90,7 +93,8 @@ def read_history(trials: Sequence[Trial], domains: Sequence[Domain], task_weight
     weights = np.array([[trial.mixture.as_dict()[name] for name in names] for trial in told]).reshape(
         len(told), len(names)
     )
-    return History(weights, scores, tasks, importance(tasks, task_weights), tuple(trial.number for trial in told))
+    numbers = tuple(trial.number for trial in told)
+    return History(weights, scores, tasks, importance(tasks, task_weights), numbers, read_hint(hints, names, tasks))
 
 
 def read_running(trials: Sequence[Trial], domains: Sequence[Domain]) -> Weights:

@@ -17,6 +17,7 @@ from openclimb.search.ascend import KEPT, ascend
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.design import Aim, search_region
 from openclimb.search.forecast import cross_validate, fit_forecast
+from openclimb.search.hint import split_hints
 from openclimb.search.history import History, read_history
 from openclimb.search.least import forecast_for
 from openclimb.search.propose import check_proposed, find_proposer
@@ -70,8 +71,9 @@ def next_batch(
     """
     ordered, back = by_name(domains)
     rng = np.random.default_rng([seed, iteration])
-    aim = Aim(search.predictor, dict(task_weights), required)
-    weights = find_proposer(search.proposer)(_sorted(trials), ordered, n, rng, aim)
+    own, hints = split_hints(trials)  # a proposer that knows of no hints must not take them for trials
+    aim = Aim(search.predictor, dict(task_weights), required, tuple(_sorted(hints)))
+    weights = find_proposer(search.proposer)(_sorted(own), ordered, n, rng, aim)
     return check_proposed(weights, aim.region(ordered), n, search.proposer)[:, back]
 
 

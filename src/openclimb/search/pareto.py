@@ -123,7 +123,8 @@ def propose_pareto(trials: Sequence[Trial], domains: Sequence[Domain], n: int, r
             'write under [tasks]: goals = { "general" = ["task", "task"], "code" = ["task"] }',
         )
     region = aim.region(domains)
-    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
+    history = read_history([*trials, *aim.hints], domains, aim.task_weights)
+    running = read_running(trials, domains)
     if not len(history.weights):
         return first_design(region, n, rng, running)
     forecasts = goal_forecasts(history, goals, aim.predictor, aim.required.at_least, DARING)

@@ -45,7 +45,8 @@ def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     et al. 2014, GP-BUCB), which keeps a batch diverse. Mixtures that are running are taken as measured.
     """
     region = aim.region(domains)
-    history, running = read_history(trials, domains, aim.task_weights), read_running(trials, domains)
+    history = read_history([*trials, *aim.hints], domains, aim.task_weights)
+    running = read_running(trials, domains)
     if not len(history.weights):
         return first_design(region, n, rng, running)
     at_least = aim.required.at_least

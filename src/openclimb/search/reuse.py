@@ -19,6 +19,7 @@ from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.block import Block, as_block
 from openclimb.search.domain_map import DomainMap
 from openclimb.search.gp import GaussianProcess
+from openclimb.search.hint import ROLE as HINT
 from openclimb.search.loop import one_thread
 from openclimb.search.required import Required
 from openclimb.trials import Trial
@@ -59,6 +60,7 @@ class Reuse:
     named: tuple[str, ...] = ()  # tasks that the settings give a weight or a least score
     said: str = ""  # which old trials inform the search, in plain words
     free: "Reuse | None" = None  # where untouched domains move as one: the same old trials, every weight by itself
+    hints: tuple[Trial, ...] = ()  # cheap scores (`search/hint.py`); a block has none
 
     def informed(self, told: Sequence[Trial]) -> list[Trial]:
         """Return the trials over the searched domains, and the old ones with their level put right.
@@ -67,9 +69,9 @@ class Reuse:
         name, they stand back.
         """
         if self.plain:
-            return list(told)
-        own = [self._searched_trial(trial) for trial in told]
-        scored = [trial for trial in own if _has_scores(trial) and trial.domains == self._names]
+            return [*told, *self.hints]
+        own = [self._searched_trial(trial) for trial in (*told, *self.hints)]
+        scored = [t for t in own if _has_scores(t) and t.domains == self._names and t.role != HINT]
         tasks = sorted({task for trial in scored for task in trial.scores})
         if not tasks and not set(self.named) <= {task for trial in self.old for task in trial.scores}:
             return own
@@ -145,6 +147,12 @@ class Reuse:
     def saying(self, said: str) -> "Reuse":
         """Return the same with that sentence."""
         return replace(self, said=said, free=self.free and replace(self.free, said=said))
+
+    def hinted(self, hints: Sequence[Trial]) -> "Reuse":
+        """Return the same with hints over the workspace's domains; a block cannot tell most of them and has none."""
+        if self.free:
+            return replace(self, free=self.free.hinted(hints))
+        return replace(self, hints=tuple(hints))
 
     def label(self, number: int) -> int | str:
         """Return a trial's number; of an old one the workspace and the number that it had there."""

@@ -1,0 +1,201 @@
+"""Cheap stand-ins for a trial: how well they rank mixtures, what they cost, and how many trials they replace.
+
+    python bench/cheap.py --corpus FILES --tasks FILES --root RUN [--quick]
+
+Makes a workspace of scale `demo` in RUN and trains the first batch of a search (a design that fills the region) and the
+second (led by the forecast) as full trials, with scores on the way, and a part of the first again with another seed.
+RUN is kept and gone on with.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import openclimb
+from _cheap_merge import Merged, merged
+from _cheap_tables import ranks, replaced
+from _results import write_results
+from openclimb.config import Config, SearchSettings
+from openclimb.console import PlainProgress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.early import read_early
+from openclimb.engine import Engine
+from openclimb.hints import with_hints
+from openclimb.mixture import Weights, natural
+from openclimb.proxy.ngram import count_ngrams
+from openclimb.search.hint import Hint, read_hint
+from openclimb.search.loop import next_batch
+from openclimb.search.required import required_of
+from openclimb.search.reuse import without_old
+from openclimb.stages import trial_settings
+from openclimb.trial_runs import run_trials
+from openclimb.trials import Proposal, Trial, ask, trial_folder
+from openclimb.workspace import read_json, write_json
+
+Floats = NDArray[np.float64]
+
+SHARES = (0.125, 0.25, 0.5)  # of the token budget, of scores on the way
+MERGES = ((0.5, 0.125), (0.5, 0.5))  # shares of the token budget that the trunk and each component read
+AGAIN = 100  # added to the seed of the second trial of a mixture
+SIZES, QUICK_SIZES = (24, 12, 16), (6, 3, 3)  # mixtures of the first batch, those trained again, of the second batch
+ONE = {"search": {"trials": [1], "proposer": "natural"}, "pick": {"finalists": 1, "seeds": 2}}  # what makes the tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", nargs="+", default=[])
+    parser.add_argument("--tasks", nargs="+", default=[])
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    config = workspace(options.root, options.corpus, options.tasks, options.quick)
+    full = Full.of(options.root, *full_trials(options.root, config, QUICK_SIZES if options.quick else SIZES))
+    rows = table(options.root, config, full)
+    for row in rows:
+        beside = f"{row['reference']:>9.3f}" if row.get("reference") is not None else ""
+        print(f"{row['case']:<28} {row['metric']:<72} {row['value']:>9.3f} {beside}")
+    if not options.quick:
+        write_results("cheap", rows)
+
+
+@dataclass(frozen=True)
+class Full:
+    """Full trials of n mixtures: one seed of each, another of the first ones, and scores on the way."""
+
+    trials: tuple[Trial, ...]
+    tasks: tuple[str, ...]
+    weights: Weights  # (n, n_domains)
+    scores: Floats  # (n, n_tasks)
+    again: Floats  # (n_again, n_tasks)
+    early: Mapping[float, Floats]  # share of the budget → (n, n_tasks)
+
+    @classmethod
+    def of(cls, root: Path, first: list[Trial], again: list[Trial], second: list[Trial]) -> "Full":
+        """Read them from their folders."""
+        trials, tasks = (*first, *second), tuple(sorted(first[0].scores))
+        early = {share: np.array([_early(root, trial, share, tasks) for trial in trials]) for share in SHARES}
+        scores, more = (np.array([[t.scores[task] for task in tasks] for t in some]) for some in (trials, again))
+        return cls(trials, tasks, np.array([trial.weights for trial in trials]), scores, more, early)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean of the full trials of each mixture, (n, n_tasks)."""
+        found = self.scores.copy()
+        found[: len(self.again)] = (found[: len(self.again)] + self.again) / 2
+        return found
+
+
+def _early(root: Path, trial: Trial, share: float, tasks: Sequence[str]) -> list[float]:
+    rows = read_early(trial_folder(root / "trials", trial.number))
+    nearest = min(rows, key=lambda row: abs(row.tokens - share * trial.token_budget))
+    return [nearest.scores[task] for task in tasks]
+
+
+def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
+    """Return all rows: cost and rank correlation of each stand-in, and the trials that hints replace."""
+    n = len(full.again)
+    rows = ranks(full.again, full.scores[:n], full.tasks, "full trial, another seed")
+    merges = {(trunk, part): cached_merge(root, config, full, trunk, part) for trunk, part in MERGES}
+    each = np.mean([one.each for one in merges.values()])  # of evaluating
+    units = [(trunk + len(full.weights[0]) * part, one.fixed) for (trunk, part), one in merges.items()]
+    training = sum(seconds for _, seconds in units) / sum(unit for unit, _ in units)
+    rows.append({"case": "full trial", "metric": "seconds of one core", "value": round(training + each, 2)})
+
+    def cost(case: str, fixed: float, mixture: float) -> None:
+        for label, seconds in (("fixed", fixed), ("a mixture", mixture)):
+            share = float(seconds / (training + each))
+            rows.append({"case": case, "metric": f"cost in full trials, {label}", "value": round(share, 5)})
+
+    for share, scores in full.early.items():
+        rows += ranks(scores, full.scores, full.tasks, f"early, {share:g} of the tokens")
+        cost(f"early, {share:g} of the tokens", 0.0, share * training + each)
+    for (trunk, part), one in merges.items():
+        rows += ranks(one.scores, full.mean, full.tasks, f"merged, {trunk:g} + {part:g}")
+        cost(f"merged, {trunk:g} + {part:g}", one.fixed, one.each)
+    hints = {}
+    for order, name in ((2, "bigram"), (3, "trigram")):
+        began = time.process_time()
+        counted = count_ngrams(root / "tokens", config.proxy.token_budget, order)
+        middle = time.process_time()
+        scores = counted.scores(full.weights)
+        end = time.process_time()
+        rows += ranks(scores, full.mean, full.tasks, name)
+        cost(name, middle - began, (end - middle) / len(scores))
+        hints[name] = _hint(root, config, full, name)
+        smooth = hints[name].at(full.weights, np.arange(len(full.tasks)))
+        rows += ranks(smooth, full.mean, full.tasks, f"{name}, as a hint")
+        later = slice(SIZES[0], None)
+        if len(full.weights) > SIZES[0]:
+            rows += ranks(smooth[later], full.mean[later], full.tasks, f"{name}, as a hint, second batch")
+    return rows + replaced(full.weights, full.scores, full.mean, full.tasks, hints)
+
+
+def _hint(root: Path, config: Config, full: Full, name: str) -> Hint:
+    config = replace(config, search=replace(config.search, hint=name))
+    domains = read_domains(root / "domains")
+    trials = with_hints(without_old(domains, required_of(config)), root, config, domains).hints
+    found = read_hint(trials, full.trials[0].domains, full.tasks)
+    assert found is not None
+    return found
+
+
+def cached_merge(root: Path, config: Config, full: Full, trunk: float, part: float) -> Merged:
+    """Return the merged models' scores, made once for the same mixtures."""
+    path = root / f"merged-{trunk:g}-{part:g}.json"
+    if not path.exists() or len(read_json(path)["scores"]) != len(full.weights):
+        like = replace(full.trials[0], weights=tuple(natural(read_domains(root / "domains")).tolist()))
+        made = merged(root, config, like, full.weights, full.tasks, trunk, part)
+        write_json(path, {"scores": made.scores.tolist(), "fixed": made.fixed, "each": made.each})
+    found = read_json(path)
+    return Merged(np.array(found["scores"]), found["fixed"], found["each"])
+
+
+def workspace(root: Path, corpus: list[str], tasks: list[str], quick: bool) -> Config:
+    """Make the workspace up to its packed tokens where it is not yet; return its settings."""
+    if not (root / "climb.toml").exists():
+        proxy = {"early": list(SHARES), **({"token_budget": 50_000} if quick else {})}
+        openclimb.init(
+            root,
+            scale="demo",
+            corpus={"paths": corpus},
+            tasks={"paths": tasks},
+            embed={"embedder": "hashing"},
+            proxy=proxy,
+            run={"workers": 1},
+            **ONE,
+        )
+    opened = openclimb.open(root)
+    if not (root / "tokens" / "record.json").exists():
+        opened.run(PlainProgress())
+    return opened.config
+
+
+def full_trials(root: Path, config: Config, sizes: tuple[int, ...]) -> tuple[list[Trial], list[Trial], list[Trial]]:
+    """Return the trials of the first batch, of the first of them with another seed, and of the second batch."""
+    domains = read_domains(root / "domains")
+    search = SearchSettings()
+    rows = next_batch([], domains, sizes[0], 0, search, {}, config.seed)
+    first = train(root, config, rows, config.seed, "first batch")
+    again = train(root, config, rows[: sizes[1]], config.seed + AGAIN, "another seed")
+    rows = next_batch(first, domains, sizes[2], 1, search, {}, config.seed)
+    return first, again, train(root, config, rows, config.seed, "second batch")
+
+
+def train(root: Path, config: Config, rows: Weights, seed: int, label: str) -> list[Trial]:
+    """Return the told trials of these mixtures, trained where they are not yet."""
+    names = [domain.name for domain in read_domains(root / "domains")]
+    proposals = [Proposal("search", 0, tuple(row), seed, "climb") for row in rows.tolist()]
+    data = read_json(root / "tokens" / "record.json")["fingerprint"]
+    asked = ask(root / "trials", proposals, names, trial_settings(config), data)
+    where = (root / "tokens", config.proxy, config.tasks, config.run, ("search",), label)
+    return run_trials(root / "trials", asked, *where, Engine(1), PlainProgress())
+
+
+if __name__ == "__main__":
+    main()
