@@ -13,8 +13,8 @@ from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.hint import ROLE, Hinted, read_hint, shares, slopes, split_hints
 from openclimb.search.history import History, read_history
 from openclimb.search.loop import diagnose, finalists, next_batch
-from openclimb.search.reuse import without_old
 from openclimb.search.required import Required
+from openclimb.search.reuse import without_old
 from openclimb.search.simulate import make_problem
 from openclimb.trials import Trial
 

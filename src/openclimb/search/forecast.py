@@ -82,9 +82,10 @@ def fit_forecast(history: History, predictor: str) -> Forecast:
     for columns in _groups(history, predictor):
         known = np.isfinite(history.scores[:, columns[0]])
         weights, scores = history.weights[known], history.scores[np.ix_(known, columns)]
-        made = _made(history, predictor, columns, taming)
+        make = partial(_made, history, predictor, columns, taming)
+        made = make()
         made.fit(weights, scores if len(columns) > 1 else scores[:, 0])
-        mean, deviation, one_noise = _left_out(made, partial(_made, history, predictor, columns, taming), weights, scores)
+        mean, deviation, one_noise = _left_out(made, make, weights, scores)
         loo_mean[np.ix_(known, columns)], loo_sd[np.ix_(known, columns)], noise[columns] = mean, deviation, one_noise
         groups.append((columns, made))
     if taming is not None:
