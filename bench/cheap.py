@@ -2,9 +2,10 @@
 
     python bench/cheap.py --corpus FILES --tasks FILES --root RUN [--quick]
 
-Makes a workspace of scale `demo` in RUN and trains the first batch of a search (a design that fills the region) and the
-second (led by the forecast) as full trials, with scores on the way, and a part of the first again with another seed.
-RUN is kept and gone on with.
+Makes a workspace of scale `demo` in RUN and trains the first batch of a search, a design that fills the region, as full
+trials with scores on the way, some of them again with another seed. Then come the stand-ins: scores on the way, models
+merged from one component a domain, n-gram models, and these as hints of the search. RUN is kept and gone on with.
+Writes bench/results/cheap.json (not with --quick).
 """
 
 import argparse
@@ -41,9 +42,9 @@ from openclimb.workspace import read_json, write_json
 Floats = NDArray[np.float64]
 
 SHARES = (0.125, 0.25, 0.5)  # of the token budget, of scores on the way
-MERGES = ((0.5, 0.125), (0.5, 0.5))  # shares of the token budget that the trunk and each component read
+MERGES = ((0.5, 0.125), (0.5, 0.25))  # shares of the token budget that the trunk and each component read
 AGAIN = 100  # added to the seed of the second trial of a mixture
-SIZES, QUICK_SIZES = (24, 12, 16), (6, 3, 3)  # mixtures of the first batch, those trained again, of the second batch
+SIZES, QUICK_SIZES = (24, 6), (12, 4)  # mixtures, and those of them that are trained again
 ONE = {"search": {"trials": [1], "proposer": "natural"}, "pick": {"finalists": 1, "seeds": 2}}  # what makes the tokens
 
 
@@ -76,12 +77,12 @@ class Full:
     early: Mapping[float, Floats]  # share of the budget → (n, n_tasks)
 
     @classmethod
-    def of(cls, root: Path, first: list[Trial], again: list[Trial], second: list[Trial]) -> "Full":
+    def of(cls, root: Path, trials: list[Trial], again: list[Trial]) -> "Full":
         """Read them from their folders."""
-        trials, tasks = (*first, *second), tuple(sorted(first[0].scores))
+        tasks = tuple(sorted(trials[0].scores))
         early = {share: np.array([_early(root, trial, share, tasks) for trial in trials]) for share in SHARES}
         scores, more = (np.array([[t.scores[task] for task in tasks] for t in some]) for some in (trials, again))
-        return cls(trials, tasks, np.array([trial.weights for trial in trials]), scores, more, early)
+        return cls(tuple(trials), tasks, np.array([trial.weights for trial in trials]), scores, more, early)
 
     @property
     def mean(self) -> Floats:
@@ -130,9 +131,6 @@ def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
         hints[name] = _hint(root, config, full, name)
         smooth = hints[name].at(full.weights, np.arange(len(full.tasks)))
         rows += ranks(smooth, full.mean, full.tasks, f"{name}, as a hint")
-        later = slice(SIZES[0], None)
-        if len(full.weights) > SIZES[0]:
-            rows += ranks(smooth[later], full.mean[later], full.tasks, f"{name}, as a hint, second batch")
     return rows + replaced(full.weights, full.scores, full.mean, full.tasks, hints)
 
 
@@ -176,15 +174,11 @@ def workspace(root: Path, corpus: list[str], tasks: list[str], quick: bool) -> C
     return opened.config
 
 
-def full_trials(root: Path, config: Config, sizes: tuple[int, ...]) -> tuple[list[Trial], list[Trial], list[Trial]]:
-    """Return the trials of the first batch, of the first of them with another seed, and of the second batch."""
-    domains = read_domains(root / "domains")
-    search = SearchSettings()
-    rows = next_batch([], domains, sizes[0], 0, search, {}, config.seed)
+def full_trials(root: Path, config: Config, sizes: tuple[int, int]) -> tuple[list[Trial], list[Trial]]:
+    """Return the trials of the first batch, and of the first of them with another seed."""
+    rows = next_batch([], read_domains(root / "domains"), sizes[0], 0, SearchSettings(), {}, config.seed)
     first = train(root, config, rows, config.seed, "first batch")
-    again = train(root, config, rows[: sizes[1]], config.seed + AGAIN, "another seed")
-    rows = next_batch(first, domains, sizes[2], 1, search, {}, config.seed)
-    return first, again, train(root, config, rows, config.seed, "second batch")
+    return first, train(root, config, rows[: sizes[1]], config.seed + AGAIN, "another seed")
 
 
 def train(root: Path, config: Config, rows: Weights, seed: int, label: str) -> list[Trial]:
