@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import openclimb
-from _cheap_merge import Merged, merged
+from _cheap_merge import merged
 from _cheap_tables import ranks, replaced
 from _results import write_results
 from openclimb.config import Config, SearchSettings
@@ -37,7 +37,7 @@ from openclimb.search.reuse import without_old
 from openclimb.stages import trial_settings
 from openclimb.trial_runs import run_trials
 from openclimb.trials import Proposal, Trial, ask, trial_folder
-from openclimb.workspace import read_json, write_json
+from openclimb.workspace import read_json
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +102,8 @@ def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
     """Return all rows: cost and rank correlation of each stand-in, and the trials that hints replace."""
     n = len(full.again)
     rows = ranks(full.again, full.scores[:n], full.tasks, "full trial, another seed")
-    merges = {(trunk, part): cached_merge(root, config, full, trunk, part) for trunk, part in MERGES}
+    like = replace(full.trials[0], weights=tuple(natural(read_domains(root / "domains")).tolist()))
+    merges = {pair: merged(root, config, like, full.weights, full.tasks, *pair) for pair in MERGES}
     each = np.mean([one.each for one in merges.values()])  # of evaluating
     units = [(trunk + len(full.weights[0]) * part, one.fixed) for (trunk, part), one in merges.items()]
     training = sum(seconds for _, seconds in units) / sum(unit for unit, _ in units)
@@ -141,17 +142,6 @@ def _hint(root: Path, config: Config, full: Full, name: str) -> Hint:
     found = read_hint(trials, full.trials[0].domains, full.tasks)
     assert found is not None
     return found
-
-
-def cached_merge(root: Path, config: Config, full: Full, trunk: float, part: float) -> Merged:
-    """Return the merged models' scores, made once for the same mixtures."""
-    path = root / f"merged-{trunk:g}-{part:g}.json"
-    if not path.exists() or len(read_json(path)["scores"]) != len(full.weights):
-        like = replace(full.trials[0], weights=tuple(natural(read_domains(root / "domains")).tolist()))
-        made = merged(root, config, like, full.weights, full.tasks, trunk, part)
-        write_json(path, {"scores": made.scores.tolist(), "fixed": made.fixed, "each": made.each})
-    found = read_json(path)
-    return Merged(np.array(found["scores"]), found["fixed"], found["each"])
 
 
 def workspace(root: Path, corpus: list[str], tasks: list[str], quick: bool) -> Config:
