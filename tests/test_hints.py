@@ -26,7 +26,7 @@ def set_hint(root: Path, name: str) -> None:
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    """A finished workspace without a hint, to be changed."""
+    """A finished workspace, searched with bigrams, to be changed."""
     shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
 
@@ -35,7 +35,7 @@ def test_a_run_with_hints_keeps_its_trials_and_says_what_the_forecast_rests_on(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     n_before = len(list((copy / "trials").iterdir()))
-    set_hint(copy, "bigram")
+    set_hint(copy, "trigram")
     assert main(["run", str(copy), "--quiet"]) == 1  # another search: the answer is stale
     assert "search.hint" in capsys.readouterr().err
     assert main(["run", str(copy), "--quiet", "--redo", "mixture"]) == 0
@@ -75,6 +75,7 @@ def test_hints_are_made_once_and_again_for_other_constraints(copy: Path, name: s
 
 
 def test_ask_and_best_know_the_hints(copy: Path) -> None:
+    set_hint(copy, "")
     plain = openclimb.open(copy).best()
     set_hint(copy, "bigram")
     opened = openclimb.open(copy)
@@ -85,6 +86,8 @@ def test_ask_and_best_know_the_hints(copy: Path) -> None:
 
 
 def test_without_a_hint_nothing_is_made_and_recipes_stay_as_they_were(copy: Path) -> None:
+    set_hint(copy, "")
+    (copy / "iterations" / "hints.json").unlink()
     opened = openclimb.open(copy)
     domains = read_domains(copy / "domains")
     plain = without_old(domains, required_of(opened.config))

@@ -357,12 +357,13 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "token_budget": 500_000,
             "learning_rate": 4e-3,
         },
-        "search": {"trials": (8, 5, 3)},
+        "search": {"trials": (8, 5, 3), "hint": "bigram"},
         "pick": {"finalists": 2},
     },
     "laptop": {
         "domains": {"merge_to": 16},
         "target": {"token_budget": 100_000_000},
+        "search": {"hint": "bigram"},
     },
     "node": {
         "embed": {"embedder": "sentence-transformers", "model": "sentence-transformers/all-MiniLM-L6-v2"},
