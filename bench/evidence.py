@@ -8,6 +8,7 @@ them from it, and with them the trials that do not depend on the goal: the first
 validation the random mixtures of the baselines and the targets of natural, uniform and DoReMi. RUN is kept; the bench
 goes on from it when it was stopped. Writes bench/results/evidence.json and the tables of docs/evidence.md; at scale
 `quick`, a smoke test of minutes, both go to RUN. `--only-read` writes them from what is finished, and runs nothing.
+`--no-hint` searches without hints (`search.hint`), writes bench/results/evidence_no_hint.json and leaves the page.
 """
 
 import argparse
@@ -101,9 +102,12 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="reduced")
     parser.add_argument("--objective", nargs="+", choices=GOALS, default=list(GOALS))
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    parser.add_argument("--no-hint", action="store_true", help="search without hints, in a RUN of its own")
     parser.add_argument("--only-read", action="store_true")
     options = parser.parse_args()
     scale = SCALES[options.scale]
+    if options.no_hint:
+        scale = replace(scale, settings={**scale.settings, "search": {**scale.settings.get("search", {}), "hint": ""}})
     if not options.only_read:
         tasks = write_tasks(options.bed, options.root / "tasks")
         for goal in options.objective:
@@ -112,8 +116,9 @@ def main() -> None:
             climb(options.root / goal, scale)
     rows = [{"bench": "evidence", **row} for row in read_rows(options.root)]
     quick = options.scale == "quick"
-    text = tables(read_json(write_results("evidence", rows, options.root if quick else FOLDER)), GOALS)
-    if quick:
+    name = "evidence_no_hint" if options.no_hint else "evidence"
+    text = tables(read_json(write_results(name, rows, options.root if quick else FOLDER)), GOALS)
+    if quick or options.no_hint:
         write_text(options.root / "evidence.md", text)
     else:
         embed(text, PAGE)
