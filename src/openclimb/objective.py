@@ -28,7 +28,7 @@ from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, nearest
 from openclimb.mixture import Domain, repetitions
-from openclimb.trials import Trial, claim, fail, read_trial, read_trials, tell, trial_folder
+from openclimb.trials import Trial, claim, fail, read_trial, read_trials, tell, told_trials, trial_folder
 from openclimb.workspace import write_json
 
 Objective = Callable[[Trial, Path], Mapping[str, float]]
@@ -170,15 +170,8 @@ def run_objective(
                 tell(path, {"scores": result.scores, "seconds": round(result.seconds, 3)})
                 expected |= set(result.scores)
             progress.advance(read_trial(path).state != "waiting")
-    told = [read_trial(path) for path in paths]
     progress.finish()
-    done = [trial for trial in told if trial.scores]
-    if not done:
-        raise SearchError(
-            f"all {len(told)} trials of {label} failed; the last one: {told[-1].failure}",
-            f"see log.txt and failure.json in the folders under {folder}",
-        )
-    return done
+    return told_trials(paths, label)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from openclimb.config import ProxySettings, RunSettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.engine import Engine
-from openclimb.errors import OpenclimbError, SearchError
+from openclimb.errors import OpenclimbError
 from openclimb.proxy.checkpoint import shaped
 from openclimb.proxy.train import plan_stack, run_stack
-from openclimb.trials import Trial, claim, fail, read_trial, trial_folder
+from openclimb.trials import Trial, claim, fail, read_trial, told_trials, trial_folder
 
 Items = dict[int, dict[str, NDArray[np.floating[Any]]]]  # trial → "<task>/<part>/<measure>" → one number an item
 
@@ -51,15 +51,8 @@ def run_trials(
             for path, message in messages.items():
                 if message:
                     progress.note(f"trial {path.name} failed: {message}")
-    told = [read_trial(path) for path in paths]
     progress.finish()
-    done = [trial for trial in told if trial.scores]
-    if not done:
-        raise SearchError(
-            f"all {len(told)} trials of {label} failed; the last one: {told[-1].failure}",
-            f"see the failure.json files in {folder}",
-        )
-    return done
+    return told_trials(paths, label)
 
 
 def _run(

@@ -120,6 +120,18 @@ def ask(
     return trials
 
 
+def told_trials(paths: Sequence[Path], label: str) -> list[Trial]:
+    """Return those of the closed trials in these folders that have scores. Raises SearchError when all failed."""
+    closed = [read_trial(path) for path in paths]
+    done = [trial for trial in closed if trial.scores]
+    if not done:
+        raise SearchError(
+            f"all {len(closed)} trials of {label} failed; the last one: {closed[-1].failure}",
+            f"see failure.json, and log.txt where there is one, in the folders under {paths[-1].parent}",
+        )
+    return done
+
+
 def claim(folder: Path) -> None:
     """Mark a trial as running in this process."""
     write_json(folder / "claim.json", {"process": os.getpid(), "host": os.uname().nodename})

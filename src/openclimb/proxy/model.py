@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from openclimb.config import ProxySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 EPSILON = 1e-5
 ROPE_BASE = 10_000.0
@@ -150,14 +150,6 @@ class StackedDecoder(nn.Module):
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return nn.functional.rms_norm(x, (x.shape[-1],), eps=self.form.epsilon) * weight
-
-    def matrices_and_norms(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the parameters that weight decay shrinks, and those that it leaves alone."""
-        named: Iterator[tuple[str, nn.Parameter]] = self.named_parameters()
-        both: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-        for name, parameter in named:
-            both["norm" in name].append(parameter)
-        return both
 
 
 def rotary(length: int, head: int, rope: Rope) -> tuple[Tensor, Tensor]:
