@@ -363,7 +363,6 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
     "laptop": {
         "domains": {"merge_to": 16},
         "target": {"token_budget": 100_000_000},
-        "search": {"hint": "bigram"},
     },
     "node": {
         "embed": {"embedder": "sentence-transformers", "model": "sentence-transformers/all-MiniLM-L6-v2"},
