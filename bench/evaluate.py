@@ -28,10 +28,11 @@ from openclimb.config import ProxySettings, preset
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.engine import set_allocator
 from openclimb.proxy.evaluate import log_likelihoods, measure
+from openclimb.proxy.gradient import Gradient
 from openclimb.proxy.llama import make_decoder, save_llama
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import read_items, tokenised
-from openclimb.proxy.train import KEPT_BLOCK, stack_loss
+from openclimb.proxy.train import KEPT_BLOCK
 
 HAS_HARNESS = importlib.util.find_spec("lm_eval") is not None
 BATCH_SIZES = (16, 64)  # of the harness; its default, 1, is slower on all of these
@@ -124,11 +125,10 @@ def warmed(proxy: ProxySettings, lines: list[str], folder: Path) -> StackedDecod
     data = torch.tensor(ids[: len(ids) // (proxy.sequence + 1) * (proxy.sequence + 1)]).view(-1, proxy.sequence + 1)
     model = StackedDecoder(proxy, load_tokenizer(folder / "tokenizer.json").get_vocab_size(), [0])
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    gradient = Gradient(model, 4, proxy.sequence)
     for _ in range(60 if proxy.width < 200 else 3):
-        loss = stack_loss(model, data[torch.randint(0, len(data), (4,))][None])
-        loss.sum().backward()
+        gradient(data[torch.randint(0, len(data), (4,))][None])
         optimiser.step()
-        optimiser.zero_grad()
     return model
 
 

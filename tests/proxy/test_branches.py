@@ -65,19 +65,17 @@ def test_every_pair_scores_as_if_it_were_read_alone(
 
 def test_what_options_share_is_read_once(packed: dict[str, np.ndarray]) -> None:
     rows = rows_of(packed, 128)
-    assert len(rows) == len(packed["gold"])
-    read, alone = sum(len(row.tokens) for row in rows), int((packed["lengths"] - 1).sum())
-    assert read < 0.75 * alone
-    same = rows[5]  # two options that are alike add nothing to one
-    assert len(same.tokens) == packed["lengths"][packed["item"] == 5][0] - 1
-    scored = np.concatenate([row.pairs for row in rows])
+    assert len(rows.lengths) == len(packed["gold"])
+    assert len(rows.tokens) == rows.lengths.sum() < 0.75 * (packed["lengths"] - 1).sum()
+    same = rows.lengths[5]  # two options that are alike add nothing to one
+    assert same == packed["lengths"][packed["item"] == 5][0] - 1
     expected = packed["lengths"] - packed["contexts"]
-    assert np.bincount(scored).tolist() == expected.tolist()
+    assert np.bincount(rows.pairs).tolist() == expected.tolist()
 
 
 def test_batches_hold_every_row_once_and_keep_to_their_size(packed: dict[str, np.ndarray]) -> None:
     rows = rows_of(packed, 128)
     found = list(batches(rows, 120))
-    assert sum(len(batch.tokens) for batch in found) == len(rows)
+    assert sum(len(batch.tokens) for batch in found) == len(rows.lengths)
     assert all(batch.tokens.size <= 120 or len(batch.tokens) == 1 for batch in found)
     assert {batch.branched for batch in found} == {True, False}

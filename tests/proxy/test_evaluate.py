@@ -51,6 +51,12 @@ def test_log_likelihoods_are_those_of_each_pair_alone(
         np.testing.assert_allclose(found[i], one_by_one(StackedDecoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
 
 
+def test_neighbours_do_not_change_a_models_bits(packed: dict[str, np.ndarray]) -> None:
+    alone = log_likelihoods(StackedDecoder(PROXY, VOCAB, [7]), packed, 128, "cpu")[0]
+    stack = log_likelihoods(StackedDecoder(PROXY, VOCAB, [0, 7, 3]), packed, 128, "cpu")
+    assert stack[1].tobytes() == alone.tobytes()
+
+
 def test_a_pair_that_is_too_long_loses_the_beginning_of_its_context(packed: dict[str, np.ndarray]) -> None:
     model = StackedDecoder(PROXY, VOCAB, [0])
     longest = int(packed["lengths"].max()) - 3

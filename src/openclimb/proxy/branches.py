@@ -6,7 +6,7 @@ branch, so that every pair is scored as if it were read by itself. Pairs that ar
 beginning of their context.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 TRUNK = 0
+PADDING = -1
+SPREAD = 1.2  # a batch's longest row over its shortest, from which on it is better to begin another …
+LEAST_FULL = 0.25  # … unless the batch is smaller than this share of what it may hold
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Row:
-    """The inputs of one row, and which states of it predict which tokens of which pairs."""
+class Rows:
+    """Rows one after the other: their inputs, and which states predict which tokens of which pairs."""
 
-    tokens: Ints  # (length,)
-    positions: Ints  # (length,)
-    branches: Ints  # (length,): TRUNK, or 1 + the pair's place in the item
-    sources: Ints  # (n_scored,): place in the row of the state that predicts the token
+    lengths: Ints  # (n_rows,): inputs of each
+    tokens: Ints  # (n_tokens,)
+    positions: Ints  # (n_tokens,)
+    branches: Ints  # (n_tokens,): TRUNK, or 1 + the pair's place in the item
+    n_scored: Ints  # (n_rows,): scored tokens of each
+    sources: Ints  # (n_scored,): place in its row of the state that predicts the token
     targets: Ints  # (n_scored,): the token
     pairs: Ints  # (n_scored,): the pair that it belongs to
 
@@ -35,100 +40,78 @@ class Batch:
 
     tokens: Ints  # (n, length)
     positions: Ints  # (n, length)
-    branches: NDArray[np.int64]  # (n, length)
+    branches: Ints  # (n, length): padding is PADDING
     sources: Ints  # (n_scored,): place among the n × length states
     targets: Ints
     pairs: Ints
     branched: bool  # whether any row has branches; without, each token sees those before it
 
 
-def rows_of(packed: Mapping[str, NDArray[Any]], longest: int) -> list[Row]:
-    """Return the rows of packed items; `longest` is the most tokens that a pair may have as input."""
-    ends = np.cumsum(packed["lengths"], dtype=np.int64)
-    starts = ends - packed["lengths"]
-    borders = np.searchsorted(packed["item"], np.arange(len(packed["gold"]) + 1))
-    tokens, contexts = packed["tokens"].astype(np.int64), packed["contexts"]
-    rows = []
-    for first, last in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
-        spans = [tokens[starts[pair] : ends[pair]] for pair in range(first, last)]
-        if last - first > 1 and max(map(len, spans)) <= longest + 1:
-            rows.append(_tree(spans, contexts[first:last], first))
-        else:
-            rows += [_alone(span, int(contexts[first + i]), first + i, longest) for i, span in enumerate(spans)]
-    return rows
+def rows_of(packed: Mapping[str, NDArray[Any]], longest: int) -> Rows:
+    """Return the rows of packed items, at least one; `longest` is the most tokens that a pair may have as input."""
+    tokens, lengths = packed["tokens"].astype(np.int64), packed["lengths"].astype(np.int64)
+    item, starts = packed["item"], np.cumsum(lengths) - lengths
+    most = np.zeros(len(packed["gold"]), dtype=np.int64)
+    np.maximum.at(most, item, lengths)
+    alone = (np.bincount(item)[item] == 1) | (most[item] > longest + 1)
+    begins = alone | (np.diff(item, prepend=-1) > 0)  # the first pair of a row
+    row, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
+    cut = np.where(alone, np.maximum(0, lengths - longest - 1), 0)
 
-
-def batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[Batch]:
-    """Yield all rows, near lengths together so that little is padded; each batch has at most so many tokens."""
-    for branched in (False, True):
-        mine = [row for row in rows if bool(row.branches[-1]) == branched]
-        mine.sort(key=lambda row: len(row.tokens))
-        begin = 0
-        while begin < len(mine):
-            n = max(1, batch_tokens // len(mine[begin].tokens))
-            while n > 1 and n * len(mine[min(len(mine), begin + n) - 1].tokens) > batch_tokens:
-                n = n * 3 // 4
-            yield _padded(mine[begin : begin + n], branched)
-            begin += n
-
-
-def _alone(span: Ints, context: int, pair: int, longest: int) -> Row:
-    """Return the row of one pair, without the beginning of its context where it is too long."""
-    cut = max(0, len(span) - longest - 1)
-    kept = span[cut:]
-    sources = np.arange(max(0, context - cut - 1), len(kept) - 1)
-    n = len(kept) - 1
-    return Row(
-        kept[:-1],
-        np.arange(n),
-        np.full(n, TRUNK, dtype=np.int64),
-        sources,
-        kept[1 + sources],
-        np.full(len(sources), pair, dtype=np.int64),
+    # From here on one number a token; the last of each pair is only predicted.
+    pair = np.repeat(np.arange(len(lengths)), lengths)
+    place, its_row, of_first = np.arange(len(tokens)) - starts[pair], row[pair], begins[pair]
+    trunk = np.minimum.reduceat(lengths, first) - 1
+    twin = starts[first][its_row] + np.minimum(place, trunk[its_row])  # at the same place of the row's first pair
+    differs = (place < trunk[its_row]) & (tokens != tokens[twin])
+    np.minimum.at(trunk, its_row[differs], place[differs])
+    read = (place >= cut[pair]) & (place < lengths[pair] - 1) & (of_first | (place >= trunk[its_row]))
+    row_lengths = np.bincount(its_row[read], minlength=len(first))
+    slot = np.cumsum(read) - 1 - (np.cumsum(row_lengths) - row_lengths)[its_row]  # place in its row of what is read
+    scored = np.flatnonzero(place >= np.maximum(packed["contexts"], cut + 1)[pair])
+    in_trunk = ~of_first & (place <= trunk[its_row])  # the state that predicts it is read with the first pair
+    source = np.where(in_trunk, twin - 1, np.arange(len(tokens)) - 1)[scored]
+    return Rows(
+        row_lengths,
+        tokens[read],
+        (place - cut[pair])[read],
+        np.where(place < trunk[its_row], TRUNK, 1 + pair - first[its_row])[read],
+        np.bincount(its_row[scored], minlength=len(first)),
+        slot[source],
+        tokens[scored],
+        pair[scored],
     )
 
 
-def _tree(spans: Sequence[Ints], contexts: NDArray[Any], first: int) -> Row:
-    """Return the row of an item whose pairs share a beginning."""
-    trunk = _shared(spans)
-    tokens, positions, branches = [spans[0][:trunk]], [np.arange(trunk)], [np.full(trunk, TRUNK)]
-    sources, targets, pairs = [], [], []
-    end = trunk
-    for i, (span, context) in enumerate(zip(spans, contexts.tolist(), strict=True)):
-        n = len(span) - 1 - trunk  # the last token is only predicted
-        tokens.append(span[trunk:-1])
-        positions.append(np.arange(trunk, trunk + n))
-        branches.append(np.full(n, 1 + i))
-        before = np.arange(context - 1, len(span) - 1)  # places in the pair of the predicting states
-        sources.append(np.where(before < trunk, before, before - trunk + end))
-        targets.append(span[context:])
-        pairs.append(np.full(len(before), first + i))
-        end += n
-    parts = (tokens, positions, branches, sources, targets, pairs)
-    return Row(*(np.concatenate(part) for part in parts))
+def batches(rows: Rows, batch_tokens: int) -> Iterator[Batch]:
+    """Yield all rows, near lengths together so that little is padded; each batch has at most so many tokens."""
+    starts = np.cumsum(rows.lengths) - rows.lengths
+    has_branches = np.maximum.reduceat(rows.branches, starts) > TRUNK
+    for branched in (False, True):
+        mine = np.flatnonzero(has_branches == branched)
+        mine = mine[np.argsort(rows.lengths[mine], kind="stable")]
+        while len(mine):
+            lengths = rows.lengths[mine]
+            sizes = lengths * np.arange(1, len(mine) + 1)
+            fits = (sizes <= batch_tokens) & ((lengths <= SPREAD * lengths[0]) | (sizes <= LEAST_FULL * batch_tokens))
+            n = max(1, int(np.argmin(fits)) if not fits.all() else len(mine))
+            yield _padded(rows, mine[:n], starts, branched)
+            mine = mine[n:]
 
 
-def _shared(spans: Sequence[Ints]) -> int:
-    """Return how many tokens all spans begin with; the last of each does not count, since it is only predicted."""
-    least = min(map(len, spans)) - 1
-    block = np.stack([span[:least] for span in spans])
-    same = (block == block[0]).all(0)
-    return least if same.all() else int(same.argmin())
-
-
-def _padded(rows: Sequence[Row], branched: bool) -> Batch:
-    width = max(len(row.tokens) for row in rows)
-    tokens, positions, branches = (np.zeros((len(rows), width), dtype=np.int64) for _ in range(3))
-    for i, row in enumerate(rows):
-        n = len(row.tokens)
-        tokens[i, :n], positions[i, :n], branches[i, :n] = row.tokens, row.positions, row.branches
-        branches[i, n:] = -1  # padding: seen by nobody, and sees the trunk
+def _padded(rows: Rows, chosen: Ints, starts: Ints, branched: bool) -> Batch:
+    lengths, width = rows.lengths[chosen], int(rows.lengths[chosen].max())
+    inside = np.arange(width) < lengths[:, None]
+    places = np.where(inside, starts[chosen][:, None] + np.arange(width), 0)
+    n_scored, scored_starts = rows.n_scored[chosen], (np.cumsum(rows.n_scored) - rows.n_scored)[chosen]
+    in_batch = np.repeat(np.arange(len(chosen)), n_scored)
+    scored = np.arange(n_scored.sum()) + (scored_starts - np.cumsum(n_scored) + n_scored)[in_batch]
     return Batch(
-        tokens,
-        positions,
-        branches,
-        np.concatenate([row.sources + i * width for i, row in enumerate(rows)]),
-        np.concatenate([row.targets for row in rows]),
-        np.concatenate([row.pairs for row in rows]),
+        np.where(inside, rows.tokens[places], 0),
+        np.where(inside, rows.positions[places], 0),
+        np.where(inside, rows.branches[places], PADDING),  # seen by nobody, and sees the trunk
+        rows.sources[scored] + in_batch * width,
+        rows.targets[scored],
+        rows.pairs[scored],
         branched,
     )

@@ -5,7 +5,7 @@ Reads `tokens/tasks/*.npz` and `tokens/heldout.bin`. Items are batched by length
 an item share the reading of its context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openclimb.config import TasksSettings
-from openclimb.proxy.branches import TRUNK, batches, rows_of
+from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
+from openclimb.proxy.forward import ForwardPass
+from openclimb.proxy.gradient import SAFE
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import gold_pairs
 from openclimb.workspace import read_json
@@ -74,17 +76,13 @@ def log_likelihoods(
     What the pairs of an item share is read once. A pair longer than `longest` loses the beginning of its context.
     """
     m = model.n_models
+    read = _reads_on_cpu(model) if device == "cpu" else _reads_on_gpu(model, device)
     out = np.zeros((m, len(packed["lengths"])))
     most = max(1, BATCH_TOKENS["cpu" if device == "cpu" else "cuda"] // m)
     for batch in batches(rows_of(packed, longest), most):
-        tokens = torch.from_numpy(batch.tokens).to(device).expand(m, -1, -1)
-        positions = torch.from_numpy(batch.positions).to(device) if batch.branched else None
-        mask = visible(torch.from_numpy(batch.branches).to(device)) if batch.branched else None
         # A state that predicts several tokens, as the last one of a shared context does, is scored once.
         places, states = np.unique(batch.sources, return_inverse=True)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            hidden = model(tokens, positions, mask, torch.from_numpy(places).to(device))
-        each = _gold_logs(model, hidden, states, batch.targets)
+        each = _gold_logs(model, read(batch, places), states, batch.targets)
         for i in range(m):
             out[i] += np.bincount(batch.pairs, weights=each[i], minlength=out.shape[1])
     return out
@@ -92,10 +90,8 @@ def log_likelihoods(
 
 def visible(branches: Tensor) -> Tensor:
     """Return which tokens of its row each token sees, (n, length, length), from the branches (n, length)."""
-    length = branches.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=branches.device).tril()
     seen, seeing = branches[:, None, :], branches[:, :, None]
-    return earlier & ((seen == TRUNK) | (seen == seeing))
+    return _earlier(branches.shape[1], branches.device) & ((seen == TRUNK) | (seen == seeing))
 
 
 def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -124,6 +120,35 @@ def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> di
     return found
 
 
+def _reads_on_cpu(model: StackedDecoder) -> Callable[[Batch, NDArray[np.int64]], Tensor]:
+    """Return what reads a batch and gives the states (M, n, width) at sorted places (n,)."""
+    forward = ForwardPass(model)
+
+    def read(batch: Batch, places: NDArray[np.int64]) -> Tensor:
+        length = batch.tokens.shape[1]
+        seen = visible(torch.from_numpy(batch.branches)) if batch.branched else _earlier(length)[None]
+        mask = torch.where(seen, 0.0, float("-inf"))
+        return forward(torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions), mask, places)
+
+    return read
+
+
+def _reads_on_gpu(model: StackedDecoder, device: str) -> Callable[[Batch, NDArray[np.int64]], Tensor]:
+    def read(batch: Batch, places: NDArray[np.int64]) -> Tensor:
+        tokens = torch.from_numpy(batch.tokens).to(device).expand(model.n_models, -1, -1)
+        positions = torch.from_numpy(batch.positions).to(device) if batch.branched else None
+        mask = visible(torch.from_numpy(batch.branches).to(device)) if batch.branched else None
+        with torch.autocast(device, torch.bfloat16):
+            states: Tensor = model(tokens, positions, mask, torch.from_numpy(places).to(device))
+        return states
+
+    return read
+
+
+def _earlier(length: int, device: torch.device | None = None) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
 def _gold_logs(
     model: StackedDecoder, hidden: Tensor, states: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -137,9 +162,21 @@ def _gold_logs(
         begin, end = np.searchsorted(states[order], [i, i + block])
         rows = torch.from_numpy(states[order[begin:end]] - i).to(hidden.device)
         golds = torch.from_numpy(targets[order[begin:end]]).to(hidden.device)
-        logs = logits.log_softmax(2)[:, rows, golds]
+        logs = logits[:, rows, golds] - _log_totals(logits)[:, rows]
         out[:, order[begin:end]] = logs.double().cpu().numpy()
     return out
+
+
+def _log_totals(logits: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exponentials of logits (M, n, vocabulary), (M, n).
+
+    Twice as fast without looking for the largest first; where that was not safe, with it.
+    """
+    totals = logits.exp().sum(2)
+    least, most = totals.aminmax()
+    if least >= SAFE[0] and most <= SAFE[1]:  # false for what is not a number
+        return totals.log()
+    return logits.logsumexp(2)
 
 
 def _add(result: Result, task: str, part: str, found: dict[str, NDArray[Any]]) -> None:

@@ -61,7 +61,7 @@ class Gradient:
         torch.index_select(self.embedding, 0, flat, out=self.x_flat)
         for layer in self.layers:
             layer.forward(self.x)
-        _normalise(self.x, self.epsilon, self.unit, self.inverse)
+        normalise(self.x, self.epsilon, self.unit, self.inverse)
         torch.mul(self.unit, self.norm, out=self.states)
         losses = self.head(tokens[:, :, 1:].reshape(m, 1, -1))
         torch.sum(torch.mul(self.d, self.unit, out=self.x), 1, keepdim=True, out=self.norm_grad)
@@ -213,10 +213,10 @@ class _Layer:
     def forward(self, x: Tensor) -> None:
         """Add the layer's attention and feed-forward part to the residual stream x (M, N, W)."""
         s = self.shared
-        _normalise(x, s.epsilon, self.units[0], self.inverses[0])
+        normalise(x, s.epsilon, self.units[0], self.inverses[0])
         self._attend()
         x.baddbmm_(self.mixed, self.p["attention_out"])
-        _normalise(x, s.epsilon, self.units[1], self.inverses[1])
+        normalise(x, s.epsilon, self.units[1], self.inverses[1])
         torch.mul(self.gate_up_halves, self.t["mlp_norm"], out=self.gate_up_matrix)
         torch.bmm(self.units[1], self.gate_matrix, out=self.gate)
         torch.bmm(self.units[1], self.up_matrix, out=self.up)
@@ -282,7 +282,7 @@ def _grad(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-def _normalise(x: Tensor, epsilon: Tensor, unit: Tensor, inverse: Tensor) -> None:
+def normalise(x: Tensor, epsilon: Tensor, unit: Tensor, inverse: Tensor) -> None:
     """Write x / rms(x) and 1 / rms(x)."""
     torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=inverse)
     torch.addcmul(epsilon, inverse, inverse, value=1.0 / x.shape[-1], out=inverse).rsqrt_()
