@@ -137,7 +137,7 @@ def _fit_kernel(weights: Weights, scores: Floats) -> Any:
     lengths = np.full(weights.shape[1], 1.0)
     kernel = ConstantKernel(4.0) * Matern(lengths, (0.05, 50.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
     left, values, _ = np.linalg.svd((scores - scores.mean(0)) / np.maximum(scores.std(0), 1e-12), full_matrices=False)
-    main = left[:, :3] * values[:3]
+    main = (left * values)[:, (values > 1e-6 * values[0]) & (np.arange(len(values)) < 3)]
     return GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
 
 

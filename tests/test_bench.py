@@ -1,8 +1,14 @@
-"""Every bench can be started: what it imports from the package is there."""
+"""Every bench can be started, and that of the search takes tables of any kind."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+
+from _search_tables import emulate
+from openclimb.mixture import natural
 
 FOLDER = Path(__file__).parent.parent / "bench"
 
@@ -13,3 +19,21 @@ def test_every_bench_imports() -> None:
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["smooth", "rough"])
+def test_a_table_with_few_independent_tasks_is_emulated(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(4), 25)
+    score = weights @ [1.0, 0.5, 0.2, 0.0]
+    write(tmp_path / "t_ratios.csv", "abcd", weights)
+    write(tmp_path / "t_metrics.csv", "xyz", np.stack([score, 2 * score, np.full(25, 0.25)], axis=1))
+    (tmp_path / "tables.json").write_text('{"t": "higher"}')
+    problem = emulate(str(tmp_path), "t", kind)
+    assert problem.regret(natural(problem.domains)) > 0
+    assert all(np.isfinite(list(one.values())).all() for one in problem.observe(weights, rng))
+
+
+def write(path: Path, names: str, rows: np.ndarray) -> None:
+    lines = [",".join(["run", *names]), *(",".join(map(str, [i, *row])) for i, row in enumerate(rows.tolist()))]
+    path.write_text("\n".join(lines) + "\n")
