@@ -7,6 +7,7 @@ column a task) and, where there is one, X_priors.json (natural shares and token 
 import csv
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,9 @@ def _fit_kernel(weights: Weights, scores: Floats) -> Any:
     kernel = ConstantKernel(4.0) * Matern(lengths, (0.05, 50.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
     left, values, _ = np.linalg.svd((scores - scores.mean(0)) / np.maximum(scores.std(0), 1e-12), full_matrices=False)
     main = (left * values)[:, (values > 1e-6 * values[0]) & (np.arange(len(values)) < 3)]
-    return GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a length at the end of its range is no harm
+        return GaussianProcessRegressor(kernel, normalize_y=True).fit(np.sqrt(weights), main / main.std(0)).kernel_
 
 
 def _fit_emulator(weights: Weights, scores: Floats, share: float, kernel: Any) -> Callable[[Weights], Floats]:
