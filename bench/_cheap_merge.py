@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openclimb.config import Config
 from openclimb.engine import set_allocator
 from openclimb.mixture import Weights
 from openclimb.proxy.batches import open_tokens
@@ -20,6 +19,7 @@ from openclimb.proxy.evaluate import evaluate, score_of
 from openclimb.proxy.llama import make_decoder
 from openclimb.proxy.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK, Training
+from openclimb.settings import Config
 from openclimb.trials import Trial
 from openclimb.workspace import atomic, read_json, write_json
 

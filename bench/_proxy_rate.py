@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from openclimb.config import ProxySettings
 from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer, train_tokenizer
 from openclimb.engine import set_allocator
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.optimise import schedule
 from openclimb.proxy.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.settings import ProxySettings
 
 VOCAB, DEPTH, SEQUENCE, BATCH = 2048, 2, 128, 4
 WIDTHS = (64, 128, 256)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from openclimb.config import ProxySettings
+from openclimb.settings import ProxySettings
 
 
 def llama_step(proxy: ProxySettings, vocab_size: int) -> Callable[[Tensor], None]:

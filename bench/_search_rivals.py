@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import SearchSettings
 from openclimb.mixture import Weights, natural
 from openclimb.search.sample import bounds, draw, fill
 from openclimb.search.simulate import Problem, simulate
+from openclimb.settings import SearchSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,6 @@ import openclimb
 from _cheap_merge import merged
 from _cheap_tables import ranks, replaced
 from _results import write_results
-from openclimb.config import Config, SearchSettings
 from openclimb.console import PlainProgress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.early import read_early
@@ -34,6 +33,7 @@ from openclimb.search.hint import Hint, read_hint
 from openclimb.search.loop import next_batch
 from openclimb.search.required import required_of
 from openclimb.search.reuse import without_old
+from openclimb.settings import Config, SearchSettings
 from openclimb.stages import trial_settings
 from openclimb.trial_runs import run_trials
 from openclimb.trials import Proposal, Trial, ask, trial_folder

@@ -19,7 +19,7 @@ import numpy as np
 from _results import write_results
 from openclimb.cluster.embed import load_embedder
 from openclimb.cluster.kmeans import assign, fit_kmeans
-from openclimb.config import ClustersSettings, EmbedSettings
+from openclimb.settings import ClustersSettings, EmbedSettings
 
 SETTINGS = ClustersSettings()
 

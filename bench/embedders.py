@@ -23,7 +23,7 @@ from clusters import ours, read_documents  # noqa: E402
 from openclimb.cluster.distill import distill  # noqa: E402
 from openclimb.cluster.embed import fit_embedder, load_embedder  # noqa: E402
 from openclimb.cluster.kmeans import assign  # noqa: E402
-from openclimb.config import EmbedSettings  # noqa: E402
+from openclimb.settings import EmbedSettings  # noqa: E402
 
 SEEDS = 5
 

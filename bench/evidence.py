@@ -21,12 +21,12 @@ from typing import Any
 import openclimb
 from _evidence_tables import embed, tables
 from _results import FOLDER, write_results
-from openclimb.config import ProxySettings
 from openclimb.console import choose_progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.planning import n_parameters
 from openclimb.proxy.testbed import convert
 from openclimb.search.compare import rank_correlation
+from openclimb.settings import ProxySettings
 from openclimb.trials import read_trials, trial_folder
 from openclimb.verdict import FOUND
 from openclimb.workspace import file_checksum, read_json, write_text

@@ -25,10 +25,11 @@ from _results import write_results
 from openclimb.cluster.embed import load_embedder
 from openclimb.cluster.fit import fit
 from openclimb.cluster.label import label
-from openclimb.config import Config, EmbedSettings, preset
+from openclimb.config import preset
 from openclimb.console import PlainProgress, Progress
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
+from openclimb.settings import Config, EmbedSettings
 
 SMALL, TURNS = 5000, 3
 

@@ -15,13 +15,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from _results import write_results
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.search.forecast import fit_forecast
 from openclimb.search.history import read_history
 from openclimb.search.loop import finalists, one_thread
 from openclimb.search.rounds import FEWEST, Prior, believe, finished, play
 from openclimb.search.simulate import Problem, make_problem, simulate
 from openclimb.search.statistics import seed_noise, student
+from openclimb.settings import PickSettings, SearchSettings
 
 Floats = NDArray[np.float64]
 Scores = list[dict[int, float]]

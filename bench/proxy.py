@@ -25,11 +25,12 @@ from typing import Any
 import torch
 
 from _results import FOLDER, write_results
-from openclimb.config import ProxySettings, preset
+from openclimb.config import preset
 from openclimb.engine import n_cores, set_allocator
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.settings import ProxySettings
 from openclimb.shapes import n_parameters, shape_of, vocabulary_of
 
 SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}

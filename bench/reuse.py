@@ -35,7 +35,6 @@ from scipy.stats import spearmanr  # noqa: E402
 
 from _results import FOLDER, machine  # noqa: E402
 from _search_tables import Floats, read_tables  # noqa: E402
-from openclimb.config import PickSettings, SearchSettings  # noqa: E402
 from openclimb.mixture import Domain, Weights, natural  # noqa: E402
 from openclimb.search.domain_map import DomainMap  # noqa: E402
 from openclimb.search.forecast import fit_forecast  # noqa: E402
@@ -45,6 +44,7 @@ from openclimb.search.required import Required  # noqa: E402
 from openclimb.search.reuse import OldTrial, Reuse, reuse_old, without_old  # noqa: E402
 from openclimb.search.sample import bounds, draw  # noqa: E402
 from openclimb.search.simulate import Problem, make_problem, polish, simulate  # noqa: E402
+from openclimb.settings import PickSettings, SearchSettings  # noqa: E402
 from openclimb.trials import Trial  # noqa: E402
 from openclimb.workspace import versions, write_json  # noqa: E402
 

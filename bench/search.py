@@ -35,11 +35,11 @@ import numpy as np  # noqa: E402
 from _results import FOLDER, machine  # noqa: E402
 from _search_rivals import SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
 from _search_tables import EMULATORS, Floats, Table, emulate, read_tables  # noqa: E402
-from openclimb.config import SearchSettings  # noqa: E402
 from openclimb.engine import n_cores  # noqa: E402
 from openclimb.search.forecast import fit_forecast  # noqa: E402
 from openclimb.search.loop import next_batch  # noqa: E402
 from openclimb.search.simulate import PROBLEMS, Problem, make_problem  # noqa: E402
+from openclimb.settings import SearchSettings  # noqa: E402
 from openclimb.workspace import versions, write_json  # noqa: E402
 
 Row = dict[str, Any]

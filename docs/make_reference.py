@@ -8,7 +8,8 @@ import dataclasses
 from pathlib import Path
 
 from openclimb import cli, errors
-from openclimb.config import SCALES, SECTIONS, preset
+from openclimb.config import SCALES, preset
+from openclimb.settings import SECTIONS
 from openclimb.stages import STAGES
 
 OUT = Path(__file__).with_name("reference.md")

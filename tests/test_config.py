@@ -5,18 +5,9 @@ import tomllib
 
 import pytest
 
-from openclimb.config import (
-    SCALES,
-    SECTIONS,
-    Config,
-    format_count,
-    from_dict,
-    parse_count,
-    preset,
-    result_settings,
-    to_toml,
-)
+from openclimb.config import SCALES, format_count, from_dict, parse_count, preset, result_settings, to_toml
 from openclimb.errors import ConfigError
+from openclimb.settings import SECTIONS, Config
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openclimb import cli
-from openclimb.config import SECTIONS
+from openclimb.settings import SECTIONS
 from openclimb.stages import STAGES
 
 ROOT = Path(__file__).parent.parent

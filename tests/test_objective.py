@@ -13,12 +13,12 @@ import pytest
 
 import openclimb
 from openclimb.cli import main
-from openclimb.config import ObjectiveSettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import Domain
 from openclimb.objective import load_objective, run_objective
+from openclimb.settings import ObjectiveSettings, TasksSettings
 from openclimb.testing import check_objective
 from openclimb.trials import Proposal, Trial, ask, read_trial, trial_folder
 

@@ -25,8 +25,8 @@ def test_larger_sizes_are_wider_and_learn_slower() -> None:
 
 
 def test_the_count_is_that_of_a_model() -> None:
-    from openclimb.config import ProxySettings
     from openclimb.proxy.model import StackedDecoder
+    from openclimb.settings import ProxySettings
 
     proxy = ProxySettings(**shape_of("0.5M"))
     model = StackedDecoder(proxy, 2048, [0])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from openclimb.config import Config
 from openclimb.console import Progress
 from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
+from openclimb.settings import Config
 from openclimb.workspace import (
     Recipe,
     Workspace,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclimb import trials as trial_files
-from openclimb.config import Config, TasksSettings, with_changes
+from openclimb.config import with_changes
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
@@ -14,6 +14,7 @@ from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus, write_given
 from openclimb.mixture import Domain
 from openclimb.search.outside import ROLE
+from openclimb.settings import Config, TasksSettings
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trials import Proposal, Trial
 from openclimb.workspace import Workspace, fingerprint, read_json

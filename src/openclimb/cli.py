@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from openclimb.config import SECTIONS, format_count, from_dict, parse_count
+from openclimb.config import format_count, from_dict, parse_count
 from openclimb.console import choose_progress
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, SearchError
 from openclimb.options import Command, build_parser
+from openclimb.settings import SECTIONS
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config, PickSettings
 from openclimb.corpus.domains_file import read_domains
 from openclimb.errors import ConfigError, SearchError, WorkspaceError
 from openclimb.given import SETTING, has_given_domains, read_given
@@ -33,6 +32,7 @@ from openclimb.search.domain_map import by_names, read_map
 from openclimb.search.loop import finalists
 from openclimb.search.required import required_of
 from openclimb.search.reuse import OldTrial
+from openclimb.settings import Config, PickSettings
 from openclimb.stages import PRIOR, trial_settings
 from openclimb.trials import Trial, read_trials
 from openclimb.workspace import (

@@ -9,9 +9,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from openclimb.config import Config, TargetSettings, parse_count
+from openclimb.config import parse_count
 from openclimb.errors import ConfigError, InputError, WorkspaceError
 from openclimb.mixture import Domain, caps
+from openclimb.settings import Config, TargetSettings
 from openclimb.table import read_csv
 from openclimb.workspace import write_text
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import Config
 from openclimb.mixture import Domain, Weights
 from openclimb.proxy.ngram import count_ngrams
 from openclimb.search.hint import ROLE
 from openclimb.search.region import by_name, draw_in, region_of, rounded
 from openclimb.search.reuse import Reuse
+from openclimb.settings import Config
 from openclimb.trials import Trial
 from openclimb.workspace import fingerprint, read_json, write_json
 

@@ -23,11 +23,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from openclimb.config import Config, ObjectiveSettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, nearest
 from openclimb.mixture import Domain, repetitions
+from openclimb.settings import Config, ObjectiveSettings, TasksSettings
 from openclimb.trials import Trial, claim, fail, read_trial, read_trials, tell, told_trials, trial_folder
 from openclimb.workspace import write_json
 

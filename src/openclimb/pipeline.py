@@ -13,7 +13,6 @@ from pathlib import Path
 from openclimb.cluster.domains import make_domains
 from openclimb.cluster.fit import fit
 from openclimb.cluster.label import label
-from openclimb.config import Config
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
@@ -33,6 +32,7 @@ from openclimb.search.pick import pick
 from openclimb.search.region import region_of
 from openclimb.search.required import required_of
 from openclimb.search.signal import check_weigh, goal_of, replicates, signal_rows
+from openclimb.settings import Config
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config, ProxySettings, format_count
+from openclimb.config import format_count
 from openclimb.console import counted
 from openclimb.corpus.survey import check_inputs
 from openclimb.engine import n_cores
@@ -15,6 +15,7 @@ from openclimb.given import given_domains, has_given_domains, stop_without_corpu
 from openclimb.prior import prior_facts, prior_sentence
 from openclimb.proxy.tasks import check_tasks
 from openclimb.search.rounds import most_trials
+from openclimb.settings import Config, ProxySettings
 from openclimb.stages import current_recipes
 from openclimb.trials import read_trials
 from openclimb.workspace import Workspace, free_bytes

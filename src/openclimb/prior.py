@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from openclimb.cluster.label import read_labels
-from openclimb.config import Config, result_settings
+from openclimb.config import result_settings
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column
 from openclimb.errors import DomainError, SearchError
 from openclimb.given import has_given_domains
@@ -40,6 +40,7 @@ from openclimb.search.domain_map import (
 )
 from openclimb.search.required import required_of
 from openclimb.search.reuse import OldTrial, Reuse, reuse_old, without_old
+from openclimb.settings import Config
 from openclimb.stages import PRIOR
 from openclimb.workspace import fingerprint, read_json, write_json, write_text
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from openclimb.config import Config, result_settings
+from openclimb.config import result_settings
 from openclimb.corpus.survey import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
 from openclimb.given import DATA, FILE, has_given_domains
 from openclimb.proxy.tasks import task_fingerprint
 from openclimb.search.outside import told_fingerprint
+from openclimb.settings import Config
 from openclimb.trials import Trial, read_trials
 from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json, stale_error
 

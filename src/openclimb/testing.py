@@ -26,7 +26,7 @@ def check_embedder(name: str, model: str = "") -> None:
     `model` is the folder or hub name that it is given. Odd texts are among those it gets: empty, blank, very long.
     """
     from openclimb.cluster.embed import load_embedder
-    from openclimb.config import EmbedSettings
+    from openclimb.settings import EmbedSettings
 
     embed = load_embedder(EmbedSettings(embedder=name, model=model), Path())
     together, again = embed(ODD_TEXTS), embed(ODD_TEXTS)
@@ -41,7 +41,7 @@ def check_embedder(name: str, model: str = "") -> None:
 def check_scorer(name: str) -> None:
     """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours."""
     from openclimb.cluster.quality import load_scorers
-    from openclimb.config import QualitySettings
+    from openclimb.settings import QualitySettings
 
     for scorer in load_scorers(QualitySettings(scorers=(name,))):
         together = scorer(ODD_TEXTS)  # its shape and finite numbers are checked at every call
@@ -90,8 +90,8 @@ def check_proposer(name: str, predictor: str = "gp") -> None:
     `predictor` is the one in the settings that it is given. It is asked without trials, with one, with constant and
     missing scores, and with more domains than trials.
     """
-    from openclimb.config import SearchSettings
     from openclimb.search.loop import next_batch
+    from openclimb.settings import SearchSettings
 
     rng = np.random.default_rng(0)
     for n_domains, n_told, n in ((2, 0, 3), (5, 0, 8), (5, 1, 2), (5, 24, 6), (30, 8, 4)):
@@ -119,8 +119,8 @@ def check_objective(name: str = "command", command: str = "") -> None:
     import shlex
     import tempfile
 
-    from openclimb.config import ObjectiveSettings
     from openclimb.objective import checked_scores, load_objective
+    from openclimb.settings import ObjectiveSettings
 
     domains = [Domain("first", 800_000), Domain("second", 120_000), Domain("third", 60_000)]
     settings = ObjectiveSettings(kind=name, command=tuple(shlex.split(command)))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import ProxySettings, RunSettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import OpenclimbError
 from openclimb.proxy.checkpoint import shaped
 from openclimb.proxy.train import plan_stack, run_stack
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Trial, claim, fail, read_trial, told_trials, trial_folder
 
 Items = dict[int, dict[str, NDArray[np.floating[Any]]]]  # trial → "<task>/<part>/<measure>" → one number an item

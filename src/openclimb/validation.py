@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config, SearchSettings, result_settings
+from openclimb.config import result_settings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
@@ -33,6 +33,7 @@ from openclimb.search.loop import next_batch
 from openclimb.search.region import bend, region_of, rounded
 from openclimb.search.required import required_of
 from openclimb.search.statistics import seed_noise, student
+from openclimb.settings import Config, SearchSettings
 from openclimb.stages import current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials

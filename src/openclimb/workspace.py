@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from openclimb import __version__
-from openclimb.config import Config, from_dict, to_toml
+from openclimb.config import from_dict, to_toml
 from openclimb.console import Progress
 from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
+from openclimb.settings import Config
 
 FORMAT = 1  # of the workspace on disk; a workspace with a larger one was made by a newer version
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")

@@ -7,7 +7,7 @@ import pytest
 
 from openclimb.cluster.distill import distill, main
 from openclimb.cluster.embed import load_embedder
-from openclimb.config import EmbedSettings
+from openclimb.settings import EmbedSettings
 
 
 def test_a_distilled_model_embeds(transformer_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from openclimb.cluster.domains import make_domains
-from openclimb.config import DomainsSettings, TargetSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_domains, read_table
 from openclimb.errors import ConfigError, DomainError
+from openclimb.settings import DomainsSettings, TargetSettings
 
 # Six clusters in three directions, two near each other in each.
 ANGLES = np.deg2rad([0, 8, 90, 98, 200, 208])

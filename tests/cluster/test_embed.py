@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from openclimb.cluster.embed import fit_embedder, load_embedder
-from openclimb.config import EmbedSettings
 from openclimb.errors import ConfigError, WorkspaceError
+from openclimb.settings import EmbedSettings
 
 HASHING = EmbedSettings(embedder="hashing", dim=24)
 

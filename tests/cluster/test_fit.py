@@ -12,10 +12,10 @@ from test_label import EMBED, SILENT, TOKENS, units_of
 
 from openclimb.cluster import describe
 from openclimb.cluster.fit import fit, token_rates
-from openclimb.config import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, InputError
+from openclimb.settings import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 
 
 def fitted(corpus_file: Path, root: Path, workers: int = 1, embed: EmbedSettings = EMBED, **clusters: int) -> Path:

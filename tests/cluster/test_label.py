@@ -11,13 +11,13 @@ import pytest
 
 from openclimb.cluster.fit import fit
 from openclimb.cluster.label import label, read_labels
-from openclimb.config import ClustersSettings, CorpusSettings, EmbedSettings, QualitySettings, TokensSettings
 from openclimb.console import Progress
 from openclimb.corpus.read import Unit, content_hash
 from openclimb.corpus.survey import read_units, survey
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import InputError
+from openclimb.settings import ClustersSettings, CorpusSettings, EmbedSettings, QualitySettings, TokensSettings
 
 EMBED = EmbedSettings(embedder="hashing", dim=16, batch=32)
 TOKENS = TokensSettings(vocab_size=400)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from openclimb.cluster.quality import load_scorers, normalise, score_names
-from openclimb.config import QualitySettings
 from openclimb.errors import ConfigError
+from openclimb.settings import QualitySettings
 
 Writer = Callable[[str, dict[str, dict[str, float]]], Path]
 

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from openclimb.config import CorpusSettings
 from openclimb.console import Progress
 from openclimb.corpus.sample import draw_sample
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
+from openclimb.settings import CorpusSettings
 
 
 def _units(paths: list[Path], tmp_path: Path, **more: int):

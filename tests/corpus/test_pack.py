@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import openclimb
-from openclimb.config import TargetSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import n_packed, pack
@@ -15,6 +14,7 @@ from openclimb.corpus.survey import read_units
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
+from openclimb.settings import TargetSettings
 from openclimb.workspace import read_json
 
 

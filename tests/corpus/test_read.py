@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from openclimb.config import CorpusSettings
 from openclimb.console import Progress
 from openclimb.corpus.read import Document, Rejected, document_order, place_hash, read_unit
 from openclimb.corpus.survey import (
@@ -27,6 +26,7 @@ from openclimb.corpus.survey import (
     survey,
 )
 from openclimb.errors import ConfigError, InputError
+from openclimb.settings import CorpusSettings
 
 ROWS = [{"text": f"Document {i}: " + "größer as it goes, " * (i % 37), "id": f"d{i}"} for i in range(400)]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from openclimb.config import ProxySettings
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.branches import batches, rows_of
 from openclimb.proxy.evaluate import log_likelihoods
 from openclimb.proxy.model import Form, Rope, StackedDecoder
 from openclimb.proxy.tasks import read_items, tokenised
+from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=2, heads=4, sequence=32)
 VOCAB = 300

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openclimb.config import ProxySettings
 from openclimb.errors import SearchError
 from openclimb.proxy.doremi import doremi, reweighed
+from openclimb.settings import ProxySettings
 from openclimb.workspace import write_json
 
 PROXY = ProxySettings(width=32, depth=1, heads=2, sequence=32, batch=8, learning_rate=1e-2)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from openclimb.config import ProxySettings
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.evaluate import log_likelihoods, measure, score_of
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import gold_pairs, read_items, tokenised
+from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=1, heads=2, sequence=32)
 VOCAB = 300

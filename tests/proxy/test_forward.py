@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from openclimb.config import ProxySettings
 from openclimb.proxy import forward
 from openclimb.proxy.evaluate import visible
 from openclimb.proxy.forward import ForwardPass
 from openclimb.proxy.model import Form, Rope, StackedDecoder
+from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=48, depth=2, heads=4, sequence=64)
 GROUPED = Form(groups=2, head=16, tied=False, rope=Rope(5e5, "llama3", 8.0))

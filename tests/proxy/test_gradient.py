@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from openclimb.config import ProxySettings
 from openclimb.proxy import gradient
 from openclimb.proxy.gradient import Gradient, can_write_out
 from openclimb.proxy.model import Form, StackedDecoder
+from openclimb.settings import ProxySettings
 
 VOCAB = 61
 

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llamas import SHAPE, make_llama
-from openclimb.config import ProxySettings, TokensSettings
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.proxy.checkpoint import find_checkpoint, read_checkpoint, shaped, with_tokenizer
 from openclimb.proxy.llama import load_weights, make_decoder, save_llama
 from openclimb.proxy.model import StackedDecoder
+from openclimb.settings import ProxySettings, TokensSettings
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 LLAMA3 = {

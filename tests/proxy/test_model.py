@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from openclimb.config import ProxySettings
 from openclimb.proxy.model import EPSILON, ROPE_BASE, StackedDecoder
+from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=2, heads=2, sequence=16)
 VOCAB = 64

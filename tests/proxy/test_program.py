@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from openclimb.config import ProxySettings
 from openclimb.proxy import program
 from openclimb.proxy.model import Form, StackedDecoder
 from openclimb.proxy.optimise import Optimiser
 from openclimb.proxy.program import Program, program_for
+from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=4, learning_rate=1e-2)
 VOCAB = 61

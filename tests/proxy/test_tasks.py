@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
 
-from openclimb.config import TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import end_id, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.proxy.tasks import check_tasks, pack_tasks, read_items, split, task_files, task_fingerprint, tokenised
+from openclimb.settings import TasksSettings
 
 
 def write(path: Path, *rows: object) -> Path:

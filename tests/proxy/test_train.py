@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from openclimb.config import ProxySettings, TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.early import read_early
@@ -21,6 +20,7 @@ from openclimb.proxy.optimise import clip, schedule
 from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.proxy.train import plan_stack, run_stack, stack_size
+from openclimb.settings import ProxySettings, TasksSettings
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 from openclimb.workspace import read_json, write_json
 
@@ -170,7 +170,7 @@ def test_a_trial_that_stopped_goes_on_to_the_same_bits(tmp_path: Path, tokens: P
 KILLED = """
 import sys
 from pathlib import Path
-from openclimb.config import ProxySettings, RunSettings, TasksSettings
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.proxy.train import run_stack
 proxy = ProxySettings(width=16, depth=1, heads=2, sequence=16, batch=4, token_budget=16 * 16000, learning_rate=1e-2)
 where = RunSettings(save_seconds=0.0)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import ConstraintsSettings
 from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import Domain, natural
 from openclimb.search import baselines
@@ -17,6 +16,7 @@ from openclimb.search.olmix import least, olmix_loss
 from openclimb.search.propose import PROPOSERS
 from openclimb.search.region import Region, allowed, draw_in, region_of
 from openclimb.search.required import Required
+from openclimb.settings import ConstraintsSettings
 
 AIM = Aim("ridge")
 
@@ -170,8 +170,8 @@ def test_olmix_fits_each_task_on_the_trials_that_have_it() -> None:
 
 
 def test_swarms_are_drawn_round_natural_and_never_repeat() -> None:
-    from openclimb.config import SearchSettings
     from openclimb.search.loop import next_batch
+    from openclimb.settings import SearchSettings
 
     domains = make_domains(8)
     for name in ("regmix", "olmix"):
@@ -189,8 +189,8 @@ def test_swarms_are_drawn_round_natural_and_never_repeat() -> None:
 
 @pytest.mark.parametrize("name", ["natural", "uniform"])
 def test_one_mixture_alone_is_proposed(name: str) -> None:
-    from openclimb.config import SearchSettings
     from openclimb.search.loop import next_batch
+    from openclimb.settings import SearchSettings
 
     domains = make_domains(4, 0.4)
     weights = next_batch([], domains, 3, 0, SearchSettings(proposer=name), {}, 0)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from test_region import holds, problems
 from trial_rows import make_trial, smooth_trials
 
-from openclimb.config import ConstraintsSettings, PickSettings, SearchSettings
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain
 from openclimb.search import baselines
@@ -23,6 +22,7 @@ from openclimb.search.design import Aim
 from openclimb.search.loop import finalists, next_batch
 from openclimb.search.propose import PROPOSERS
 from openclimb.search.required import Required
+from openclimb.settings import ConstraintsSettings, PickSettings, SearchSettings
 from openclimb.trials import Trial
 
 TOLD = ("nothing", "one", "smooth", "constant", "missing", "duplicates", "crowded")

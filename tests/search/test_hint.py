@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import spearmanr
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.mixture import Domain, natural
 from openclimb.search.forecast import cross_validate, fit_forecast
 from openclimb.search.hint import ROLE, Hinted, read_hint, shares, slopes, split_hints
@@ -16,6 +15,7 @@ from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.required import Required
 from openclimb.search.reuse import without_old
 from openclimb.search.simulate import make_problem
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.trials import Trial
 
 PROBLEM = make_problem("interactions", 8, seed=2)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain
 from openclimb.search.forecast import fit_forecast
@@ -12,6 +11,7 @@ from openclimb.search.history import read_history
 from openclimb.search.least import expected_tasks, forecast_for, least_sentence, shortfall
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.required import Required
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.trials import Trial
 
 QUICK = SearchSettings(predictor="gp")

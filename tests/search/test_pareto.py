@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import ConstraintsSettings, SearchSettings, TasksSettings
 from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import natural
 from openclimb.search.front import front
@@ -13,6 +12,7 @@ from openclimb.search.pareto import goals_of, scale_of, undominated
 from openclimb.search.required import Required
 from openclimb.search.sample import bounds, draw
 from openclimb.search.simulate import Problem, make_problem
+from openclimb.settings import ConstraintsSettings, SearchSettings, TasksSettings
 from openclimb.trials import Trial
 
 QUICK = SearchSettings(predictor="gp", proposer="pareto")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import Config, PickSettings, SearchSettings, TasksSettings
 from openclimb.errors import SearchError
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.contest import claim, next_round, open_contest
@@ -17,6 +16,7 @@ from openclimb.search.required import Required, required_of
 from openclimb.search.reuse import without_old
 from openclimb.search.rounds import most_trials
 from openclimb.search.statistics import seed_noise, student
+from openclimb.settings import Config, PickSettings, SearchSettings, TasksSettings
 from openclimb.trials import Proposal, Trial
 
 DOMAINS = make_domains(4)

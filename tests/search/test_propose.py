@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.errors import ConfigError, DomainError, SearchError
 from openclimb.mixture import Domain, natural
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.propose import PROPOSERS
 from openclimb.search.simulate import PROBLEMS, make_problem, simulate
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.testing import check_proposer
 
 QUICK = SearchSettings(predictor="gp")

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trial_rows import make_domains, smooth_trials
 
-from openclimb.config import ConstraintsSettings, PickSettings, SearchSettings, TargetSettings
 from openclimb.errors import ConfigError, DomainError
 from openclimb.mixture import Domain
 from openclimb.search.baselines import natural_mixture, uniform_mixture
@@ -18,6 +17,7 @@ from openclimb.search.region import allowed, bend, draw_in, region_of, rounded
 from openclimb.search.required import Required
 from openclimb.search.reuse import without_old
 from openclimb.search.sample import draw_raw
+from openclimb.settings import ConstraintsSettings, PickSettings, SearchSettings, TargetSettings
 
 QUICK = SearchSettings(predictor="gp")
 FOUR = [Domain(name, 100) for name in "abcd"]

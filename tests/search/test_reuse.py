@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import ConstraintsSettings, PickSettings, SearchSettings
 from openclimb.errors import ConfigError, InputError
 from openclimb.mixture import Domain
 from openclimb.search.block import as_block
@@ -27,6 +26,7 @@ from openclimb.search.domain_map import (
 from openclimb.search.loop import diagnose, finalists, next_batch
 from openclimb.search.required import Required
 from openclimb.search.reuse import GONE, OldTrial, level_shift, reuse_old, without_old
+from openclimb.settings import ConstraintsSettings, PickSettings, SearchSettings
 
 SEARCH = SearchSettings()
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trial_rows import make_domains, make_trial, smooth_trials
 
-from openclimb.config import SearchSettings
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain
 from openclimb.search.history import read_history, read_running
 from openclimb.search.loop import next_batch
+from openclimb.settings import SearchSettings
 from openclimb.trials import Trial
 
 QUICK = SearchSettings(predictor="gp")

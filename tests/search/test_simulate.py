@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from openclimb.config import SearchSettings
 from openclimb.errors import ConfigError
 from openclimb.mixture import natural
 from openclimb.search.answers import ANSWERS
 from openclimb.search.sample import bounds, draw
 from openclimb.search.simulate import PROBLEMS, Problem, make_problem, simulate
+from openclimb.settings import SearchSettings
 
 SIZES = (5, 20, 64)
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from openclimb.cluster.describe import domain_names, top_words
 from openclimb.cluster.merge import absorb_small, ward
 from openclimb.cluster.totals import Totals, add_up
-from openclimb.config import DomainsSettings, TargetSettings, format_count
+from openclimb.config import format_count
 from openclimb.console import Progress
 from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import caps
+from openclimb.settings import DomainsSettings, TargetSettings
 from openclimb.workspace import atomic, read_json, write_json, write_text
 
 PRUNED = -1

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import EmbedSettings
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, WorkspaceError
+from openclimb.settings import EmbedSettings
 from openclimb.workspace import atomic
 
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from openclimb.cluster.describe import flat_map, top_words
 from openclimb.cluster.embed import fit_embedder, load_embedder
 from openclimb.cluster.kmeans import KMeans, assign, choose_k, fit_kmeans
-from openclimb.config import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.console import Progress
 from openclimb.corpus.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import InputError
+from openclimb.settings import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.workspace import atomic, write_json
 
 BLOCK = 512  # documents embedded by one call of a worker

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from openclimb.cluster.embed import Embedder, load_embedder
 from openclimb.cluster.kmeans import assign
 from openclimb.cluster.quality import Scorer, load_scorers, score_names
-from openclimb.config import CorpusSettings, EmbedSettings, QualitySettings, result_settings
+from openclimb.config import result_settings
 from openclimb.console import Progress
 from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_unit
 from openclimb.engine import Engine, set_allocator
 from openclimb.errors import InputError
+from openclimb.settings import CorpusSettings, EmbedSettings, QualitySettings
 from openclimb.workspace import atomic, read_json, write_text
 
 BATCH_CHARS = 1_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory

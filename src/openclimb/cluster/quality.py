@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from openclimb.cluster.embed import load_function
 from openclimb.cluster.signals import MOST_CHARS, rules_kept
-from openclimb.config import QualitySettings
 from openclimb.errors import ConfigError, MissingDependency, nearest
+from openclimb.settings import QualitySettings
 
 Scores = NDArray[np.float32]  # shape (n, n_scores)
 RESERVED = (

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import CorpusSettings, TargetSettings, TokensSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
 from openclimb.corpus.heldout import is_heldout
@@ -24,6 +23,7 @@ from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
+from openclimb.settings import CorpusSettings, TargetSettings, TokensSettings
 from openclimb.workspace import atomic, write_json
 
 HELDOUT_TOKENS = 50_000  # enough for a steady loss

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import CorpusSettings
+from openclimb.settings import CorpusSettings
 
 SUFFIXES = {
     ".jsonl": "jsonl",

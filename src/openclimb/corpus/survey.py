@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from openclimb.config import CorpusSettings
 from openclimb.console import Progress, counted
 from openclimb.corpus.read import SUFFIXES, Unit, columns_of, format_of
 from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.settings import CorpusSettings
 from openclimb.workspace import atomic, fingerprint
 
 ENDS = 1 << 16  # bytes at each end of a local file that its fingerprint covers

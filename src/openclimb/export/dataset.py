@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import Config, format_count
+from openclimb.config import format_count
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains, read_table
 from openclimb.corpus.pack import pick_rate
@@ -28,6 +28,7 @@ from openclimb.export.configs import dataset_card, megatron_line
 from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
 from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
 from openclimb.mixture import Domain, mixture_table
+from openclimb.settings import Config
 from openclimb.workspace import atomic, file_checksum, read_json, versions, write_json, write_text
 
 SHARD_BYTES = 128_000_000  # of text in a shard

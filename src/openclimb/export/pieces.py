@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import CorpusSettings
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
@@ -22,6 +21,7 @@ from openclimb.corpus.tokenize import encode_batch, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import InputError
 from openclimb.export.plan import Counts
+from openclimb.settings import CorpusSettings
 from openclimb.workspace import atomic
 
 STRETCH_CHARS = 32_000_000  # of text sorted at once

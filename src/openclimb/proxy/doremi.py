@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from openclimb.config import ProxySettings
 from openclimb.errors import SearchError
 from openclimb.proxy.batches import Reader, Tokens, open_tokens
 from openclimb.proxy.llama import make_decoder
 from openclimb.proxy.optimise import Optimiser, schedule
+from openclimb.settings import ProxySettings
 from openclimb.trials import Trial
 
 STEP_SIZE = 1.0  # η of the exponentiated gradient (the paper's)

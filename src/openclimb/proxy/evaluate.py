@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openclimb.config import TasksSettings
 from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
 from openclimb.proxy.forward import ForwardPass
 from openclimb.proxy.gradient import SAFE
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import gold_pairs
+from openclimb.settings import TasksSettings
 from openclimb.workspace import read_json
 
 # Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.

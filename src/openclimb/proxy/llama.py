@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from openclimb.config import ProxySettings
 from openclimb.corpus.tokenize import end_id, load_tokenizer, start_id
 from openclimb.errors import InputError
 from openclimb.proxy.checkpoint import INDEX, SUPPORTED, WEIGHTS, find_checkpoint, read_checkpoint, read_object, shaped
 from openclimb.proxy.model import StackedDecoder
+from openclimb.settings import ProxySettings
 from openclimb.workspace import write_text
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from openclimb.config import ProxySettings
+from openclimb.settings import ProxySettings
 
 if TYPE_CHECKING:
     pass

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from openclimb.config import ProxySettings
 from openclimb.proxy.model import StackedDecoder
+from openclimb.settings import ProxySettings
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8

@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from openclimb.config import ProxySettings
 from openclimb.proxy.gradient import Gradient, can_write_out
 from openclimb.proxy.model import Form, StackedDecoder
 from openclimb.proxy.optimise import Optimiser
+from openclimb.settings import ProxySettings
 
 POSITIONS = {"cpu": 1 << 14, "cuda": 1 << 17}  # tokens of all models in one pass; a larger batch takes several
 HEAD_FLOATS = 1 << 28  # logits held at once: 1 GB in fp32

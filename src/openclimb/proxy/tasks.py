@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import TasksSettings
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.settings import TasksSettings
 from openclimb.workspace import atomic, fingerprint, write_json
 
 PARTS = ("search", "report")

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openclimb.config import ProxySettings, RunSettings, TasksSettings
 from openclimb.early import EarlyScores, write_early
 from openclimb.engine import set_allocator
 from openclimb.errors import MissingDependency
@@ -27,6 +26,7 @@ from openclimb.proxy.llama import make_decoder, save_llama
 from openclimb.proxy.optimise import schedule
 from openclimb.proxy.program import POSITIONS, Program, program_for
 from openclimb.proxy.state import About, read_about, read_tensors, remove_state, save_state
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Trial, read_trial, tell
 from openclimb.workspace import atomic, write_text
 

@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.random import Generator
 
-from openclimb.config import ConstraintsSettings
 from openclimb.mixture import Domain, Weights, uniform
 from openclimb.search.design import Aim, topped_up, unseen
 from openclimb.search.forecast import fit_forecast
 from openclimb.search.history import read_history, read_running
 from openclimb.search.region import Region, allowed, bend, by_name, draw_in, region_of, rounded
 from openclimb.search.sample import fill, project
+from openclimb.settings import ConstraintsSettings
 from openclimb.trials import Trial
 
 STRENGTHS = np.logspace(np.log10(0.1), np.log10(5.0), 15)  # of the Dirichlet draws: RegMix, the recipe and Olmix

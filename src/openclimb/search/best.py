@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import PickSettings, SearchSettings, TargetSettings
 from openclimb.mixture import Domain, Weights, effective_domains, natural, repetitions
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.forecast import Forecast, fit_forecast
@@ -14,6 +13,7 @@ from openclimb.search.history import History, read_history
 from openclimb.search.least import expected_tasks
 from openclimb.search.loop import NORMAL_80, finalists, one_thread
 from openclimb.search.reuse import Reuse
+from openclimb.settings import PickSettings, SearchSettings, TargetSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]

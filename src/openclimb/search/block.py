@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openclimb.config import ConstraintsSettings
 from openclimb.errors import ConfigError
 from openclimb.mixture import Domain, Weights
 from openclimb.search.required import Required
+from openclimb.settings import ConstraintsSettings
 
 BLOCK = "untouched"
 

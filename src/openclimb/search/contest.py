@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.mixture import Weights
 from openclimb.search.forecast import Forecast, fit_forecast
 from openclimb.search.history import History, read_history
@@ -27,6 +26,7 @@ from openclimb.search.rounds import (
     play,
     shortfall,
 )
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.trials import Proposal, Trial
 
 DRAW = 20_000  # stands for "the finalists" in the seed of a draw

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import SearchSettings
 from openclimb.mixture import Domain, Weights, effective_domains
 from openclimb.search.ascend import KEPT, ascend
 from openclimb.search.baselines import natural_mixture
@@ -17,6 +16,7 @@ from openclimb.search.loop import CAUTION, NORMAL_80, NOTHING, one_thread
 from openclimb.search.pareto import Goals, bounds, goal_forecasts, scale_of, undominated
 from openclimb.search.region import Region, allowed, bend, by_name, region_of, rounded
 from openclimb.search.required import Required
+from openclimb.settings import SearchSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]

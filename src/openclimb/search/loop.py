@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.mixture import Domain, Weights
 from openclimb.search.ascend import KEPT, ascend
 from openclimb.search.baselines import natural_mixture, uniform_mixture
@@ -23,6 +22,7 @@ from openclimb.search.least import forecast_for
 from openclimb.search.propose import check_proposed, find_proposer
 from openclimb.search.region import allowed, bend, by_name, region_of, rounded
 from openclimb.search.required import Required
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]

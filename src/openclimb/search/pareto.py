@@ -12,7 +12,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.config import TasksSettings
 from openclimb.errors import ConfigError, SearchError, nearest
 from openclimb.mixture import Domain, Weights
 from openclimb.search.design import Aim, first_design, search_region, topped_up, unseen
@@ -20,6 +19,7 @@ from openclimb.search.forecast import Forecast
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.least import DARING, forecast_for
 from openclimb.search.region import rounded
+from openclimb.settings import TasksSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]

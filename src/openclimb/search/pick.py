@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain
 from openclimb.search.best import outlook
@@ -22,6 +21,7 @@ from openclimb.search.loop import NORMAL_80, one_thread
 from openclimb.search.measures import MEASURES, Items, ItemTable, item_table, objective_table, task_names
 from openclimb.search.rounds import shortfall
 from openclimb.search.statistics import Estimate, seed_noise, student
+from openclimb.settings import Config
 from openclimb.trials import Trial
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.config import ConstraintsSettings
 from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import Domain, Weights, natural
 from openclimb.search.feasible import Limit, clash, solve
 from openclimb.search.sample import GRID, bounds, draw_raw, fill, round_weights
+from openclimb.settings import ConstraintsSettings
 
 TOLERANCE = 1e-6  # of every limit; rounding and bending keep to less, so that no later sum steps over it
 ROUNDED, BENT = 0.5e-6, 1e-7

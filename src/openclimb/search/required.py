@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from openclimb.config import Config, ConstraintsSettings
+from openclimb.settings import Config, ConstraintsSettings
 
 
 @dataclass(frozen=True)

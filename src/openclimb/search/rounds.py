@@ -14,8 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.config import PickSettings
 from openclimb.search.statistics import seed_noise
+from openclimb.settings import PickSettings
 
 Floats = NDArray[np.float64]
 Table = Mapping[int, Mapping[str, float]]  # seed → score by task: the trials of one mixture

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import Config
 from openclimb.errors import ConfigError
 from openclimb.mixture import Domain
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.required import required_of
 from openclimb.search.statistics import LEVEL, seed_noise
+from openclimb.settings import Config
 from openclimb.trials import Proposal, Trial
 
 OBJECTIVE = "objective"

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.config import PickSettings, SearchSettings
 from openclimb.errors import ConfigError, nearest
 from openclimb.mixture import Domain, Weights, natural
 from openclimb.search.answers import ANSWERS, answer_of
 from openclimb.search.design import Aim
 from openclimb.search.loop import finalists, next_batch
 from openclimb.search.sample import bounds, draw, fill
+from openclimb.settings import PickSettings, SearchSettings
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
