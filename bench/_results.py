@@ -2,10 +2,12 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from openclimb.engine import n_cores
 from openclimb.workspace import versions, write_json
@@ -23,6 +25,31 @@ def write_results(name: str, rows: Sequence[Mapping[str, Any]], folder: Path = F
     header = {"machine": machine(), "versions": versions(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     write_json(path, {**header, "rows": [_row(name, row) for row in rows]})
     return path
+
+
+def mean_row(key: Sequence[Any], values: Iterable[float]) -> dict[str, Any]:
+    """Return {"bench", "table", "method", "runs", "metric", "mean", "se"}; the key has the first five."""
+    found = np.array(list(values), dtype=np.float64)
+    n = len(found)
+    se = float(found.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    names = ("bench", "table", "method", "runs", "metric")
+    return {**dict(zip(names, key, strict=True)), "mean": round(float(found.mean()), 5), "se": round(se, 5)}
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], runs: str = "runs") -> str:
+    """Return such rows as Markdown tables: one a bench and metric, methods across."""
+    blocks = []
+    for bench, metric in dict.fromkeys((row["bench"], row["metric"]) for row in rows):
+        some = [row for row in rows if (row["bench"], row["metric"]) == (bench, metric)]
+        methods = list(dict.fromkeys(row["method"] for row in some))
+        cells = {(row["table"], row["runs"], row["method"]): f"{row['mean']:.3f} ± {row['se']:.3f}" for row in some}
+        lines = [f"### {bench}: {metric}", "", f"| table | {runs} | " + " | ".join(methods) + " |"]
+        lines.append("|" + "---|" * (2 + len(methods)))
+        for table, n in sorted({(row["table"], row["runs"]) for row in some}):
+            line = " | ".join(cells.get((table, n, method), "–") for method in methods)
+            lines.append(f"| {table} | {n} | {line} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def machine() -> dict[str, Any]:

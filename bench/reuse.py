@@ -33,7 +33,7 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore")
 import numpy as np  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
-from _results import FOLDER, machine  # noqa: E402
+from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
 from _search_tables import Floats, read_tables  # noqa: E402
 from openclimb.mixture import Domain, Weights, natural  # noqa: E402
 from openclimb.search.domain_map import DomainMap  # noqa: E402
@@ -235,30 +235,7 @@ def run(jobs: list[tuple[Any, ...]], workers: int, minutes: float) -> tuple[list
                 for *key, value in records:
                     values[tuple(key)].append(value)
             print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return [_row(key, one) for key, one in values.items()], done
-
-
-def _row(key: tuple[Any, ...], values: list[float]) -> Row:
-    n = len(values)
-    se = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    names = ("bench", "table", "method", "runs", "metric")
-    return {**dict(zip(names, key, strict=True)), "mean": round(float(np.mean(values)), 5), "se": round(se, 5)}
-
-
-def markdown(rows: list[Row]) -> str:
-    """Return the rows as Markdown tables: one a bench, methods across."""
-    blocks = []
-    for bench, metric in dict.fromkeys((row["bench"], row["metric"]) for row in rows):
-        some = [row for row in rows if row["bench"] == bench]
-        methods = list(dict.fromkeys(row["method"] for row in some))
-        cells = {(row["table"], row["runs"], row["method"]): f"{row['mean']:.3f} ± {row['se']:.3f}" for row in some}
-        lines = [f"### {bench}: {metric}", "", "| table | new trials | " + " | ".join(methods) + " |"]
-        lines.append("|" + "---|" * (2 + len(methods)))
-        for table, runs in sorted({(row["table"], row["runs"]) for row in some}):
-            found = " | ".join(cells.get((table, runs, method), "–") for method in methods)
-            lines.append(f"| {table} | {runs} | {found} |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    return [mean_row(key, one) for key, one in values.items()], done
 
 
 def main() -> None:
@@ -274,7 +251,7 @@ def main() -> None:
     only = set(options.only.split(","))
     jobs = make_jobs(str(options.tables.resolve()), options.quick, only)
     rows, done = run(jobs, options.workers, options.minutes)
-    print(markdown(rows))
+    print(markdown(rows, "new trials"))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,7 +32,7 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 import numpy as np  # noqa: E402
 
-from _results import FOLDER, machine  # noqa: E402
+from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
 from _search_rivals import SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
 from _search_tables import EMULATORS, Floats, Table, emulate, read_tables  # noqa: E402
 from openclimb.engine import n_cores  # noqa: E402
@@ -177,16 +177,8 @@ def seconds_to_propose() -> list[Row]:
             next_batch(started.trials, problem.domains, 16, 1, SearchSettings(), {}, seed)
             taken.append(time.perf_counter() - began)
         what = f"{n_domains} domains, {n_tasks} tasks"
-        rows.append(_row(("time", what, "climb", n_trials, "seconds to propose 16"), taken))
+        rows.append(mean_row(("time", what, "climb", n_trials, "seconds to propose 16"), taken))
     return rows
-
-
-def _row(key: tuple[Any, ...], values: Iterable[float]) -> Row:
-    all_values = np.array(list(values), dtype=np.float64)
-    n = len(all_values)
-    se = float(all_values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    names = ("bench", "table", "method", "runs", "metric")
-    return {**dict(zip(names, key, strict=True)), "mean": round(float(all_values.mean()), 5), "se": round(se, 5)}
 
 
 def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int, rivals: int) -> list[Job]:
@@ -225,8 +217,8 @@ def run(jobs: list[Job], workers: int, out: Path) -> list[Row]:
             if sys.stderr.isatty() or done % 10 == 0:
                 print(f"{done} of {len(jobs)} jobs, {time.monotonic() - began:.0f} s", file=sys.stderr)
             if done % 10 == 0:
-                out.write_text(json.dumps([_row(key, one) for key, one in values.items()], indent=1) + "\n")
-    return [_row(key, one) for key, one in values.items()]
+                out.write_text(json.dumps([mean_row(key, one) for key, one in values.items()], indent=1) + "\n")
+    return [mean_row(key, one) for key, one in values.items()]
 
 
 def with_single_tasks(rows: list[Row]) -> list[Row]:
@@ -243,31 +235,14 @@ def with_single_tasks(rows: list[Row]) -> list[Row]:
         wins[bench, table, runs].append(float(by_method["auto"] >= best))
         behind[bench, table, runs].append(by_method["auto"] - best)
     added = [
-        _row((b, t, "auto", n, "tasks where auto ≥ the best simple fit of that task"), v)
+        mean_row((b, t, "auto", n, "tasks where auto ≥ the best simple fit of that task"), v)
         for (b, t, n), v in wins.items()
     ]
     added += [
-        {**_row((b, t, "auto", n, "least lead over the best simple fit of a task"), [min(v)])}
+        {**mean_row((b, t, "auto", n, "least lead over the best simple fit of a task"), [min(v)])}
         for (b, t, n), v in behind.items()
     ]
     return rows + added
-
-
-def markdown(rows: list[Row]) -> str:
-    """Return the rows as Markdown tables: one a bench and metric, methods across. Single tasks stay in the JSON."""
-    shown = [row for row in rows if not _single_task(row["metric"])]
-    blocks = []
-    for bench, metric in dict.fromkeys((row["bench"], row["metric"]) for row in shown):
-        some = [row for row in shown if (row["bench"], row["metric"]) == (bench, metric)]
-        methods = list(dict.fromkeys(row["method"] for row in some))
-        cells = {(row["table"], row["runs"], row["method"]): f"{row['mean']:.3f} ± {row['se']:.3f}" for row in some}
-        lines = [f"### {bench}: {metric}", "", "| table | runs | " + " | ".join(methods) + " |"]
-        lines.append("|" + "---|" * (2 + len(methods)))
-        for table, runs in sorted({(row["table"], row["runs"]) for row in some}):
-            line = " | ".join(cells.get((table, runs, method), "–") for method in methods)
-            lines.append(f"| {table} | {runs} | {line} |")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
 
 
 def _single_task(metric: str) -> bool:
@@ -290,7 +265,7 @@ def main() -> None:
     rows = with_single_tasks(run(jobs, options.workers or n_cores(), options.json)) if jobs else []
     if "time" in only:
         rows += seconds_to_propose()
-    print(markdown(rows))
+    print(markdown([row for row in rows if not _single_task(row["metric"])]))  # single tasks stay in the JSON
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:
         seeds = {"held-out": {"seeds": 20}, "search": {"seeds": options.seeds, "rivals": options.rivals}}
