@@ -1,4 +1,7 @@
-"""How the best learning rate moves with the width: held-out losses of three widths at several rates, one seed."""
+"""How the best learning rate moves with the width, and where it lies for two of the dial's sizes.
+
+Held-out losses at several rates, one seed.
+"""
 
 import json
 from dataclasses import replace
@@ -16,11 +19,13 @@ from openclimb.proxy.optimise import schedule
 from openclimb.proxy.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
 from openclimb.settings import ProxySettings
+from openclimb.shapes import derived_settings
 
 VOCAB, DEPTH, SEQUENCE, BATCH = 2048, 2, 128, 4
 WIDTHS = (64, 128, 256)
 RATES = (1.25e-3, 2.5e-3, 5e-3, 1e-2)  # at width 64
 HELDOUT = 200  # sequences
+SIZES, SIZE_BUDGET = ("0.5M", "2M"), 1_000_000  # of `proxy.size`, with their own batch and vocabulary
 
 
 def rate_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
@@ -29,7 +34,7 @@ def rate_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
     torch.set_flush_denormal(True)
     set_allocator(KEPT_BLOCK)
     widths, budget = (WIDTHS[:2], 50_000) if quick else (WIDTHS, 150_000)
-    tokens = _tokens(corpus, 3 * budget)
+    tokens = _tokens(corpus, 3 * budget, VOCAB)
     rows = []
     for width in widths:
         proxy = ProxySettings(
@@ -56,13 +61,34 @@ def rate_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _tokens(corpus: Path, n: int) -> np.ndarray:
+def size_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
+    """Return the held-out loss (nats a token) of sizes of the dial; `reference` is the best of the size."""
+    rows = []
+    for size in SIZES[:1] if quick else SIZES:
+        settings = derived_settings(size)
+        proxy = ProxySettings(**settings["proxy"], token_budget=50_000 if quick else SIZE_BUDGET)
+        tokens = _tokens(corpus, 3 * proxy.token_budget, settings["tokens"]["vocab_size"])
+        losses = {rate: _loss(replace(proxy, learning_rate=rate * 64 / proxy.width), tokens) for rate in (*RATES, 2e-2)}
+        best = round(min(losses.values()), 4)
+        rows += [
+            {
+                "case": f"size {size}, {rate:g} at width 64",
+                "metric": "held-out nats/token",
+                "value": round(loss, 4),
+                "reference": best,
+            }
+            for rate, loss in losses.items()
+        ]
+    return rows
+
+
+def _tokens(corpus: Path, n: int, vocab_size: int) -> np.ndarray:
     lines = corpus.read_text(encoding="utf-8").splitlines()
     picked = np.random.default_rng(0).permutation(len(lines))
     texts = [json.loads(lines[i])["text"][:4000] for i in picked[:4000]]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
-        train_tokenizer(texts[:2000], VOCAB, path)
+        train_tokenizer(texts[:2000], vocab_size, path)
         tokenizer = load_tokenizer(path)
     ids: list[int] = []
     for i in range(0, len(texts), 200):
@@ -74,16 +100,17 @@ def _tokens(corpus: Path, n: int) -> np.ndarray:
 
 
 def _loss(proxy: ProxySettings, tokens: np.ndarray) -> float:
-    n_heldout = HELDOUT * SEQUENCE + 1
-    program = program_for(StackedDecoder(proxy, VOCAB, [0]), proxy, "cpu", False)
-    starts = np.random.default_rng(0).permutation((len(tokens) - n_heldout - 1) // SEQUENCE) * SEQUENCE
-    n_steps = proxy.token_budget // (BATCH * SEQUENCE)
+    batch, length, vocab_size = proxy.batch, proxy.sequence, int(tokens.max()) + 1
+    n_heldout = HELDOUT * length + 1
+    program = program_for(StackedDecoder(proxy, vocab_size, [0]), proxy, "cpu", False)
+    starts = np.random.default_rng(0).permutation((len(tokens) - n_heldout - 1) // length) * length
+    n_steps = proxy.token_budget // (batch * length)
     for step in range(n_steps):
-        picked = starts[(np.arange(BATCH) + step * BATCH) % len(starts)]
-        rows = tokens[picked[:, None] + np.arange(SEQUENCE + 1)]
+        picked = starts[(np.arange(batch) + step * batch) % len(starts)]
+        rows = tokens[picked[:, None] + np.arange(length + 1)]
         program.step(torch.from_numpy(rows)[None], proxy.learning_rate * schedule(step, n_steps, 0.05, 0.5))
     held = tokens[-n_heldout:]
     with torch.no_grad():
-        inputs = torch.from_numpy(held[:-1].reshape(1, HELDOUT, SEQUENCE))
+        inputs = torch.from_numpy(held[:-1].reshape(1, HELDOUT, length))
         logits = program.model.logits(program.model(inputs))[0]
         return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(held[1:])))

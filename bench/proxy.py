@@ -236,9 +236,9 @@ def main() -> None:
             if options.part in ("cpu", "all"):
                 rows += cpu(scale, turns, seconds)
     if options.corpus and options.part in ("rate", "all"):
-        from _proxy_rate import rate_rows
+        from _proxy_rate import rate_rows, size_rows
 
-        rows += rate_rows(Path(options.corpus), options.quick)
+        rows += rate_rows(Path(options.corpus), options.quick) + size_rows(Path(options.corpus), options.quick)
     for one in rows:
         ratio = one.get("ratio") or (one["value"] / one["reference"] if one["reference"] else float("nan"))
         print(f"{one['case']:<58} {one['metric']:<9} {one['value']:>12,} {one['reference'] or '':>12} {ratio:8.2f}")
