@@ -63,6 +63,15 @@ def test_every_pair_scores_as_if_it_were_read_alone(
         np.testing.assert_allclose(found[i], alone, atol=1e-5 * np.abs(alone).max())
 
 
+def test_what_a_gpu_runs_gives_nearly_the_same(packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = StackedDecoder(PROXY, VOCAB, [0, 1])
+    exact = log_likelihoods(stack, packed, 128, "cpu")
+    monkeypatch.setattr(evaluate, "_reads_on_cpu", lambda model: evaluate._reads_on_gpu(model, "cpu"))
+    found = log_likelihoods(stack, packed, 128, "cpu")
+    assert not np.array_equal(found, exact)  # bf16
+    np.testing.assert_allclose(found, exact, rtol=5e-3)
+
+
 def test_what_options_share_is_read_once(packed: dict[str, np.ndarray]) -> None:
     rows = rows_of(packed, 128)
     assert len(rows.lengths) == len(packed["gold"])
