@@ -4,6 +4,7 @@ Unknown keys and values are errors that name the nearest known one.
 """
 
 import dataclasses
+import json
 import re
 import shlex
 import types
@@ -95,8 +96,10 @@ def parse_count(text: str) -> int:
 def format_count(n: int) -> str:
     """Return a count with the largest suffix that loses nothing: 40000000000 → "40B"."""
     for suffix, unit in reversed(SUFFIXES.items()):
-        if unit > 1 and n and n % (unit // 10) == 0 and n >= unit:
-            return f"{n / unit:g}{suffix}"
+        if unit > 1 and n >= unit and n % (unit // 10) == 0:
+            whole, tenths = divmod(n // (unit // 10), 10)
+            if whole < 10_000:
+                return f"{whole}.{tenths}{suffix}" if tenths else f"{whole}{suffix}"
     return str(n)
 
 
@@ -243,8 +246,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, dict):

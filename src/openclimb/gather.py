@@ -194,7 +194,8 @@ def _older(old: Path, config: Config, domains: Sequence[Domain]) -> list[OldTria
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{key}: {before[key]} then, {now[key]} now" for key in now if before[key] != now[key]]
+    found = [(key, before.get(key, "none"), now.get(key, "none")) for key in sorted({*before, *now})]
+    return [f"{key}: {then} then, {today} now" for key, then, today in found if then != today]
 
 
 def _write_documents(old: Path, folder: Path) -> int:

@@ -51,6 +51,7 @@ class Command:
 
     def __call__(self, trial: Trial, folder: Path) -> dict[str, float]:
         """Run the program for a trial and return its scores. Raises SearchError with the end of its log."""
+        folder = folder.absolute()  # the program's own folder is the workspace's
         output = _fresh(folder)
         request = folder / "request.json"
         write_json(request, self.request(trial, output))
@@ -136,7 +137,8 @@ def load_objective(
             raise ConfigError(
                 "objective.kind is 'command' and there is none", 'set objective.command = "python train.py"'
             )
-        return Command(settings.command, settings.timeout, root.absolute(), tuple(domains), target_tokens, tokens)
+        packed = tokens.absolute() if tokens else None
+        return Command(settings.command, settings.timeout, root.absolute(), tuple(domains), target_tokens, packed)
     find_function(settings.kind)
     return Named(settings.kind)
 
