@@ -51,6 +51,7 @@ def test_the_paper_scale_has_the_papers_numbers() -> None:
         ({"corpus": 3}, "must be a section", "[corpus]"),
         ({"target": {"token_budget": "many"}}, "'many' is not a count", "40B"),
         ({"tasks": {"weights": {"piqa": "x"}}}, "tasks.weights.piqa", "a number"),
+        ({"tasks": {"weights": {"loss": -1.0}}}, "tasks.weights = {'loss': -1.0} is out of range", "at least 0"),
     ],
 )
 def test_a_bad_setting_is_told_with_its_cure(raw: dict[str, object], message: str, fix: str) -> None:
@@ -98,6 +99,19 @@ def test_true_and_false_survive_the_file() -> None:
 def test_counts(text: str, count: int) -> None:
     assert parse_count(text) == count
     assert parse_count(format_count(count)) == count
+
+
+@pytest.mark.parametrize(
+    "count", [0, 999, 100_000_100, 123_456_700, 999_999_900, 1_310_720_000, 104_857_600_000, 7 * 10**15]
+)
+def test_a_count_that_is_written_loses_nothing(count: int) -> None:
+    assert parse_count(format_count(count)) == count
+
+
+def test_any_text_survives_the_file() -> None:
+    words = ["bash", "-c", 'echo "a"\necho b\t\\ \x7f é 😀']
+    config = from_dict({"objective": {"command": words}})
+    assert from_dict(tomllib.loads(to_toml(config))) == config
 
 
 def test_where_work_runs_is_no_part_of_the_result() -> None:

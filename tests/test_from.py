@@ -209,6 +209,16 @@ def test_the_domains_of_old_stay_where_none_are_given(given: Path, tmp_path: Pat
     assert len(openclimb.open(tmp_path / "new").ask(2)[0].domains) == 3
 
 
+def test_another_kind_of_trainer_is_told(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["init", str(tmp_path / "new"), "--from", str(given), "--set", "objective.command=python train.py"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "they were trained otherwise" in said
+    assert "none then" in said
+    assert "none now" in said
+
+
 def test_what_init_from_cannot_do_is_told_and_makes_nothing(
     given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

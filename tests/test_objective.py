@@ -275,6 +275,21 @@ def test_the_tutorials_trainer_searches_without_a_corpus(root: Path, capsys: pyt
     assert len(openclimb.open(root).trials()) == len(trials)
 
 
+def test_a_workspace_may_be_named_by_a_relative_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    assert main(["run", root.name, "--quiet"]) == 0
+    assert all(trial.attempts == 0 for trial in openclimb.open(root).trials())
+
+
+def test_what_was_scored_elsewhere_is_not_said_to_be_on_items(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(root), "--quiet"]) == 0
+    page = openclimb.open(root).report().read_text()
+    for text in (capsys.readouterr().out, page):
+        assert "report items" not in text
+        assert "the search never saw" not in text
+    assert "Beside the baselines" in page
+
+
 def test_another_command_is_another_trial_and_makes_the_answer_stale(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

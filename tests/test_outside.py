@@ -98,6 +98,20 @@ def test_asking_while_trials_run_gives_others(root: Path) -> None:
     assert opened.trials()[0].failure == "node lost"
 
 
+def test_where_no_other_mixture_is_left_one_has_another_seed(tmp_path: Path) -> None:
+    table = tmp_path / "two.csv"
+    write_csv(table, ["name", "tokens"], [["code", 100], ["web", 300]])
+    sets = ["--set", "constraints.fixed={code=0.2}"]
+    assert main(["init", str(tmp_path / "two"), "--domains-file", str(table), "--target-tokens", "100", *sets]) == 0
+    opened = openclimb.open(tmp_path / "two")
+    trials = opened.ask(3)
+    opened.tell(trials[0].number, {"score": 0.5})
+    trials += opened.ask(2)
+    assert len({trial.number for trial in trials}) == 5
+    assert len({trial.seed for trial in trials}) == 5
+    assert {trial.weights for trial in trials} == {(0.2, 0.8)}
+
+
 def test_trials_that_end_at_once_wait_for_one_another(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = [trial.number for trial in openclimb.open(root).ask(8)]
     with ThreadPoolExecutor(8) as pool:

@@ -209,6 +209,36 @@ def test_a_command_validates_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "report items" not in table["sentence"]
 
 
+def test_a_mixture_under_two_names_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "domains.csv").write_text("name,tokens\na,500\nb,500\nc,500\n")
+    text = (
+        "import json, os, pathlib, random\n"
+        "asked = json.loads(pathlib.Path(os.environ['CLIMB_TRIAL']).read_text())\n"
+        "random.seed(str(asked['mixture']) + str(asked['seed']))\n"
+        "score = sum(w ** 0.5 for w in asked['mixture'].values()) + 0.01 * random.random()\n"
+        "pathlib.Path(asked['output'], 'scores.json').write_text(json.dumps({'spread': score}))\n"
+    )
+    (tmp_path / "train.py").write_text(text)
+    sets = ["search.trials=[3]", "pick.finalists=1", "pick.seeds=2", f"objective.command={sys.executable} ../train.py"]
+    words = [word for one in sets for word in ("--set", one)]
+    root = tmp_path / "run"
+    given = ["--domains-file", str(tmp_path / "domains.csv"), "--target-tokens", "1000"]
+    assert main(["init", str(root), *given, *words]) == 0
+    assert main(["run", str(root), "--quiet"]) == 0
+    answer = openclimb.open(root).mixture()
+    assert answer["trials"]["failed"] == 0
+    assert answer["choice"] == "natural"  # an equal share is best
+    tables = {}
+    for against in ("natural,uniform,best-of-n", "best-of-n"):
+        assert main(["validate", str(root), "--against", against, "--seeds", "3", "--quiet", "--redo"]) == 0
+        tables[against] = read_json(root / "validation" / "validation.json")
+    with_twins, plain = ({row["name"]: row for row in table["rows"]} for table in tables.values())
+    assert with_twins["best-of-n"]["margin"] == plain["best-of-n"]["margin"]
+    assert with_twins["natural"]["same_mixture"]
+    assert with_twins["uniform"]["same_mixture"]
+    assert with_twins["uniform"]["score"] == with_twins["found"]["score"]
+
+
 def row(name: str, verdict: str = "", **more: object) -> dict[str, object]:
     margin = {"mean": 0.01, "interval": [-0.01, 0.03], "verdict": verdict} if verdict else None
     return {"name": name, "margin": margin, "same_mixture": False, **more}

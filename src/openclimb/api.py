@@ -1,6 +1,7 @@
 """The library: what the command line does, as methods of an open workspace."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from openclimb.mixture import Domain
 from openclimb.search.outside import ROLE
 from openclimb.settings import Config, TasksSettings
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
-from openclimb.trials import Proposal, Trial
+from openclimb.trials import Proposal, Trial, weights_key
 from openclimb.workspace import Workspace, fingerprint, read_json
 
 if TYPE_CHECKING:
     from openclimb.search.reuse import Reuse
 
+AGAIN = 1000  # added to the seed of a mixture that was asked for before, once for each time
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
 
@@ -52,11 +54,13 @@ class OpenWorkspace:
         """Return n new trials to run elsewhere, with their mixtures; `tell` closes them.
 
         The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
-        which are neither repeated nor crowded. Needs the stages up to domains, or domains given by hand.
+        which are neither repeated nor crowded. Where the region holds no other mixture, one of before has another seed.
+        Needs the stages up to domains, or domains given by hand.
         """
         from openclimb.search.loop import next_batch
-        from openclimb.search.signal import goal_of
+        from openclimb.search.signal import check_weigh, goal_of
 
+        check_weigh(self.config)
         if n < 1:
             raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
         domains, data = self._hinge()
@@ -74,8 +78,11 @@ class OpenWorkspace:
                 seed,
                 reuse.required,
             )
-            rows = reuse.expanded(batch).tolist()
-            proposals = [Proposal(ROLE, 0, tuple(row), seed, search.proposer) for row in rows]
+            proposals, before = [], Counter(weights_key(trial.weights) for trial in known)
+            for row in reuse.expanded(batch).tolist():  # a small region may have no other mixture left: another seed
+                again = before[weights_key(row)]
+                proposals.append(Proposal(ROLE, 0, tuple(row), seed + AGAIN * again, search.proposer))
+                before[weights_key(row)] += 1
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 
@@ -135,7 +142,9 @@ class OpenWorkspace:
     def best(self) -> dict[str, Any]:
         """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
         from openclimb.search.best import best
-        from openclimb.search.signal import goal_of
+        from openclimb.search.signal import check_weigh, goal_of
+
+        check_weigh(self.config)
 
         domains, data = self._hinge()
         known, config = trial_files.read_trials(self._trials, data), self.config
@@ -274,7 +283,7 @@ def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSett
     if unknown:
         raise SearchError(
             f"{what} has a score for '{unknown[0]}', which no trial so far has{nearest(unknown[0], expected)}",
-            f"expected are: {', '.join(expected)}",
+            f"expected are: {', '.join(expected)}; where those are wrong, remove the scores.json of their trials",
         )
     lacking = sorted({*tasks.weights, *tasks.at_least} - set(scores)) if not expected else []
     if lacking:

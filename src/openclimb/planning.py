@@ -153,7 +153,8 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     """
     width = max(len(row["name"]) for row in answer["domains"])
     lines = [answer["sentence"], *_outlook_lines(answer), "", *_weight_lines(answer, width)]
-    lines += ["", "on report items" + " " * max(1, width - 13) + "mean  95% interval"]
+    what = "on report items" if answer.get("has_items", True) else "scores"
+    lines += ["", f"{what:<{width}}     mean  95% interval"]
     for mixture in answer["mixtures"]:
         low, high = mixture["report"]["interval"]
         lines.append(f"{mixture['name']:<{width}}  {mixture['report']['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]")
@@ -233,8 +234,9 @@ def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
 def _outlook_lines(answer: Mapping[str, Any]) -> list[str]:
     low, high = answer["interval_80"]
     chance = f", the best of those compared with {answer['probability_best']:.0%}" if "rounds" in answer else ""
+    where = " on search items" if answer.get("has_items", True) else ""
     return [
-        f"expected score {answer['expected']:+.4f} on search items (80% interval {low:+.4f} to {high:+.4f}){chance}",
+        f"expected score {answer['expected']:+.4f}{where} (80% interval {low:+.4f} to {high:+.4f}){chance}",
         f"{answer['distance']:.1%} of the weight away from the nearest trial ({answer['nearest_trial']}); "
         f"{answer['effective_domains']:.1f} effective domains",
     ]

@@ -138,7 +138,7 @@ class TasksSettings:
         "margin over the best wrong answer (bits per byte)",
         choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
-    weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal")
+    weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal", low=0.0)
     weigh: str = setting(
         "equal",
         "signal: weights are multiplied by each task's signal to noise, as the first iteration and search.replicates "

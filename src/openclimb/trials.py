@@ -14,6 +14,7 @@ from openclimb.errors import SearchError
 from openclimb.mixture import Mixture
 from openclimb.workspace import fingerprint, read_json, write_json
 
+DIGITS = 9  # of a weight: mixtures that differ by less are one
 ATTEMPTS = 2  # a failed trial is retried once
 
 
@@ -87,8 +88,13 @@ def read_trials(folder: Path, data: str = "") -> list[Trial]:
 
 def identity(mixture: Mapping[str, float], seed: int, proxy: Mapping[str, Any], data: str) -> str:
     """Return the fingerprint that two trials share only when they would give the same scores."""
-    weights = {name: round(weight, 9) for name, weight in mixture.items() if weight > 0}
+    weights = {name: round(weight, DIGITS) for name, weight in mixture.items() if weight > 0}
     return fingerprint([weights, seed, dict(proxy), data])
+
+
+def weights_key(weights: Sequence[float]) -> tuple[float, ...]:
+    """Return weights as mixtures are told apart by them."""
+    return tuple(round(weight, DIGITS) for weight in weights)
 
 
 def ask(

@@ -36,7 +36,7 @@ from openclimb.search.statistics import seed_noise, student
 from openclimb.settings import Config, SearchSettings
 from openclimb.stages import current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
-from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.trials import Proposal, Trial, ask, read_trials, weights_key
 from openclimb.verdict import FOUND, sentence, table_csv
 from openclimb.workspace import Recipe, Workspace, fingerprint, read_json, write_json, write_text
 
@@ -270,8 +270,8 @@ class _Work:
         told = self._train(proposals, config, tokens, data, out, label, ("search", "report"))
         by_weights: dict[tuple[float, ...], dict[int, Trial]] = {}
         for trial in told:
-            by_weights.setdefault(trial.weights, {})[trial.seed] = trial
-        return {one.name: list(by_weights.get(one.weights, {}).values()) for one in mixtures}
+            by_weights.setdefault(weights_key(trial.weights), {})[trial.seed] = trial
+        return {one.name: list(by_weights.get(weights_key(one.weights), {}).values()) for one in mixtures}
 
     def _train(
         self,
@@ -309,7 +309,11 @@ class _Work:
         if not targets[FOUND]:
             raise SearchError("no target of the found mixture has scores", f"see failure.json in {folder}")
         items = read_items(folder, [trial for some in targets.values() for trial in some])
-        scored = read_scored(targets, items, share, metric, "report")
+        # One mixture under two names is one: twice in the table, its trials would count twice.
+        first = {weights_key(one.weights): one.name for one in reversed(mixtures)}
+        twin = {one.name: first[weights_key(one.weights)] for one in mixtures}
+        distinct = {name: targets[name] for name in dict.fromkeys(twin.values())}
+        scored = read_scored(distinct, items, share, metric, "report")
         margins, best = compare(scored, FOUND, share, self.config.seed)
         objective = {one.name: one.by_seed(share) for one in scored}
         noise, freedom = seed_noise(list(objective.values()), paired=False)
@@ -320,7 +324,7 @@ class _Work:
         }
         rows = []
         for one in mixtures:
-            values = list(objective.get(one.name, {}).values())
+            values = list(objective.get(twin[one.name], {}).values())
             mean = float(np.mean(values)) if values else None
             seeds = student(mean, [(noise**2 / len(values), float(freedom))]).interval if mean is not None else None
             rows.append(
@@ -333,9 +337,9 @@ class _Work:
                     "interval": seeds,
                     "by_seed": values,
                     "proxy_score": None if same else proxy_mean.get(one.name),
-                    "probability_best": best.get(one.name, 0.0),
-                    "margin": margins.get(one.name),
-                    "same_mixture": one.name != FOUND and one.weights == mixtures[0].weights,
+                    "probability_best": best.get(twin[one.name], 0.0),
+                    "margin": margins.get(twin[one.name]),
+                    "same_mixture": one.name != FOUND and twin[one.name] == FOUND,
                 }
             )
         proxy = self.plan.target.proxy

@@ -96,6 +96,20 @@ def test_points_run_from_one_goal_to_the_other_and_none_beats_another() -> None:
     assert found == front(searched("pareto", 1), PROBLEM.domains, QUICK, GOALS, {}, 0)
 
 
+def test_least_scores_do_not_colour_what_is_expected() -> None:
+    trials = searched("uniform", 0)
+    task = next(iter(trials[0].scores))
+    unreached = 10.0 + max(trial.scores[task] for trial in trials)
+    plain = front(trials, PROBLEM.domains, QUICK, GOALS, {}, 0)
+    marked = front(trials, PROBLEM.domains, QUICK, GOALS, {}, 0, Required(at_least={task: unreached}))
+    assert marked["natural"] == plain["natural"]
+    worst, best = (end([trial.scores[task] for trial in trials]) for end in (min, max))
+    for point in marked["points"]:
+        assert all(
+            worst - 2 * (best - worst) < value < best + 2 * (best - worst) for value in point["expected"].values()
+        )
+
+
 def test_constraints_hold_along_the_front() -> None:
     name = PROBLEM.domains[0].name
     required = Required(ConstraintsSettings(floor={name: 0.1}, most_domains=4))

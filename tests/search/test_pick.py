@@ -9,7 +9,7 @@ from trial_rows import make_domains, make_trial, smooth_trials
 
 from openclimb.errors import SearchError
 from openclimb.search.baselines import natural_mixture, uniform_mixture
-from openclimb.search.contest import claim, next_round, open_contest
+from openclimb.search.contest import claim, n_asked, next_round, open_contest, stand
 from openclimb.search.measures import Items
 from openclimb.search.pick import Compared, Comparison, pick
 from openclimb.search.required import Required, required_of
@@ -236,6 +236,17 @@ def test_finalist_that_is_the_natural_mixture_shares_its_trials() -> None:
     assert {contest.names[row] for row in contest.playing} == {"natural", "finalist-1"}
     assert len(next_round(contest, [], 3)) == 2
     assert len({(proposal.weights, proposal.seed) for proposal in claim(contest, [], 3)}) == len(claim(contest, [], 3))
+
+
+def test_domains_of_one_size_have_one_baseline() -> None:
+    row = (0.25, 0.25, 0.25, 0.25 + 1e-12)
+    compared = [("finalist", (1.0, 0.0, 0.0, 0.0)), ("natural", (0.25,) * 4), ("uniform", row)]
+    contest = open_contest(
+        smooth_trials(DOMAINS, 5), without_old(DOMAINS, Required()), compared, QUICK, PickSettings(seeds=2), {}, {}, 0
+    )
+    assert contest.names == ("finalist-1", "natural")
+    asked = claim(contest, [], 3)
+    assert len(asked) == n_asked(contest, stand(contest, [])) == 4
 
 
 def test_no_trials_left() -> None:

@@ -141,11 +141,13 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
                 note = "" if task in optimised else " (report only)"
                 rows.append((task + note, label, *(interval(value) for value in found)))
     scores = table(("task", "measure", *(mixture["name"] for mixture in mixtures)), rows)
+    has_items = facts.answer.get("has_items", True)
+    unseen = ", and scored on items that the search never saw" if has_items else ""
+    paired, covered = ("seed by seed and item by item", "seeds and items") if has_items else ("seed by seed", "seeds")
     note = (
-        "Each mixture was trained again, with seeds that had no part in the choice, and scored on items that the "
-        "search never saw. "
-        "Differences are taken seed by seed and item by item, which makes them far surer than the scores themselves; "
-        "intervals are 95 % and cover seeds and items."
+        f"Each mixture was trained again, with seeds that had no part in choosing among the finalists{unseen}. "
+        f"Differences are taken {paired}, which makes them far surer than the scores themselves; "
+        f"intervals are 95 % and cover {covered}."
     )
     gain = chart("margins", "gain of the found mixture over the baselines") if facts.answer["margins"] else ""
     return section("Beside the baselines", note, gain + scores)

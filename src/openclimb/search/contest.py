@@ -90,9 +90,12 @@ def open_contest(
     roles: list[str] = []
     rows: list[tuple[float, ...]] = []
     playing: list[str] = []
-    baselines = [(role, weights) for role, weights in compared if role != "finalist"]
+    baselines: list[tuple[str, tuple[float, ...]]] = []
+    for role, weights in compared:
+        if role != "finalist" and not _among(weights, baselines):  # domains of one size: natural is uniform
+            baselines.append((role, weights))
     for role, weights in [one for one in compared if one[0] == "finalist"]:
-        same = [name for name, other in baselines if np.allclose(other, weights, rtol=0, atol=SAME)]
+        same = _among(weights, baselines)
         if not same:
             names.append(f"finalist-{len(names) + 1}")
             roles.append(role)
@@ -119,6 +122,11 @@ def open_contest(
         pick,
         seed,
     )
+
+
+def _among(weights: tuple[float, ...], named: Sequence[tuple[str, tuple[float, ...]]]) -> list[str]:
+    """Return the names of the mixtures that are this one."""
+    return [name for name, other in named if np.allclose(other, weights, rtol=0, atol=SAME)]
 
 
 def next_round(contest: Contest, picked: Sequence[Trial], iteration: int) -> list[Proposal]:

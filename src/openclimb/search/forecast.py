@@ -14,6 +14,7 @@ from openclimb.search.hint import Hinted
 from openclimb.search.history import History
 from openclimb.search.predictor import make_predictor
 from openclimb.search.stack import Stack, calibration
+from openclimb.search.statistics import folds_of
 from openclimb.search.tame import Taming
 
 Floats = NDArray[np.float64]
@@ -108,9 +109,9 @@ def cross_validate(history: History, predictor: str) -> tuple[Floats, Floats, Fl
     """
     shape = history.scores.shape
     mean, deviation, whole = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape[0], np.nan)
-    n_folds = min(FOLDS, shape[0])
-    for fold in range(n_folds if shape[0] >= LEAST_VALIDATED else 0):
-        held = np.arange(shape[0]) % n_folds == fold
+    folds, n_mixtures = folds_of(history.weights, FOLDS)
+    for fold in np.unique(folds) if n_mixtures >= LEAST_VALIDATED else ():
+        held = folds == fold
         forecast = fit_forecast(history.only(~held), predictor)
         mean[held], deviation[held] = forecast.predict_tasks(history.weights[held])
         whole[held] = forecast.joined(deviation[held])
@@ -149,8 +150,9 @@ def _left_out(made: Any, make: Callable[[], Any], weights: Weights, scores: Floa
         return made.loo_mean.reshape(n, -1), made.loo_sd.reshape(n, -1), np.atleast_1d(made.noise)
     mean = np.repeat(scores.mean(0, keepdims=True), n, axis=0)
     deviation = np.full((n, 1), max(float(scores.std()), 1e-9))
-    for fold in range(FOLDS if n >= 2 * FOLDS else 0):
-        held = np.arange(n) % FOLDS == fold
+    folds, n_mixtures = folds_of(weights, FOLDS)
+    for fold in range(FOLDS if n_mixtures >= 2 * FOLDS else 0):
+        held = folds == fold
         part = make()
         part.fit(weights[~held], scores[~held, 0])
         mean[held, 0], deviation[held, 0] = part.predict(weights[held])

@@ -167,8 +167,8 @@ def diagnose(
 
 def _warning(history: History, rho: float | None, error: float) -> str:
     n = len(history.weights)
-    scores = history.scores[np.isfinite(history.scores)]
-    if n > 1 and np.ptp(scores) == 0:
+    columns = [column[np.isfinite(column)] for column in history.scores.T]
+    if n > 1 and all(np.ptp(column) == 0 for column in columns if len(column)):
         return "all trials have the same score: the tasks do not tell mixtures apart"
     if rho is None:
         return f"{n} trials are too few to say how well scores can be predicted"

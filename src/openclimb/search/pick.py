@@ -70,6 +70,7 @@ def pick(
         "sentence": sentence(found, margins, sure, comparison.has_items)
         + least_sentence(found.trials, config.tasks.at_least),
         "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
+        "has_items": comparison.has_items,
         "mixtures": [comparison.row(mixture) for mixture in compared],
         "margins": {
             name: {"mean": margin.mean, "interval": margin.interval, "beyond_noise": sure and margin.low > 0}

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.mixture import Weights
 
 LEVEL = 0.95
 
@@ -27,6 +30,17 @@ class Estimate:
     def interval(self) -> list[float]:
         """[low, high]."""
         return [self.low, self.high]
+
+
+def folds_of(weights: Weights, n_folds: int) -> tuple[NDArray[np.intp], int]:
+    """Return the fold of each row (n,), one for all rows of a mixture, and how many mixtures there are.
+
+    Rows of one mixture in two folds would let a predictor see what it is asked for. Without repeats row i is in fold
+    i mod n_folds.
+    """
+    _, first, mixture = np.unique(weights.round(9), axis=0, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))  # of each mixture, in the order of the rows
+    return place[mixture.ravel()] % n_folds, len(first)
 
 
 def seed_noise(tables: Sequence[Mapping[int, float]], *, paired: bool) -> tuple[float, int]:

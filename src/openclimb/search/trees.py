@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from openclimb.errors import MissingDependency
 from openclimb.mixture import Weights
+from openclimb.search.statistics import folds_of
 
 Floats = NDArray[np.float64]
 
@@ -41,9 +42,10 @@ class Trees:
         self.model = self._train(weights, scores)
         n = len(scores)
         loo = np.zeros(n)
-        if n >= 2 * FOLDS and not self.fixed_spread:
+        folds, n_mixtures = folds_of(weights, FOLDS)
+        if n_mixtures >= 2 * FOLDS and not self.fixed_spread:
             for fold in range(FOLDS):
-                held = np.arange(n) % FOLDS == fold
+                held = folds == fold
                 loo[held] = self._value(self._train(weights[~held], scores[~held]), weights[held])
         self.noise = max(float(np.sqrt(np.mean((scores - loo) ** 2))), 1e-6) * self.spread
         self.loo_mean = loo * self.spread + self.mean
