@@ -138,6 +138,11 @@ def test_tells_that_do_not_fit_are_told(root: Path, tmp_path: Path, capsys: pyte
     opened.ask(3)
     opened.tell(1, {"arc_easy": 0.5, "piqa": 0.6})
     path = tmp_path / "scores.json"
+    path.write_text("not JSON")
+    assert main(["tell", str(root), "2", str(path)]) == 1
+    assert 'fix: {"task": 0.5}' in complaint(capsys)
+    path.write_text("\ufeff" + json.dumps({"arc_easy": 0.4, "piqa": 0.5}), encoding="utf-8")
+    assert main(["tell", str(root), "3", str(path)]) == 0
     for scores, message in (
         ({"arc_eazy": 0.5, "piqa": 0.6}, "'arc_eazy', which no trial so far has (did you mean 'arc_easy'?)"),
         ({"mmlu": 0.5}, "expected are: arc_easy, piqa"),

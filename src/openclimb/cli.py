@@ -252,7 +252,6 @@ def _ask(options: argparse.Namespace) -> int:
 
 def _tell(options: argparse.Namespace) -> int:
     import openclimb
-    from openclimb.workspace import read_json
 
     opened = openclimb.open(options.workspace)
     if (options.failed is None) == (options.scores is None):
@@ -262,7 +261,11 @@ def _tell(options: argparse.Namespace) -> int:
     if options.failed is not None:
         opened.tell_failed(options.trial, options.failed)
     else:
-        opened.tell(options.trial, read_json(options.scores))
+        try:
+            scores = json.loads(options.scores.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise SearchError(f"{options.scores} is not JSON: {error}", '{"task": 0.5}') from None
+        opened.tell(options.trial, scores)
     return 0
 
 
