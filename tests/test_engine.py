@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ def square(x: int) -> int:
 
 def describe(_: int) -> tuple[int, str]:
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def attend(place: Path, _: int) -> int:
+    """Return how many calls run at once, this one included."""
+    mark = place / f"{time.monotonic_ns()}-{os.getpid()}"
+    mark.touch()
+    time.sleep(0.15)
+    n = len(list(place.iterdir()))
+    mark.unlink()
+    return n
 
 
 def complain(x: int) -> int:
@@ -42,6 +53,15 @@ def test_workers_are_other_processes_with_one_thread() -> None:
     found = [result for _, result in Engine(2).map(describe, list(range(4)))]
     assert os.getpid() not in {pid for pid, _ in found}
     assert {threads for _, threads in found} == {"1"}
+
+
+def test_a_map_of_fewer_workers_leaves_the_others_idle(tmp_path: Path) -> None:
+    engine = Engine(4)
+    list(engine.map(square, list(range(8))))
+    found = list(engine.map(partial(attend, tmp_path), list(range(8)), workers=2))
+    engine.release()
+    assert sorted(index for index, _ in found) == list(range(8))
+    assert max(n for _, n in found) <= 2
 
 
 def test_an_error_in_a_worker_comes_back_whole() -> None:

@@ -120,6 +120,13 @@ def test_a_second_attempt_may_succeed_and_sees_nothing_of_the_first(tmp_path: Pa
     assert trial.attempts == 1
 
 
+def test_a_trainer_that_is_mended_runs_again(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="all 2 trials") as caught:
+        run(tmp_path, trainer(tmp_path, "raise SystemExit(3)"), 2)
+    assert "the same command tries them again" in caught.value.fix
+    assert len(run(tmp_path, trainer(tmp_path, GOOD), 2)) == 2
+
+
 def test_a_command_that_takes_too_long_is_killed_with_all_its_processes(tmp_path: Path) -> None:
     slow = (
         "import os, pathlib, signal, subprocess, sys, time\n"
@@ -288,6 +295,24 @@ def test_what_was_scored_elsewhere_is_not_said_to_be_on_items(root: Path, capsys
         assert "report items" not in text
         assert "the search never saw" not in text
     assert "Beside the baselines" in page
+
+
+def test_failed_trials_are_tried_again_when_that_is_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (root / "train.py").read_text()
+    fault = "import json, os\nif json.load(open(os.environ['CLIMB_TRIAL']))['trial'] == 2:\n    raise SystemExit(3)\n"
+    (root / "train.py").write_text(fault + text)
+    assert main(["run", str(root), "--quiet"]) == 0
+    before = openclimb.open(root).trials()
+    assert [trial.number for trial in before if trial.state == "failed"] == [2]
+    (root / "train.py").write_text(text)
+    again = ["run", str(root), "--redo", "mixture"]
+    assert main([*again, "--quiet"]) == 0
+    assert openclimb.open(root).trials() == before  # the search went on without it, and does so again
+    capsys.readouterr()
+    assert main([*again, "--retry"]) == 0
+    assert "failed trials that are tried again: 2\n" in capsys.readouterr().err
+    assert {trial.state for trial in openclimb.open(root).trials()} == {"done"}
+    assert main(["run", str(root), "--retry", "--quiet"]) == 0
 
 
 def test_another_command_is_another_trial_and_makes_the_answer_stale(

@@ -5,7 +5,21 @@ from pathlib import Path
 import pytest
 
 from openclimb.errors import SearchError
-from openclimb.trials import ATTEMPTS, Proposal, ask, claim, fail, read_trial, read_trials, tell, trial_folder
+from openclimb.trials import (
+    ATTEMPTS,
+    Proposal,
+    Trial,
+    ask,
+    claim,
+    fail,
+    fitting,
+    open_trials,
+    read_trial,
+    read_trials,
+    reopen,
+    tell,
+    trial_folder,
+)
 
 PROXY = {"width": 8, "token_budget": 1000}
 
@@ -64,6 +78,45 @@ def test_a_last_failure_is_not_retried_and_scores_may_still_come(tmp_path: Path)
     assert (read_trial(folder).state, read_trial(folder).failure) == ("failed", "node lost")
     tell(folder, {"scores": {"piqa": -1.5}})
     assert read_trial(folder).state == "done"
+
+
+def failed_trials(folder: Path, n: int) -> list[Trial]:
+    """Ask for n trials and let every attempt at them fail."""
+    asked = ask(folder, [propose(1 - 0.1 * i, 0.1 * i) for i in range(n)], ["a", "b"], PROXY, "data")
+    for trial in asked * ATTEMPTS:
+        fail(trial_folder(folder, trial.number), "disk full")
+    return asked
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state for trial in read_trials(folder)]
+
+
+def test_trials_that_all_failed_may_be_tried_again(tmp_path: Path) -> None:
+    asked = failed_trials(tmp_path, 3)
+    fail(trial_folder(tmp_path, 3), "node lost", last=True)
+    assert open_trials(tmp_path, asked) == [trial_folder(tmp_path, number) for number in (1, 2, 3)]
+    assert states(tmp_path) == ["waiting", "waiting", "failed"]  # by hand stays by hand
+    assert read_trial(trial_folder(tmp_path, 1)).failure == "disk full"
+    fail(trial_folder(tmp_path, 1), "disk full")
+    assert states(tmp_path) == ["waiting", "waiting", "failed"]  # two attempts in this run, too
+
+
+def test_trials_that_the_search_went_on_without_stay_failed_until_asked_for(tmp_path: Path) -> None:
+    asked = failed_trials(tmp_path, 3)
+    tell(trial_folder(tmp_path, 2), {"scores": {"piqa": -1.5}})
+    fail(trial_folder(tmp_path, 3), "node lost", last=True)
+    open_trials(tmp_path, asked)
+    assert states(tmp_path) == ["failed", "done", "failed"]
+    assert reopen(tmp_path, read_trials(tmp_path)) == [1]
+    assert states(tmp_path) == ["waiting", "done", "failed"]
+
+
+def test_only_trials_of_the_present_settings_fit(tmp_path: Path) -> None:
+    failed_trials(tmp_path, 2)
+    ask(tmp_path, [propose(0.5, 0.5)], ["a", "b"], {**PROXY, "width": 16}, "data")
+    assert [trial.number for trial in fitting(tmp_path, PROXY, "data")] == [1, 2]
+    assert fitting(tmp_path, PROXY, "other") == []
 
 
 def test_only_trials_of_these_data_are_read(tmp_path: Path) -> None:

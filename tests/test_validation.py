@@ -208,6 +208,18 @@ def test_a_command_validates_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert table["target"] == {"parameters": None, "token_budget": 2_000_000}
     assert "report items" not in table["sentence"]
 
+    trainer = tmp_path / "train.py"
+    text = trainer.read_text()
+    found = {row["name"]: row["weight"] for row in openclimb.open(root).mixture()["domains"]}
+    fault = f"if asked['token_budget'] == 3_000_000 and asked['mixture'] == {found}:\n    raise SystemExit(3)\n"
+    trainer.write_text(text + fault)
+    options[options.index("2M")] = "3M"
+    assert main(["validate", str(root), *options, "--redo"]) == 1
+    trainer.write_text(text)
+    assert main(["validate", str(root), *options]) == 1
+    assert "no target of the found mixture has scores" in capsys.readouterr().err
+    assert main(["validate", str(root), *options, "--retry"]) == 0
+
 
 def test_a_mixture_under_two_names_counts_once(tmp_path: Path) -> None:
     (tmp_path / "domains.csv").write_text("name,tokens\na,500\nb,500\nc,500\n")

@@ -1,5 +1,6 @@
 """Records, staleness, the lock and atomic writes: done is a record written last, and it knows its recipe."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openclimb import workspace as workspace_module
 from openclimb.console import Progress
 from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
 from openclimb.settings import Config
@@ -102,6 +104,56 @@ def test_a_kill_between_record_and_rename_is_recovered(workspace: Workspace) -> 
     folder.rename(workspace.root / "clusters.partial")
     workspace.recover("clusters")
     assert workspace.state(RECIPE).state == "done"
+
+
+@pytest.mark.parametrize("step", ["checksum", "record", "recipe", "rename"])
+def test_a_kill_at_any_step_of_the_end_keeps_what_made_the_pieces(
+    workspace: Workspace, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, write = Path.unlink, write_json
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def killed_at_the_recipe(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "recipe.json":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    def killed_at_the_record(path: Path, value: object) -> None:
+        if path.name == "record.json":
+            raise KeyboardInterrupt
+        write(path, value)
+
+    target, name, replacement = {
+        "checksum": (workspace_module, "file_checksum", killed),
+        "record": (workspace_module, "write_json", killed_at_the_record),
+        "recipe": (Path, "unlink", killed_at_the_recipe),
+        "rename": (os, "rename", killed),
+    }[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, replacement)
+        with pytest.raises(KeyboardInterrupt):
+            make(workspace)
+    other = replace(RECIPE, settings={"clusters.k": 9})
+    workspace.recover("clusters")
+    assert workspace.state(other).state == "stale"
+    assert workspace.state(RECIPE).state == ("partial" if step in ("checksum", "record") else "done")
+    folder = make(workspace)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "record.json"]
+    assert list(read_json(folder / "record.json")["files"]) == ["a.txt"]
+
+
+def test_pieces_of_unknown_origin_are_stale(workspace: Workspace) -> None:
+    partial = workspace.begin(RECIPE)
+    (partial / "recipe.json").rename(partial / ".recipe.json.7.tmp")  # killed while the recipe was written
+    assert workspace.state(RECIPE).state == "missing"
+    write_text(partial / "piece", "of whom?")
+    with pytest.raises(StaleError) as caught:
+        make(workspace)
+    assert "clusters.partial/ does not say what made it" in caught.value.message
+    assert workspace.set_aside("clusters")
+    assert make(workspace).is_dir()
 
 
 def test_a_second_process_is_told_who_holds_the_workspace(workspace: Workspace) -> None:

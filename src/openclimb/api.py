@@ -34,9 +34,10 @@ class OpenWorkspace:
         self.workspace = Workspace(root)
         self.config: Config = self.workspace.config()
 
-    def run(self, progress: Progress | None = None, redo: str = "") -> dict[str, Any]:
+    def run(self, progress: Progress | None = None, redo: str = "", *, retry: bool = False) -> dict[str, Any]:
         """Do everything that is not done yet and return the answer (as in mixture/mixture.json).
 
+        `redo`: a stage that is moved aside first; `retry`: try failed trials again (see `pipeline.run`).
         Raises StaleError, HeldError, InputError and the other errors of `openclimb.errors`.
         """
         from openclimb.pipeline import run
@@ -45,7 +46,7 @@ class OpenWorkspace:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
         engine = Engine(self.config.run.workers)
         try:
-            run(self.workspace, engine, progress or Progress(), redo)
+            run(self.workspace, engine, progress or Progress(), redo, retry=retry)
         finally:
             engine.release()
         return self.mixture()
@@ -159,11 +160,13 @@ class OpenWorkspace:
         progress: Progress | None = None,
         *,
         redo: bool = False,
+        retry: bool = False,
     ) -> dict[str, Any]:
         """Train the found mixture and others as targets and return what that says: validation/validation.json.
 
         `against`: baselines (`validation.BASELINES`; empty: the usual ones); `target`: settings of [proxy] that the
-        target has otherwise; `redo`: move a table of other options aside. See `validation.validate` for errors.
+        target has otherwise; `redo`: move a table of other options aside; `retry`: try failed trials again. See
+        `validation.validate` for errors.
         """
         from openclimb.validation import DEFAULT, Plan, validate
 
@@ -173,7 +176,7 @@ class OpenWorkspace:
         try:
             plan = Plan(changed, tuple(against) or usual, seeds)
             found: dict[str, Any] = read_json(
-                validate(self.workspace, plan, engine, progress or Progress(), redo) / "validation.json"
+                validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry) / "validation.json"
             )
         finally:
             engine.release()

@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
     opened = openclimb.open(options.workspace)
     progress = choose_progress(quiet=options.quiet, as_json=options.json)
     try:
-        answer = opened.run(progress, options.redo)
+        answer = opened.run(progress, options.redo, retry=options.retry)
     finally:
         progress.close()
     report = opened.report()
@@ -228,7 +228,7 @@ def _validate(options: argparse.Namespace) -> int:
     opened = openclimb.open(options.workspace)
     progress = choose_progress(quiet=options.quiet, as_json=options.json)
     try:
-        table = opened.validate(against, options.seeds, target, progress, redo=options.redo)
+        table = opened.validate(against, options.seeds, target, progress, redo=options.redo, retry=options.retry)
     finally:
         progress.close()
     report = opened.report()

@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+AHEAD = 3  # items a process that are handed over at once: a million units are not pickled before the first is read
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -63,7 +64,8 @@ class Engine:
     ) -> Iterator[tuple[int, Result]]:
         """Yield (index, function(item)) as results come; the order of completion is not that of the items.
 
-        `function` must be importable by name (or a partial of such). With one worker or one item it runs here.
+        `function` must be importable by name (or a partial of such). At most `workers` calls run at once, also where
+        there are more processes. With one worker or one item it runs here.
         """
         n = min(workers or self.workers, len(items))
         if n <= 1:
@@ -75,7 +77,8 @@ class Engine:
             self._pool, self._size = _start(n), n
         pool = self._pool
         try:
-            yield from _results(pool, function, items, self._size)
+            # A pool of more processes would start all that it is handed, so it is handed no more than may run.
+            yield from _results(pool, function, items, AHEAD * n if n == self._size else n)
         except BrokenProcessPool:
             self._pool = None
             raise OpenclimbError(
@@ -95,12 +98,13 @@ class Engine:
 
 
 def _results(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], n: int
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], most: int
 ) -> Iterator[tuple[int, Result]]:
+    """Yield (index, result) as results come, with at most `most` items handed to the pool at once."""
     waiting: dict[Future[Result], int] = {}
     upcoming = iter(enumerate(items))
     while True:
-        while len(waiting) < 3 * n:  # a few ahead, so that a million units are not pickled at once
+        while len(waiting) < most:
             following = next(upcoming, None)
             if following is None:
                 break

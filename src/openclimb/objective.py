@@ -3,7 +3,8 @@
 The local proxy is `trial_runs.py`. A command finds in the environment CLIMB_TRIAL, the path of a JSON file with the
 mixture, seed, token budget, repetitions, domains and the folder `output`, into which it writes scores.json. What goes
 wrong (exit status, time-out, scores that are missing or no numbers, other tasks) makes a failed trial, which is retried
-once and keeps its log. Writes trials/NNNN/request.json, log.txt, output-N/ and, last, scores.json | failure.json.
+once and keeps its log; where all failed, the next run tries them again. Writes trials/NNNN/request.json, log.txt,
+output-N/ and, last, scores.json | failure.json.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, nearest
 from openclimb.mixture import Domain, repetitions
 from openclimb.settings import Config, ObjectiveSettings, TasksSettings
-from openclimb.trials import Trial, claim, fail, read_trial, read_trials, tell, told_trials, trial_folder
+from openclimb.trials import Trial, claim, fail, open_trials, read_trial, read_trials, tell, told_trials
 from openclimb.workspace import write_json
 
 Objective = Callable[[Trial, Path], Mapping[str, float]]
@@ -157,7 +158,7 @@ def run_objective(
 
     All trials of the same data must have scores of the same tasks. Raises SearchError when every trial failed.
     """
-    paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
+    paths = open_trials(folder, asked)
     progress.start(label, len(paths), "trials")
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
     expected = {task for one in read_trials(folder, asked[0].data) for task in one.scores}

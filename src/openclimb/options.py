@@ -62,6 +62,13 @@ def build_parser(does: Mapping[str, Command]) -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print JSON")
     run = add("run", "do everything; the same command goes on after an interruption", one, long)
     run.add_argument("--redo", default="", metavar="STAGE", help="move this stage and those made from it aside first")
+    run.add_argument(
+        "--retry",
+        action="store_true",
+        help="try failed trials again, also where the search went on without them: what it proposed after may change "
+        "(where all of an iteration failed, the next run tries them by itself; where there is an answer, add "
+        "--redo mixture)",
+    )
     status = add("status", "say what is done, running, stale or failed, and the next command", one)
     status.add_argument("--json", action="store_true", help="print JSON")
     add("report", "write report/index.html", one)
@@ -89,6 +96,7 @@ def build_parser(does: Mapping[str, Command]) -> argparse.ArgumentParser:
     validate.add_argument(
         "--redo", action="store_true", help="move a table of other options aside first; keep its trials"
     )
+    validate.add_argument("--retry", action="store_true", help="try failed trials again")
     ask = add("ask", "print mixtures to train elsewhere, as JSON lines", one)
     ask.add_argument("-n", type=int, default=1, help="how many (default: 1)")
     ask.add_argument("--json", action="store_true", help="print one JSON list instead")

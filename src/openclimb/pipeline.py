@@ -35,14 +35,15 @@ from openclimb.search.signal import check_weigh, goal_of, replicates, signal_row
 from openclimb.settings import Config
 from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
-from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.trials import Proposal, Trial, ask, fitting, read_trials, reopen
 from openclimb.workspace import Workspace, fingerprint, write_json, write_text
 
 
-def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "") -> Path:
+def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "", *, retry: bool = False) -> Path:
     """Do everything that is not done yet and return the mixture's folder.
 
-    `redo` names a stage whose folder, and those made from it, are moved aside first.
+    `redo` names a stage whose folder, and those made from it, are moved aside first. With `retry` trials that failed in
+    earlier runs are tried again, also where the search went on without them; what it proposed after may then change.
     Raises StaleError when a finished stage was made from other settings or inputs.
     """
     config = workspace.config()
@@ -56,6 +57,10 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         stop_if_stale(workspace, config, recipes)
         stop_if_idle(config)
         check_weigh(config)
+        if retry and workspace.state(recipes["mixture"]).state != "done":
+            data = DATA if has_given_domains(config) else recipes["tokens"].fingerprint
+            again = reopen(workspace.root / "trials", fitting(workspace.root / "trials", trial_settings(config), data))
+            progress.note(f"failed trials that are tried again: {', '.join(map(str, again)) or 'none'}")
         if has_given_domains(config):
             given = given_domains(workspace.root, config)
             return workspace.make(

@@ -1,4 +1,7 @@
-"""Runs trials that wait: one process a core, or stacked on a GPU. A failed trial is retried once and stops nothing."""
+"""Runs trials that wait: one process a core, or stacked on a GPU. A failed trial is retried once and stops nothing.
+
+Where all failed the run ends, and the next one tries them again.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +17,7 @@ from openclimb.errors import OpenclimbError
 from openclimb.proxy.checkpoint import shaped
 from openclimb.proxy.train import plan_stack, run_stack
 from openclimb.settings import ProxySettings, RunSettings, TasksSettings
-from openclimb.trials import Trial, claim, fail, read_trial, told_trials, trial_folder
+from openclimb.trials import Trial, claim, fail, open_trials, read_trial, told_trials, trial_folder
 
 Items = dict[int, dict[str, NDArray[np.floating[Any]]]]  # trial → "<task>/<part>/<measure>" → one number an item
 
@@ -36,7 +39,7 @@ def run_trials(
     `parts` are the parts of the tasks to score: "search", or "search" and "report".
     Raises SearchError when every trial failed.
     """
-    paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
+    paths = open_trials(folder, asked)
     proxy = shaped(proxy)
     progress.start(label, len(paths), "trials")
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))

@@ -5,7 +5,7 @@ seed, budget and data. Trials are only ever added.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from openclimb.mixture import Mixture
 from openclimb.workspace import fingerprint, read_json, write_json
 
 DIGITS = 9  # of a weight: mixtures that differ by less are one
-ATTEMPTS = 2  # a failed trial is retried once
+ATTEMPTS = 2  # in one run: a failed trial is retried once
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,42 @@ def ask(
     return trials
 
 
+def open_trials(folder: Path, asked: Sequence[Trial]) -> list[Path]:
+    """Return the folders of trials that are to be run, each once. Where all of them failed, they may be tried again.
+
+    That all failed ended the run before this one, so nothing was proposed without them; where some succeeded the search
+    went on, and a score that came now would change what was proposed after.
+    """
+    paths = list(dict.fromkeys(trial_folder(folder, trial.number) for trial in asked))
+    trials = [read_trial(path) for path in paths]
+    if all(trial.state == "failed" for trial in trials):
+        reopen(folder, trials)
+    return paths
+
+
+def reopen(folder: Path, trials: Iterable[Trial]) -> list[int]:
+    """Let those of these trials that failed be tried again, and return their numbers.
+
+    The message of the failure stays until there is another. A trial that was told as failed by hand stays failed.
+    """
+    opened = []
+    for trial in trials:
+        path = trial_folder(folder, trial.number) / "failure.json"
+        if trial.state == "failed" and not read_json(path).get("last", False):
+            write_json(path, {"message": trial.failure, "attempts": 0})
+            opened.append(trial.number)
+    return opened
+
+
+def fitting(folder: Path, proxy: Mapping[str, Any], data: str) -> list[Trial]:
+    """Return the trials of these data that were asked under the present settings of what scores them."""
+    return [
+        trial
+        for trial in read_trials(folder, data)
+        if trial.identity == identity(trial.mixture.as_dict(), trial.seed, proxy, data)
+    ]
+
+
 def told_trials(paths: Sequence[Path], label: str) -> list[Trial]:
     """Return those of the closed trials in these folders that have scores. Raises SearchError when all failed."""
     closed = [read_trial(path) for path in paths]
@@ -133,7 +169,8 @@ def told_trials(paths: Sequence[Path], label: str) -> list[Trial]:
     if not done:
         raise SearchError(
             f"all {len(closed)} trials of {label} failed; the last one: {closed[-1].failure}",
-            f"see failure.json, and log.txt where there is one, in the folders under {paths[-1].parent}",
+            f"see failure.json, and log.txt where there is one, in the folders under {paths[-1].parent}; mend the "
+            "cause, and the same command tries them again",
         )
     return done
 
@@ -168,5 +205,6 @@ def fail(folder: Path, message: str, *, last: bool = False) -> None:
     if (folder / "scores.json").is_file():
         raise SearchError(f"trial {int(folder.name)} has its scores already", "a trial with scores has not failed")
     before = read_json(folder / "failure.json")["attempts"] if (folder / "failure.json").is_file() else 0
-    write_json(folder / "failure.json", {"message": message, "attempts": max(before, ATTEMPTS) if last else before + 1})
+    attempts = {"attempts": ATTEMPTS, "last": True} if last else {"attempts": before + 1}
+    write_json(folder / "failure.json", {"message": message, **attempts})
     (folder / "claim.json").unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from openclimb.search.statistics import seed_noise, student
 from openclimb.settings import Config, SearchSettings
 from openclimb.stages import current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
-from openclimb.trials import Proposal, Trial, ask, read_trials, weights_key
+from openclimb.trials import Proposal, Trial, ask, read_trials, reopen, weights_key
 from openclimb.verdict import FOUND, sentence, table_csv
 from openclimb.workspace import Recipe, Workspace, fingerprint, read_json, write_json, write_text
 
@@ -97,11 +97,14 @@ def check_plan(plan: Plan, config: Config) -> None:
         )
 
 
-def validate(workspace: Workspace, plan: Plan, engine: Engine, progress: Progress, redo: bool = False) -> Path:
+def validate(
+    workspace: Workspace, plan: Plan, engine: Engine, progress: Progress, redo: bool = False, *, retry: bool = False
+) -> Path:
     """Do what is not done yet of a validation and return its folder.
 
-    `redo`: a table of other settings is moved aside first; its trials that still fit are used again. Raises
-    WorkspaceError when there is no answer yet, StaleError when the answer or the table is of other settings.
+    `redo`: a table of other settings is moved aside first; its trials that still fit are used again. `retry`: trials
+    that failed in earlier runs are tried again. Raises WorkspaceError when there is no answer yet, StaleError when the
+    answer or the table is of other settings.
     """
     config = workspace.config()
     check_plan(plan, config)
@@ -123,7 +126,7 @@ def validate(workspace: Workspace, plan: Plan, engine: Engine, progress: Progres
         if redo and state.state != "missing":
             workspace.set_aside(STAGE)
         work = _Work(workspace.root, config, plan, recipes, engine, progress)
-        return workspace.make(recipe, progress, work.run)
+        return workspace.make(recipe, progress, lambda out: work.run(out, retry=retry))
 
 
 def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:
@@ -150,9 +153,11 @@ class _Work:
         self.answer = read_json(root / "mixture" / "mixture.json")
         self.share: dict[str, float] = self.answer["objective"]["tasks"]
 
-    def run(self, out: Path) -> dict[str, object]:
+    def run(self, out: Path, *, retry: bool) -> dict[str, object]:
         """Search by the others' rules, train targets and proxies of every mixture, compare; return facts."""
         self._take_trials(out)
+        if retry:
+            reopen(out / "trials", read_trials(out / "trials"))
         spent = self._spent()
         mixtures = [self._found(spent), *(self._baseline(name, spent.search_trials, out) for name in self.plan.against)]
         tokens, data = self._target_tokens(out)
@@ -307,7 +312,9 @@ class _Work:
         """Return validation.json."""
         folder, share, metric = out / "trials", self.share, self.config.tasks.metric
         if not targets[FOUND]:
-            raise SearchError("no target of the found mixture has scores", f"see failure.json in {folder}")
+            raise SearchError(
+                "no target of the found mixture has scores", f"see failure.json in {folder}; then --retry"
+            )
         items = read_items(folder, [trial for some in targets.values() for trial in some])
         # One mixture under two names is one: twice in the table, its trials would count twice.
         first = {weights_key(one.weights): one.name for one in reversed(mixtures)}

@@ -157,6 +157,8 @@ class Workspace:
                 if name == "recipe.json":
                     return StageState(recipe.stage, "partial")
                 return StageState(recipe.stage, "done", (), record["seconds"], record["facts"])
+        if any(self._partial(recipe).glob("[!.]*")):  # a hidden file is a write that was cut short
+            return StageState(recipe.stage, "stale", (f"{self._partial(recipe).name}/ does not say what made it",))
         return StageState(recipe.stage, "missing")
 
     def begin(self, recipe: Recipe) -> Path:
@@ -167,10 +169,12 @@ class Workspace:
         return partial
 
     def finish(self, recipe: Recipe, facts: Mapping[str, Any], seconds: float) -> None:
-        """Write the record of a stage, last, and give its folder the final name."""
+        """Write the record of a stage, last, and give its folder the final name.
+
+        The recipe stays until the record is there: a folder that was left at any moment says what made it.
+        """
         partial = self._partial(recipe)
-        (partial / "recipe.json").unlink()
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = sorted(path for path in partial.rglob("*") if path.is_file() and path != partial / "recipe.json")
         record = {
             "format": FORMAT,
             **dataclasses.asdict(recipe),
@@ -185,6 +189,7 @@ class Workspace:
             "versions": versions(),
         }
         write_json(partial / "record.json", record)
+        (partial / "recipe.json").unlink()
         os.rename(partial, self.folder(recipe.stage))
 
     def make(self, recipe: Recipe, progress: Progress, work: Callable[[Path], Mapping[str, Any]]) -> Path:
@@ -201,9 +206,10 @@ class Workspace:
         return self.folder(recipe.stage)
 
     def recover(self, stage: str) -> None:
-        """Finish the rename of a stage that was killed between its record and its final name."""
+        """Give a stage that was killed between its record and its final name that name."""
         partial = self.root / f"{stage}.partial"
         if (partial / "record.json").is_file() and not self.folder(stage).exists():
+            (partial / "recipe.json").unlink(missing_ok=True)
             os.rename(partial, self.folder(stage))
 
     def set_aside(self, stage: str) -> list[Path]:

@@ -22,6 +22,7 @@ from openclimb.corpus.survey import (
     check_inputs,
     input_fingerprint,
     list_files,
+    names_of,
     read_units,
     survey,
 )
@@ -174,6 +175,57 @@ def test_globs_folders_and_several_paths_give_each_file_once(tmp_path: Path) -> 
     assert facts["formats"] == {"jsonl": 2, "parquet": 1}
 
 
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    filesystem = fsspec.filesystem("memory")
+    for path in ("shop/web/a.jsonl", "shop/web/deep/b.jsonl", "shop/books/c.jsonl"):
+        filesystem.pipe(f"/{path}", _lines(ROWS[:3]))
+    yield filesystem
+    filesystem.rm("/shop", recursive=True)
+
+
+def test_remote_files_are_named_below_what_they_share(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    settings = CorpusSettings(paths=("memory://shop",), domains="folders")
+    assert [file.name for file in list_files(settings)] == ["books/c.jsonl", "web/a.jsonl", "web/deep/b.jsonl"]
+    documents, _ = _read(_units(settings, tmp_path), settings)
+    assert {document.source for document in documents} == {"books", "web"}
+
+
+def test_local_and_remote_files_stand_beside_each_other(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(_lines(ROWS[3:5]))
+    settings = CorpusSettings(paths=(str(tmp_path / "a.jsonl"), "memory://shop/web/*.jsonl"), id="id")
+    assert len({file.name for file in list_files(settings)}) == 2
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert sorted(document.id for document in documents) == ["d0", "d1", "d2", "d3", "d4"]
+    assert not rejected
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/data/x.jsonl"], ["x.jsonl"]),
+        (["/data/a/x.jsonl", "/data/a/y.jsonl"], ["x.jsonl", "y.jsonl"]),
+        (["/data/a/x.jsonl", "/data/ab/x.jsonl"], ["a/x.jsonl", "ab/x.jsonl"]),
+        (["/data/a/b/x.jsonl", "/data/y.jsonl"], ["a/b/x.jsonl", "y.jsonl"]),
+        (["/a/x.jsonl", "/y.jsonl"], ["a/x.jsonl", "y.jsonl"]),
+        (["s3://one/x.jsonl", "s3://two/x.jsonl"], ["one/x.jsonl", "two/x.jsonl"]),
+        (["/data/x.jsonl", "s3://one/x.jsonl"], ["data/x.jsonl", "s3://one/x.jsonl"]),
+    ],
+)
+def test_names_begin_where_paths_part(paths: list[str], names: list[str]) -> None:
+    assert list(names_of(paths).values()) == names
+
+
+def test_a_name_that_looks_like_a_glob_is_read(tmp_path: Path) -> None:
+    for name in ("part[1].jsonl", "part1.jsonl"):
+        (tmp_path / name).write_bytes(_lines(ROWS[:3] if "[" in name else ROWS[3:5]))
+    settings = CorpusSettings(paths=(str(tmp_path / "part[1].jsonl"),), id="id")
+    documents, _ = _read(_units(settings, tmp_path), settings)
+    assert [document.id for document in documents] == ["d0", "d1", "d2"]
+    pattern = CorpusSettings(paths=(str(tmp_path / "part[0-9].jsonl"),))
+    assert [file.name for file in list_files(pattern)] == ["part1.jsonl"]
+
+
 def test_added_removed_and_changed_files_are_named(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -239,6 +291,18 @@ def test_a_truncated_file_is_rejected_with_its_reason(suffix: str, tmp_path: Pat
     assert len(documents) < len(ROWS)
     assert [row.file for row in rejected] == [f"a{suffix}"]
     assert "damaged or cut short" in rejected[0].reason
+
+
+@pytest.mark.parametrize("window_log", [27, 28, 31])
+def test_zstd_of_a_long_window_is_read(window_log: int, tmp_path: Path) -> None:
+    # A frame by hand (RFC 8878): magic, no flags, window, one raw block that is the last.
+    data = _lines(ROWS[:3])
+    head = b"\x28\xb5\x2f\xfd\x00" + bytes([(window_log - 10) << 3])
+    (tmp_path / "a.jsonl.zst").write_bytes(head + (1 | len(data) << 3).to_bytes(3, "little") + data)
+    settings = CorpusSettings(paths=(str(tmp_path),), id="id")
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.id for document in documents] == ["d0", "d1", "d2"]
+    assert not rejected
 
 
 def test_zstd_frames_one_after_the_other_are_one_file(tmp_path: Path) -> None:

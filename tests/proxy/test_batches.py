@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from openclimb.errors import SearchError
 from openclimb.proxy.batches import Reader, Tokens, batches, counts, open_tokens, order
@@ -80,3 +81,17 @@ def test_batches_read_ahead_are_the_same(tokens: Tokens, ahead: int) -> None:
     assert [len(batch[0]) for batch in found] == [8, 8, 8, 8, 2]  # of 50 sequences, the first 16 left out
     for i, reader in enumerate(readers):
         np.testing.assert_array_equal(np.concatenate([batch[i] for batch in found]), reader.read(16, 50))
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_only_batches_read_ahead_are_pinned(tokens: Tokens, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = []
+
+    def pin(batch: torch.Tensor) -> torch.Tensor:
+        pinned.append(batch)
+        return batch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    assert len(list(batches([Reader(tokens, trial(0.5, 0.5), SEQUENCE)], 8, 0, 3, ahead))) == 3
+    assert len(pinned) == (3 if ahead else 0)

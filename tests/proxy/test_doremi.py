@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from openclimb.errors import SearchError
+from openclimb.proxy import doremi as module
+from openclimb.proxy.batches import open_tokens
 from openclimb.proxy.doremi import doremi, reweighed
 from openclimb.settings import ProxySettings
 from openclimb.workspace import write_json
@@ -52,6 +55,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(tokens: Path) -> N
     first, again, other = (doremi(tokens, NAMES, NATURAL, PROXY, BUDGET // 6, seed) for seed in (1, 1, 2))
     assert first == again
     assert first.weights != other.weights
+
+
+def test_a_batch_in_slices_of_one_row_gives_the_same(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_step() -> tuple[torch.Tensor, list[torch.Tensor], list[int]]:
+        run = module._Run(open_tokens(tokens), NAMES, NATURAL, replace(PROXY, token_budget=BUDGET), 1, "cpu")
+        rows: list[int] = []
+        run.model.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+        _, batch, _ = next(iter(run))
+        losses = run.losses(batch)
+        run.learn(batch, torch.linspace(0.05, 0.2, len(batch)))
+        return losses, [parameter.grad for parameter in run.model.parameters()], rows
+
+    whole, whole_gradients, all_rows = one_step()
+    weights = doremi(tokens, NAMES, NATURAL, PROXY, BUDGET // 6, 1).weights
+    monkeypatch.setattr(module, "HEAD_FLOATS", VOCAB * PROXY.sequence)
+    sliced, sliced_gradients, single = one_step()
+    assert (set(all_rows), set(single)) == ({PROXY.batch}, {1})  # so many logits, and no more, are there at once
+    torch.testing.assert_close(sliced, whole, rtol=1e-5, atol=1e-5)
+    for one, other in zip(sliced_gradients, whole_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert doremi(tokens, NAMES, NATURAL, PROXY, BUDGET // 6, 1).weights == pytest.approx(weights, rel=1e-3)
 
 
 def test_a_loss_that_is_no_number_is_told(tokens: Path) -> None:

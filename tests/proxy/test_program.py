@@ -42,6 +42,42 @@ def test_by_hand_and_by_autograd(n_models: int, batch: int, monkeypatch: pytest.
     same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
 
 
+@pytest.mark.parametrize("rows", [1, 3, 7, 10, 25, 48, 64])
+def test_blocks_of_the_head_have_one_size_and_give_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(2)
+    states = torch.randn(2, 48, 8, generator=draw, requires_grad=True)
+    matrix = torch.randn(2, VOCAB, 8, generator=draw, requires_grad=True)
+    targets, weights = torch.randint(0, VOCAB, (2, 48), generator=draw), torch.rand(48, generator=draw)
+    sizes = []
+
+    def block(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sizes.append(given[0].shape[1])
+        return program.head_block(*given)
+
+    monkeypatch.setattr(program, "HEAD_FLOATS", 2 * VOCAB * rows)
+    losses = program._Head.apply(states, matrix, targets, weights, block)
+    found = torch.autograd.grad(losses.sum(), [states, matrix])
+    plain = torch.nn.functional.cross_entropy((states @ matrix.mT).flatten(0, 1), targets.flatten(), reduction="none")
+    whole = (plain.view(2, 48) * weights).sum(1)
+    same((losses.detach(), list(found)), (whole.detach(), list(torch.autograd.grad(whole.sum(), [states, matrix]))))
+    assert len(set(sizes)) == 1
+    assert len(sizes) == -(-48 // min(rows, 48))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as below
+def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
+    import torch._dynamo.config as dynamo
+    from torch._dynamo.testing import CompileCounter
+
+    with dynamo.patch({name: 8 for name in ("recompile_limit", "cache_size_limit") if hasattr(dynamo, name)}):
+        Program(StackedDecoder(PROXY, VOCAB, [0]), PROXY, "cpu", "compiled")
+        counter = CompileCounter()
+        compiled = torch.compile(program.head_block, backend=counter, dynamic=False)
+        for n in range(2, 14):
+            compiled(torch.ones(1, n, 4), torch.ones(1, 5, 4), torch.ones(1, n, dtype=torch.long), torch.ones(n))
+    assert counter.frame_count == 12
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 def test_compiled_code_is_made_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

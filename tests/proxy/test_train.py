@@ -135,6 +135,20 @@ def test_where_trials_run(tokens: Path) -> None:
             plan_stack("cuda", 0, 10, PROXY, tokens)
 
 
+def test_memory_that_torch_keeps_counts_as_free(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(free: int, reserved: int, allocated: int) -> int:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 1 << 30))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: allocated)
+        return plan_stack("cuda", 0, 64, PROXY, tokens)[1]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    fresh = sizes(10_000_000, 0, 0)
+    assert 2 < fresh < 64
+    assert sizes(1_000_000, 9_000_000, 0) == fresh
+    assert sizes(1_000_000, 9_000_000, 9_000_000) < fresh
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return what a finished trial leaves, but for its seconds."""
     scores = {**read_json(folder / "scores.json"), "seconds": 0}

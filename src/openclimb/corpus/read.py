@@ -28,6 +28,7 @@ SUFFIXES = {
     ".parquet": "parquet",
 }
 BLOCK = 1 << 20
+LARGEST_WINDOW = 1 << 31  # bytes: what `zstd --long=31` makes; the library's own limit is that of --long=27
 ROWS = 1024  # of Parquet decoded at once
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
 
@@ -204,7 +205,7 @@ class _ZstdReader(io.RawIOBase):
         import zstandard
 
         self.stream = stream
-        self.context = zstandard.ZstdDecompressor()
+        self.context = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
         self.error = zstandard.ZstdError
         self.frame: Any = None
         self.ready = memoryview(b"")

@@ -47,14 +47,22 @@ def list_files(settings: CorpusSettings) -> list[InputFile]:
             )
         for filesystem, path, size in matched:
             found[filesystem.unstrip_protocol(path) if _is_remote(filesystem) else path] = (filesystem, path, size)
-    parents = [posixpath.dirname(path) for path in found]
-    common = posixpath.commonpath(parents) if len(set(parents)) > 1 else parents[0]
     files = []
-    for path in sorted(found):
+    for path, name in names_of(sorted(found)).items():
         filesystem, inner, size = found[path]
-        name = path[len(common) :].lstrip("/") if path.startswith(common) else path
         files.append(InputFile(path, name, format_of(path), size, _file_fingerprint(filesystem, inner, size)))
     return files
+
+
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """Return {path: its name}: what follows the folders that all these paths and URLs share.
+
+    Not by `posixpath.commonpath`, which takes `s3://` for `s3:/` and does not mix paths with URLs.
+    """
+    parts = [path.split("/") for path in paths]
+    folders = [each[:-1] for each in parts]
+    shared = len(posixpath.commonprefix(folders))  # of lists: whole components
+    return {path: "/".join(each[shared:]).lstrip("/") for path, each in zip(paths, parts, strict=True)}
 
 
 def input_fingerprint(settings: CorpusSettings) -> str:
@@ -146,7 +154,7 @@ def _expand(pattern: str) -> list[tuple[Any, str, int]]:
     import fsspec
 
     filesystem, path = fsspec.core.url_to_fs(pattern)
-    if any(mark in path for mark in "*?["):
+    if any(mark in path for mark in "*?[") and not filesystem.exists(path):  # a file's own name may hold them
         details = filesystem.glob(path, detail=True).values()
     elif filesystem.isdir(path):
         details = filesystem.find(path, detail=True).values()

@@ -104,15 +104,15 @@ class Reader:
 def batches(readers: Sequence[Reader], batch: int, first: int, stop: int, ahead: int = 0) -> Iterator[Tensor]:
     """Yield the tokens of steps first…stop, (M, at most batch, sequence + 1); only a run's last step has fewer rows.
 
-    With `ahead`, a thread reads so many batches before they are asked for, into memory that a GPU copies from
-    without waiting.
+    With `ahead`, which is for a GPU, a thread reads so many batches before they are asked for, into memory that the GPU
+    copies from without waiting.
     """
     n = len(readers[0])
 
     def read(step: int) -> Tensor:
         rows = [reader.read(step * batch, min((step + 1) * batch, n)) for reader in readers]
         tokens = torch.from_numpy(np.stack(rows))
-        return tokens.pin_memory() if torch.cuda.is_available() else tokens
+        return tokens.pin_memory() if ahead and torch.cuda.is_available() else tokens
 
     if not ahead:
         yield from map(read, range(first, stop))

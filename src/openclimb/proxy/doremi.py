@@ -19,6 +19,7 @@ from openclimb.errors import SearchError
 from openclimb.proxy.batches import Reader, Tokens, open_tokens
 from openclimb.proxy.llama import make_decoder
 from openclimb.proxy.optimise import Optimiser, schedule
+from openclimb.proxy.program import HEAD_FLOATS, POSITIONS
 from openclimb.settings import ProxySettings
 from openclimb.trials import Trial
 
@@ -58,7 +59,7 @@ def doremi(
         budget = replace(proxy, token_budget=token_budget)
         first = _Run(tokens, domains, reference, budget, seed, device)
         for _, batch, _ in first:
-            first.update(first.losses(batch).mean())
+            first.learn(batch, torch.full((len(batch),), 1.0 / len(batch), device=device))
         uniform = [1.0 / len(domains)] * len(domains)
         return _reweigh(_Run(tokens, domains, uniform, budget, seed, device), first)
     finally:
@@ -83,6 +84,8 @@ class _Run:
         self.n_steps = -(-len(self.reader) // proxy.batch)
         self.model = make_decoder(proxy, tokens.vocab_size, [seed]).to(device)
         self.optimiser = Optimiser(self.model, proxy)
+        most = min(POSITIONS[device], HEAD_FLOATS // tokens.vocab_size)  # logits of a pass are kept for its gradient
+        self.rows = max(1, most // proxy.sequence)  # of a pass: a larger batch takes several
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, NDArray[np.int64]]]:
         for step in range(self.n_steps):
@@ -91,20 +94,31 @@ class _Run:
             stop = min(start + self.proxy.batch, len(self.reader))
             yield step, torch.from_numpy(self.reader.read(start, stop)).to(self.device), self.reader.domains[start:stop]
 
+    @torch.no_grad()
     def losses(self, batch: Tensor) -> Tensor:
-        """Return the loss of every token in nats, (batch, sequence)."""
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            logits = self.model.logits(self.model(batch[None, :, :-1]))[0]
-        each = nn.functional.cross_entropy(logits.float(), batch[:, 1:].reshape(-1), reduction="none")
-        return each.view(len(batch), -1)
+        """Return the loss of every token in nats, (batch, sequence), without gradients."""
+        return torch.cat([self._losses(part) for part in torch.split(batch, self.rows)])
 
-    def update(self, loss: Tensor) -> None:
-        """Take one step down the gradient of a loss."""
-        if not bool(torch.isfinite(loss)):
-            raise SearchError(f"the loss of DoReMi is {loss.item()}", "lower proxy.learning_rate")
+    def learn(self, batch: Tensor, shares: Tensor) -> None:
+        """Take one step down the gradient of the sequences' mean losses, weighed by their shares (batch,).
+
+        Raises SearchError when the loss is not a number.
+        """
         self.optimiser.zero()
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.device)
+        for part, share in zip(torch.split(batch, self.rows), torch.split(shares, self.rows), strict=True):
+            loss = (self._losses(part).mean(1) * share).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if not bool(torch.isfinite(total)):
+            raise SearchError(f"the loss of DoReMi is {total.item()}", "lower proxy.learning_rate")
         self.optimiser.step(self.rate)
+
+    def _losses(self, part: Tensor) -> Tensor:
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            logits = self.model.logits(self.model(part[None, :, :-1]))[0]
+        each = nn.functional.cross_entropy(logits.float(), part[:, 1:].reshape(-1), reduction="none")
+        return each.view(len(part), -1)
 
 
 def _reweigh(run: _Run, reference: _Run) -> DoReMi:
@@ -115,17 +129,15 @@ def _reweigh(run: _Run, reference: _Run) -> DoReMi:
     k = len(run.reader.arrays)
     alpha, excess, total = np.full(k, 1.0 / k), np.zeros(k), np.zeros(k)
     for _, batch, domains in run:
-        losses = run.losses(batch)
-        with torch.no_grad():
-            above = (losses - reference.losses(batch)).clamp(min=0.0).mean(1).cpu().numpy()
+        # The weights need the losses of the whole batch, and the gradient the weights: the batch is read twice.
+        above = (run.losses(batch) - reference.losses(batch)).clamp(min=0.0).mean(1).cpu().numpy()
         counts = np.bincount(domains, minlength=k)
         there = counts > 0
         excess[there] = np.bincount(domains, above, k)[there] / counts[there]
         alpha = reweighed(alpha, excess)
         total += alpha
         # Every sequence has the same length, so a domain's mean over tokens is that over its sequences.
-        share = torch.from_numpy((alpha[domains] / counts[domains]).astype(np.float32)).to(run.device)
-        run.update((losses.mean(1) * share).sum())
+        run.learn(batch, torch.from_numpy((alpha[domains] / counts[domains]).astype(np.float32)).to(run.device))
     mean = total / total.sum()
     read = (len(run.reader) + len(reference.reader)) * run.proxy.sequence
     return DoReMi(tuple(mean.tolist()), tuple(alpha.tolist()), tuple(excess.tolist()), read)

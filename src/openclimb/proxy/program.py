@@ -20,6 +20,7 @@ from openclimb.settings import ProxySettings
 POSITIONS = {"cpu": 1 << 14, "cuda": 1 << 17}  # tokens of all models in one pass; a larger batch takes several
 HEAD_FLOATS = 1 << 28  # logits held at once: 1 GB in fp32
 KEPT = 6  # compiled shapes that stay in memory
+SHAPES = 64  # that one function may be compiled for: stacks of 1, 2, 4 … for each proxy of a search and its validation
 
 
 class Program:
@@ -33,6 +34,8 @@ class Program:
         self._parameters = list(self.model.parameters())
         self._gradients = [cast(Tensor, parameter.grad) for parameter in self._parameters]
         self._written: dict[int, Gradient] = {}
+        if how == "compiled":
+            _allow_shapes()
         forward: Any = self.model
         self._forward: Callable[[Tensor], Tensor] = (
             torch.compile(forward, dynamic=False) if how == "compiled" else forward
@@ -98,6 +101,18 @@ def _resident(proxy: ProxySettings, vocab_size: int, n_models: int, form: Form, 
     return Program(model, proxy, device, "compiled" if compiled else "autograd")
 
 
+def _allow_shapes() -> None:
+    """Let one function be compiled for SHAPES shapes.
+
+    PyTorch stops at 8, as a guard against code that is compiled again for each call, and goes on uncompiled, several
+    times slower, with a line in the log. It counts by function, so for all programs of a process together.
+    """
+    import torch._dynamo.config as dynamo
+
+    name = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # the name before 2.6
+    setattr(dynamo, name, max(getattr(dynamo, name), SHAPES))
+
+
 def head_block(states: Tensor, matrix: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return losses (M,) of states (M, n, W) under weights (n,), and their gradient to the states and the matrix."""
     logits = torch.bmm(states, matrix.mT).float()
@@ -123,10 +138,15 @@ class _Head(torch.autograd.Function):
         losses = torch.zeros(m, device=states.device)
         to_states, to_matrix = torch.empty_like(states), torch.zeros_like(matrix)
         size = max(1, min(n, HEAD_FLOATS // (m * matrix.shape[1])))
-        size = -(-n // -(-n // size))  # blocks of one size, or nearly
+        size = -(-n // -(-n // size))
         for begin in range(0, n, size):
-            rows = slice(begin, min(n, begin + size))
-            loss, to_states[:, rows], more = block(states_low[:, rows], matrix_low, targets[:, rows], weights[rows])
+            # All blocks have one size, so that one is compiled: the last begins among rows that were done before,
+            # which weigh nothing now.
+            rows = slice(min(begin, n - size), min(n, begin + size))
+            again = begin - rows.start
+            share = torch.cat([weights.new_zeros(again), weights[begin : rows.stop]])
+            loss, gradient, more = block(states_low[:, rows], matrix_low, targets[:, rows], share)
+            to_states[:, begin : rows.stop] = gradient[:, again:]
             to_matrix += more
             losses += loss
         ctx.save_for_backward(to_states, to_matrix)

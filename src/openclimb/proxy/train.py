@@ -50,6 +50,7 @@ def plan_stack(device: str, stack: int, n_waiting: int, proxy: ProxySettings, to
     positions = min(proxy.batch * proxy.sequence, POSITIONS[device])
     activations = positions * proxy.depth * proxy.width * 34
     free, _ = torch.cuda.mem_get_info()
+    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by PyTorch, and used again
     return device, stack or stack_size(n_waiting, int(GPU_SHARE * free / (16 * model + activations)))
 
 

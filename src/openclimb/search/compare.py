@@ -50,7 +50,9 @@ def read_scored(
     there = {name: {trial.seed: trial for trial in some} for name, some in trials.items() if some}
     shared = sorted(set.intersection(*(set(by_seed) for by_seed in there.values()))) if there else []
     if not shared:
-        raise SearchError("the mixtures have no seed in common that did not fail", "see failure.json of their trials")
+        raise SearchError(
+            "the mixtures have no seed in common that did not fail", "see failure.json of their trials; then --retry"
+        )
     return [
         Scored(
             name,

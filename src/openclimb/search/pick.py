@@ -114,7 +114,7 @@ def group(contest: Contest, picked: Sequence[Trial]) -> tuple[list[Compared], li
         if (trials := tuple(trial for trial in one.trials if trial.seed in contest.claim_seeds))
     ]
     if not claimed:
-        raise SearchError("no trial of the finalists has scores", "see the failure.json files of the last trials")
+        raise SearchError("no trial of the finalists has scores", "see failure.json of the last trials; then --retry")
     return claimed, everything
 
 
