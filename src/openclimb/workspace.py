@@ -280,16 +280,26 @@ def folder_fingerprint(path: str) -> str:
 
     Large model files are known by their first MB and size, which tells any two trained models apart.
     """
-    root = Path(path).expanduser()
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
-    if not path or not files:
-        return ""
     parts = []
-    for file in files:
+    for file in _files(path):
         with open(file, "rb") as stream:
             head = hashlib.blake2b(stream.read(1 << 20), digest_size=16).hexdigest()
         parts.append([file.name, file.stat().st_size, head])
-    return fingerprint(parts)
+    return fingerprint(parts) if parts else ""
+
+
+def file_stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Return path, time and size of a local file or of each in a folder, () if it is none; what is kept in memory of
+    it stays as long as they do.
+    """
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in _files(path))
+
+
+def _files(path: str) -> list[Path]:
+    root = Path(path).expanduser()
+    if not path or not root.exists():  # "" would be the folder one stands in
+        return []
+    return [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
 
 
 def free_bytes(path: Path) -> int:

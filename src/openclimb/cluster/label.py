@@ -26,7 +26,7 @@ from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_u
 from openclimb.engine import Engine, set_allocator
 from openclimb.errors import InputError
 from openclimb.settings import CorpusSettings, EmbedSettings, QualitySettings
-from openclimb.workspace import atomic, read_json, write_text
+from openclimb.workspace import atomic, file_stamps, read_json, write_text
 
 BATCH_CHARS = 1_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory
 KEPT_BLOCK = 4_000_000  # bytes: most of a batch is smaller; what is larger would not be reused
@@ -111,8 +111,14 @@ class _TooManyRejected(Exception):
     """Ends a unit whose rejected documents alone are too many."""
 
 
-@lru_cache(maxsize=2)
 def _scorers(quality: str) -> list[Scorer]:
+    """Return the scorers of the settings (JSON), kept in memory until a classifier's file changes."""
+    places = json.loads(quality)["fasttext"].values()
+    return _loaded(quality, tuple(file_stamps(place.partition("#")[0]) for place in places))
+
+
+@lru_cache(maxsize=2)
+def _loaded(quality: str, stamps: tuple[tuple[tuple[str, int, int], ...], ...]) -> list[Scorer]:
     raw = json.loads(quality)
     return load_scorers(QualitySettings(tuple(raw["scorers"]), raw["fasttext"]))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclimb.errors import ConfigError
-from openclimb.workspace import atomic
+from openclimb.workspace import atomic, file_stamps
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,17 +33,28 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
         tokenizer.save(str(temporary))
 
 
-@lru_cache(maxsize=4)
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """Return the tokenizer in a tokenizer.json; kept in memory once loaded."""
-    from tokenizers import Tokenizer
+    """Return the tokenizer in a tokenizer.json; kept in memory until the file changes.
 
+    What the file says of truncation and padding is left out: documents are read whole, and nothing is added to them.
+    Raises ConfigError when there is no such file or it cannot be read.
+    """
     if not path.is_file():
         raise ConfigError(f"tokens.tokenizer: there is no file {path}", "name a tokenizer.json, or leave it empty")
+    return _load(path, file_stamps(str(path)))
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"tokens.tokenizer: {path} cannot be read: {error}", "name a tokenizer.json") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def end_id(tokenizer: "Tokenizer") -> int:
