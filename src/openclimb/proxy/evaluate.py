@@ -19,7 +19,7 @@ from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
 from openclimb.proxy.forward import ForwardPass
 from openclimb.proxy.gradient import SAFE
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.tasks import gold_pairs
+from openclimb.proxy.tasks import HELDOUT, gold_pairs
 from openclimb.settings import TasksSettings
 from openclimb.workspace import read_json
 
@@ -30,7 +30,6 @@ MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
 # 131,072 that some checkpoints read.
 MOST_READ = 8192
 LOG2E = 1.4426950408889634
-HELDOUT = "heldout"
 HELDOUT_LENGTH = 2048  # most tokens a piece of held-out text: some checkpoints read far more at once
 
 
