@@ -1,5 +1,6 @@
 """A search that trains on from a checkpoint: its tokenizer, the same start for every trial, models that others open."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from llamas import make_llama
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.errors import InputError, StaleError
 from openclimb.planning import plan
+from openclimb.settings import Config
+from openclimb.stages import recipes
 from openclimb.trials import trial_folder
 from tiny import make_tiny_workspace
 
@@ -104,3 +107,12 @@ def test_every_trial_starts_from_the_same_weights(run: Path) -> None:
     assert len(weights) == 2
     apart = (weights[0] - weights[1]).norm() / weights[0].norm()
     assert 0 < apart < 0.3
+
+
+def test_another_checkpoint_of_a_hub_makes_the_clusters_stale() -> None:
+    config = Config()
+    made = [
+        recipes(replace(config, proxy=replace(config.proxy, checkpoint=name)), "", "")["clusters"].fingerprint
+        for name in ("", "owner/one", "owner/other")
+    ]
+    assert len(set(made)) == 3
