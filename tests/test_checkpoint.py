@@ -1,5 +1,6 @@
 """A search that trains on from a checkpoint: its tokenizer, the same start for every trial, models that others open."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 import openclimb
 from llamas import make_llama
 from openclimb.corpus.tokenize import train_tokenizer
-from openclimb.errors import InputError, StaleError
+from openclimb.errors import ConfigError, InputError, StaleError
 from openclimb.planning import plan
 from openclimb.settings import Config
 from openclimb.stages import recipes
@@ -79,6 +80,17 @@ def test_a_kept_model_scores_the_same_in_transformers(run: Path, checkpoint: Pat
 def test_the_plan_counts_the_checkpoints_parameters(run: Path, checkpoint: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert plan(run)["trials"]["parameters"] == model.num_parameters()
+
+
+def test_a_target_with_another_tokenizer_is_refused(
+    run: Path, checkpoint: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    train_tokenizer(tiny_corpus.read_text().splitlines(), 320, other / "tokenizer.json")
+    with pytest.raises(ConfigError, match="has another tokenizer than") as caught:
+        openclimb.open(run).validate(["natural"], 2, {"checkpoint": str(other)})
+    assert "--redo clusters" in caught.value.fix
+    assert not (run / "validation.partial").exists()
 
 
 def test_another_checkpoint_makes_the_run_stale(run: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The tokenizer: a byte-level BPE trained on the sample, or any tokenizer.json."""
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -70,6 +71,16 @@ def start_id(tokenizer: "Tokenizer") -> int:
     """Return the id of the token before a scored text: what the tokenizer itself puts first, else the end token."""
     first = tokenizer.encode("").ids
     return int(first[0]) if first else end_id(tokenizer)
+
+
+def same_ids(one: "Tokenizer", other: "Tokenizer") -> bool:
+    """Return whether two tokenizers give every text the same ids, and the same ids to its start and its end."""
+    parts = []
+    for tokenizer in (one, other):
+        raw = json.loads(tokenizer.to_str())
+        encoding = [raw[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
+        parts.append([encoding, start_id(tokenizer), end_id(tokenizer)])
+    return bool(parts[0] == parts[1])
 
 
 def encode_batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[Any]:
