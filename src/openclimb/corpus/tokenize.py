@@ -73,6 +73,15 @@ def start_id(tokenizer: "Tokenizer") -> int:
     return int(first[0]) if first else end_id(tokenizer)
 
 
+def frame(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
+    """Return the ids that models read before and after a document: its start, unless that is the end token; its end.
+
+    The end token of the document before stands there anyhow.
+    """
+    start, end = start_id(tokenizer), end_id(tokenizer)
+    return [start] if start != end else [], [end]
+
+
 def same_ids(one: "Tokenizer", other: "Tokenizer") -> bool:
     """Return whether two tokenizers give every text the same ids, and the same ids to its start and its end."""
     parts = []
