@@ -1,5 +1,7 @@
 """A search that trains on from a checkpoint: its tokenizer, the same start for every trial, models that others open."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ from transformers import AutoModelForCausalLM
 import openclimb
 from llamas import make_llama
 from openclimb.corpus.tokenize import train_tokenizer
-from openclimb.errors import InputError, StaleError
+from openclimb.errors import ConfigError, InputError, StaleError
 from openclimb.planning import plan
+from openclimb.settings import Config
+from openclimb.stages import recipes
 from openclimb.trials import trial_folder
 from tiny import make_tiny_workspace
 
@@ -78,6 +82,17 @@ def test_the_plan_counts_the_checkpoints_parameters(run: Path, checkpoint: Path)
     assert plan(run)["trials"]["parameters"] == model.num_parameters()
 
 
+def test_a_target_with_another_tokenizer_is_refused(
+    run: Path, checkpoint: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    train_tokenizer(tiny_corpus.read_text().splitlines(), 320, other / "tokenizer.json")
+    with pytest.raises(ConfigError, match="has another tokenizer than") as caught:
+        openclimb.open(run).validate(["natural"], 2, {"checkpoint": str(other)})
+    assert "--redo clusters" in caught.value.fix
+    assert not (run / "validation.partial").exists()
+
+
 def test_another_checkpoint_makes_the_run_stale(run: Path, checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     make_llama(other, num_hidden_layers=1, vocab_size=512)
@@ -104,3 +119,12 @@ def test_every_trial_starts_from_the_same_weights(run: Path) -> None:
     assert len(weights) == 2
     apart = (weights[0] - weights[1]).norm() / weights[0].norm()
     assert 0 < apart < 0.3
+
+
+def test_another_checkpoint_of_a_hub_makes_the_clusters_stale() -> None:
+    config = Config()
+    made = [
+        recipes(replace(config, proxy=replace(config.proxy, checkpoint=name)), "", "")["clusters"].fingerprint
+        for name in ("", "owner/one", "owner/other")
+    ]
+    assert len(set(made)) == 3

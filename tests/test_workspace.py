@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from openclimb import workspace as workspace_module
@@ -220,3 +221,21 @@ def test_fingerprints_follow_content_not_order(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"two")
     assert folder_fingerprint(str(tmp_path)) != before
     assert folder_fingerprint("a-hub/name") == ""
+    assert folder_fingerprint("") == ""
+
+
+def test_large_files_are_told_apart_wherever_they_differ(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    data = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8)
+    found = set()
+    for place in (None, 0, 1_100_000, 1_500_000, 2_000_000, 2_999_000):  # None: as it is
+        changed = data.copy()
+        if place is not None:
+            changed[place : place + 100_000] += 1
+        path.write_bytes(changed.tobytes())
+        found.add(folder_fingerprint(str(path)))
+    changed = data.copy()
+    changed[-1] += 1
+    path.write_bytes(changed.tobytes())
+    found.add(folder_fingerprint(str(path)))
+    assert len(found) == 7

@@ -21,7 +21,7 @@ from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
 PRIOR = "prior"  # the folder of what a workspace took from another one (prior.py)
 BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 2, "tokens": 2, "mixture": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 2, "tokens": 3, "mixture": 2}
 
 
 def recipes(
@@ -49,7 +49,7 @@ def recipes(
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=folder_fingerprint(config.tokens.tokenizer),
-        checkpoint_tokenizer=folder_fingerprint(_inside(config.proxy.checkpoint, "tokenizer.json")),
+        checkpoint_tokenizer=_checkpoint_tokenizer(config.proxy.checkpoint),
     )
     models = {
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
@@ -125,8 +125,11 @@ def _search(config: Config) -> dict[str, Any]:
     return found if config.search.hint else {name: value for name, value in found.items() if name != "search.hint"}
 
 
-def _inside(folder: str, name: str) -> str:
-    return str(Path(folder) / name) if folder else ""
+def _checkpoint_tokenizer(checkpoint: str) -> str:
+    """Return the fingerprint of a checkpoint's tokenizer; a hub's is known by the checkpoint's name."""
+    if not checkpoint:
+        return ""
+    return folder_fingerprint(str(Path(checkpoint) / "tokenizer.json")) or checkpoint
 
 
 def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:

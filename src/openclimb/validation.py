@@ -18,13 +18,14 @@ from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
 from openclimb.corpus.survey import read_units
+from openclimb.corpus.tokenize import load_tokenizer, same_ids
 from openclimb.engine import Engine
 from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError, nearest
 from openclimb.given import DATA, given_domains, has_given_domains
 from openclimb.mixture import Domain, Weights
 from openclimb.objective import load_objective, run_objective
 from openclimb.planning import n_parameters
-from openclimb.proxy.checkpoint import shaped
+from openclimb.proxy.checkpoint import find_checkpoint, shaped
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.answers import answer_of
 from openclimb.search.compare import compare, rank_correlation, read_scored
@@ -103,7 +104,8 @@ def validate(
     """Do what is not done yet of a validation and return its folder.
 
     `redo`: a table of other settings is moved aside first; its trials that still fit are used again. `retry`: trials
-    that failed in earlier runs are tried again. Raises WorkspaceError when there is no answer yet, StaleError when the
+    that failed in earlier runs are tried again. Raises ConfigError for a plan that cannot be carried out,
+    WorkspaceError when there is no answer yet, StaleError when the
     answer or the table is of other settings.
     """
     config = workspace.config()
@@ -113,6 +115,7 @@ def validate(
         stop_if_stale(workspace, config, recipes)
         if workspace.state(recipes["mixture"]).state != "done":
             raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
+        _check_tokenizer(workspace.root, plan, config)
         workspace.recover(STAGE)
         recipe = validation_recipe(plan, recipes["mixture"])
         state = workspace.state(recipe)
@@ -127,6 +130,20 @@ def validate(
             workspace.set_aside(STAGE)
         work = _Work(workspace.root, config, plan, recipes, engine, progress)
         return workspace.make(recipe, progress, lambda out: work.run(out, retry=retry))
+
+
+def _check_tokenizer(root: Path, plan: Plan, config: Config) -> None:
+    """Raise ConfigError when the target's checkpoint has other tokens than those that targets read, the workspace's."""
+    if not plan.target.proxy.checkpoint or config.objective.external:
+        return
+    checkpoint, ours = plan.target.proxy.checkpoint, root / "tokens" / "tokenizer.json"
+    theirs = find_checkpoint(checkpoint) / "tokenizer.json"
+    if not same_ids(load_tokenizer(ours), load_tokenizer(theirs)):
+        raise ConfigError(
+            f"the checkpoint {checkpoint} has another tokenizer than {ours}, which made the tokens that it would read",
+            "name a checkpoint with that tokenizer; or set proxy.checkpoint to this one in climb.toml, so that all "
+            f"tokens are its own, and climb run {root} --redo clusters",
+        )
 
 
 def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:

@@ -30,6 +30,7 @@ from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
 from openclimb.settings import Config
 
 FORMAT = 1  # of the workspace on disk; a workspace with a larger one was made by a newer version
+SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
 
 
@@ -282,20 +283,40 @@ def stale_error(state: StageState, root: Path) -> StaleError:
 
 
 def folder_fingerprint(path: str) -> str:
-    """Return a fingerprint of a local file or folder given by the user (names, sizes, heads), or "" if it is none.
+    """Return a fingerprint of a local file or folder given by the user, or "" if it is none: names, sizes, contents.
 
-    Large model files are known by their first MB and size, which tells any two trained models apart.
+    A file of more than 1 MB is known by its size and by `SAMPLES` pieces, spread evenly from its beginning to its end.
+    That tells models apart that were trained apart, or trained on in any layer but a small one. What it misses: two
+    files of one size that differ only between the pieces, as when a single small matrix of a large model was changed.
     """
+    parts = [[file.name, file.stat().st_size, _sampled(file)] for file in _files(path)]
+    return fingerprint(parts) if parts else ""
+
+
+def _sampled(file: Path) -> str:
+    digest, size = hashlib.blake2b(digest_size=16), file.stat().st_size
+    with open(file, "rb") as stream:
+        if size <= SAMPLES * SAMPLE:
+            digest.update(stream.read())
+        else:
+            for i in range(SAMPLES):
+                stream.seek((size - SAMPLE) * i // (SAMPLES - 1))
+                digest.update(stream.read(SAMPLE))
+    return digest.hexdigest()
+
+
+def file_stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Return path, time and size of a local file or of each in a folder, () if it is none; what is kept in memory of
+    it stays as long as they do.
+    """
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in _files(path))
+
+
+def _files(path: str) -> list[Path]:
     root = Path(path).expanduser()
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
-    if not path or not files:
-        return ""
-    parts = []
-    for file in files:
-        with open(file, "rb") as stream:
-            head = hashlib.blake2b(stream.read(1 << 20), digest_size=16).hexdigest()
-        parts.append([file.name, file.stat().st_size, head])
-    return fingerprint(parts)
+    if not path or not root.exists():  # "" would be the folder one stands in
+        return []
+    return [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
 
 
 def free_bytes(path: Path) -> int:

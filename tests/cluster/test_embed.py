@@ -1,5 +1,6 @@
 """Embedders give unit vectors, alike for alike texts, and say what is wrong with a model."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_hashing_is_the_same_each_time_and_fitted_again_when_its_file_changes(tm
     np.testing.assert_array_equal(first, load_embedder(HASHING, tmp_path / "second")(some))
     fit_embedder(HASHING, some[::-1][:3], 0, tmp_path / "first")
     assert load_embedder(HASHING, tmp_path / "first")(some).shape[1] == 2
+
+
+def test_a_pretrained_model_is_read_anew_when_its_files_change(static_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(static_model, tmp_path / "model")
+    settings = EmbedSettings(model=str(folder))
+    load_embedder(settings, tmp_path)
+    load_embedder(settings, tmp_path)
+    (folder / "model.safetensors").write_bytes(b"no model")
+    with pytest.raises(ConfigError, match="cannot load"):
+        load_embedder(settings, tmp_path)
 
 
 def test_a_missing_model_folder_is_told(tmp_path: Path) -> None:

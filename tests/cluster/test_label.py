@@ -1,7 +1,9 @@
 """The streaming pass: a row for each document whatever the workers, resumable, with the rejected ones told."""
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,36 @@ def test_finished_units_survive_a_kill(fitted: tuple[CorpusSettings, list[Unit],
     labelled(fitted, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_a_token_that_the_tokenizer_puts_first_is_counted(
+    fitted: tuple[CorpusSettings, list[Unit], Path], with_start: Callable[[Path], int], tmp_path: Path
+) -> None:
+    corpus, units, clusters = fitted
+    path = Path(shutil.copy(clusters / "tokenizer.json", tmp_path / "tokenizer.json"))
+    with_start(path)
+    (tmp_path / "clusters").mkdir()
+    tokens = TokensSettings(tokenizer=str(path))
+    fit(units, corpus, EMBED, ClustersSettings(k=6), tokens, 0, tmp_path / "clusters", Engine(1), SILENT)
+    labelled((corpus, units, tmp_path / "clusters"), tmp_path / "two")
+    labelled(fitted, tmp_path / "one")
+    for (_, one), (_, two) in zip(read_labels(tmp_path / "one"), read_labels(tmp_path / "two"), strict=True):
+        assert (two.column("tokens").to_numpy() == one.column("tokens").to_numpy() + 1).all()
+
+
+def test_a_classifier_whose_file_was_written_anew_is_read_anew(
+    fitted: tuple[CorpusSettings, list[Unit], Path], write_fasttext: Callable[..., Path], tmp_path: Path
+) -> None:
+    corpus, units, clusters = fitted
+    means = []
+    for weight in (1.0, 8.0):
+        path = write_fasttext("one.bin", {"__label__0": {"the": weight}, "__label__5": {}})
+        os.utime(path, ns=(0, int(weight)))
+        quality = QualitySettings(("fasttext",), {"one": str(path)})
+        label(units, clusters, corpus, EMBED, quality, tmp_path / str(weight), Engine(1), SILENT)
+        rows = [row for _, table in read_labels(tmp_path / str(weight)) for row in table.to_pylist()]
+        means.append(np.mean([row["one"] for row in rows]))
+    assert means[0] > means[1] + 0.01
 
 
 def spoiled(corpus_file: Path, folder: Path, bad: Sequence[bytes]) -> Path:

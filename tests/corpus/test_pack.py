@@ -1,6 +1,7 @@
 """The token arrays: repetition matched to the target, the same documents first, held-out ones apart."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,26 @@ def test_a_larger_budget_packs_the_same_documents_and_more(finished: Path, tmp_p
         )
         assert len(more) > len(first) == one["n_tokens"]
         assert (more[: len(first)] == first).all()
+
+
+def test_a_document_begins_with_the_token_that_scored_texts_begin_with(
+    finished: Path, tmp_path: Path, with_start: Callable[[Path], int]
+) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    start = with_start(root / "clusters" / "tokenizer.json")
+    plain, facts = _pack(finished, tmp_path / "plain", 24_000), _pack(root, tmp_path / "out", 24_000)
+    end = facts["eos"]
+    assert start != end == plain["eos"]
+    for one, other in zip(plain["domains"], facts["domains"], strict=True):
+        before = np.fromfile(tmp_path / "plain" / one["file"], plain["dtype"])
+        after = np.fromfile(tmp_path / "out" / other["file"], facts["dtype"])
+        assert start not in before
+        assert after[0] == start
+        assert (after[1:][after[:-1] == end] == start).all()
+        assert (after == start).sum() == other["n_documents"] > 1
+        without = after[after != start]
+        assert (without == before[: len(without)]).all()
+        assert other["n_tokens"] == len(after)
 
 
 def test_workers_change_nothing_and_no_piece_is_left(finished: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from openclimb.corpus.tokenize import encode_batch, encode_pairs, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenize import encode_batch, encode_pairs, load_tokenizer, same_ids, start_id, train_tokenizer
 
 TEXT = "It's 12 o'clock;  the quick  brown fox's (best) friend,\n\nAnn, met Bea.\tShe was  glad: 3.5 times!"
 PIECES = st.sampled_from(
@@ -44,3 +44,35 @@ def test_a_tokenizer_that_merges_over_spaces_is_encoded_whole() -> None:
     tokenizer.train_from_iterator(["so far so good so far"] * 9, trainer)
     pairs = [("so far so", " good"), ("so far so", " far")]
     assert encode_pairs(tokenizer, pairs) == joined(tokenizer, pairs)
+
+
+def test_what_a_file_says_of_truncation_and_padding_is_left_out(tmp_path: Path) -> None:
+    whole = byte_level(tmp_path)
+    cutting = Tokenizer.from_str(whole.to_str())
+    cutting.enable_truncation(4)
+    cutting.enable_padding(length=64)
+    cutting.save(str(tmp_path / "cutting.json"))
+    loaded = load_tokenizer(tmp_path / "cutting.json")
+    assert encode_batch(loaded, [TEXT, "a"]) == encode_batch(whole, [TEXT, "a"])
+    assert start_id(loaded) == start_id(whole)
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer([TEXT] * 5, 320, path)
+    first = load_tokenizer(path)
+    assert load_tokenizer(path) is first
+    train_tokenizer([TEXT] * 5, 280, path)
+    assert load_tokenizer(path).get_vocab_size() == 280
+
+
+def test_tokenizers_are_the_same_that_give_texts_starts_and_ends_the_same_ids(tmp_path: Path) -> None:
+    ours = byte_level(tmp_path)
+    written = Tokenizer.from_str(ours.to_str())
+    written.enable_truncation(4)
+    for name, same in (("<|endoftext|>", True), ("Q", False)):
+        first = [(name, written.token_to_id(name))]
+        written.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=first)
+        assert same_ids(ours, written) == same
+    train_tokenizer([TEXT, "another"] * 5, 320, tmp_path / "other.json")
+    assert not same_ids(ours, load_tokenizer(tmp_path / "other.json"))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,19 @@ def test_tokens_are_counted_with_the_search_tokenizer(made: Path, finished: Path
     tokenizer = Tokenizer.from_file(str(finished / "tokens" / "tokenizer.json"))
     for row in _rows(made)[:40]:
         assert row["tokens"] == len(tokenizer.encode(row["text"], add_special_tokens=False).ids) + 1
+
+
+def test_a_token_that_the_tokenizer_puts_first_is_counted(
+    finished: Path, tmp_path: Path, with_start: Callable[[Path], int]
+) -> None:
+    from tokenizers import Tokenizer
+
+    root = shutil.copytree(finished, tmp_path / "run")
+    with_start(root / "tokens" / "tokenizer.json")
+    _export(root, tmp_path / "data", 20_000)
+    tokenizer = Tokenizer.from_file(str(root / "tokens" / "tokenizer.json"))
+    for row in _rows(tmp_path / "data")[:40]:
+        assert row["tokens"] == len(tokenizer.encode(row["text"]).ids) + 1  # and the end token
 
 
 def test_reading_a_part_is_the_mixture_too(made: Path) -> None:

@@ -82,3 +82,7 @@ def test_what_cannot_be_scored_or_loaded_is_told(tmp_path: Path) -> None:
     (tmp_path / "c" / "data.json").unlink()
     with pytest.raises(InputError, match="cannot load"):
         convert_harness([str(broken)], tmp_path)
+    named = task_yaml(tmp_path / "d")
+    named.write_text(named.read_text().replace("task: local", "task: heldout"))
+    with pytest.raises(InputError, match="a task is named 'heldout'"):
+        convert_harness([str(named)], tmp_path)

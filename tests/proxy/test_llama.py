@@ -1,11 +1,13 @@
 """Checkpoints: the logits of transformers on the same weights, there and back; what cannot be used is told."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llamas import SHAPE, make_llama
@@ -91,6 +93,22 @@ def test_what_we_trained_from_nothing_opens_in_transformers(tmp_path: Path) -> N
     with torch.inference_mode():
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model")(tokens).logits
     torch.testing.assert_close(theirs, logits_of(ours, tokens)[1], atol=1e-4, rtol=0)
+
+
+def test_a_tokenizers_own_first_token_is_that_of_the_saved_model(
+    tmp_path: Path, with_start: Callable[[Path], int]
+) -> None:
+    path = with_tokenizer_json(tmp_path) / "tokenizer.json"
+    start = with_start(path)
+    cutting = Tokenizer.from_file(str(path))
+    cutting.enable_truncation(4)
+    cutting.save(str(path))
+    ours = StackedDecoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 320, [0])
+    save_llama(ours, 0, tmp_path / "model", path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (start, 0)
+    assert tokenizer.encode(TEXT) == [start, *encode_batch(load_tokenizer(path), [TEXT])[0]]
+    assert json.loads((tmp_path / "model" / "tokenizer.json").read_text())["truncation"] is None
 
 
 def test_a_checkpoint_of_before_transformers_5_has_its_angles_elsewhere(tmp_path: Path) -> None:

@@ -135,6 +135,15 @@ def test_settings_that_name_no_task_are_told_with_the_nearest(tmp_path: Path) ->
         task_files(TasksSettings(paths=(str(tmp_path), str(tmp_path / "other"))))
 
 
+def test_a_task_named_as_the_held_out_text_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "heldout.jsonl", *questions(10))
+    with pytest.raises(InputError, match="a task is named 'heldout'") as caught:
+        task_files(TasksSettings(paths=(str(tmp_path),)))
+    assert caught.value.fix.startswith("rename its file heldout.jsonl")
+    path.rename(tmp_path / "held.jsonl")
+    assert list(task_files(TasksSettings(paths=(str(tmp_path),)))) == ["held"]
+
+
 def test_packed_tasks_hold_both_parts_and_the_fingerprint_follows_the_content(tmp_path: Path, tokenizer: Path) -> None:
     path = write(tmp_path / "t.jsonl", *questions(50))
     settings = TasksSettings(paths=(str(path),))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, WorkspaceError
 from openclimb.settings import EmbedSettings
-from openclimb.workspace import atomic
+from openclimb.workspace import atomic, file_stamps
 
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm
 Embedder = Callable[[Sequence[str]], Vectors]
@@ -38,16 +38,16 @@ def fit_embedder(settings: EmbedSettings, texts: Sequence[str], seed: int, out: 
 
 
 def load_embedder(settings: EmbedSettings, folder: Path) -> Embedder:
-    """Return the embedder of the settings; `folder` holds what `fit_embedder` wrote. Kept in memory once loaded.
+    """Return the embedder of the settings; `folder` holds what `fit_embedder` wrote. Kept in memory until the
+    model's files change.
 
     Raises ConfigError when the model cannot be found or gives no vectors, MissingDependency when its library is absent.
     """
-    fitted = folder / "embedder.npz"
-    return _load(settings, folder, fitted.stat().st_mtime_ns if fitted.is_file() else 0)
+    return _load(settings, folder, (*file_stamps(str(folder / "embedder.npz")), *file_stamps(settings.model)))
 
 
 @lru_cache(maxsize=2)
-def _load(settings: EmbedSettings, folder: Path, fitted_at: int) -> Embedder:
+def _load(settings: EmbedSettings, folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> Embedder:
     if settings.embedder in EMBEDDERS:
         encode = EMBEDDERS[settings.embedder](settings, folder)
     else:

@@ -1,9 +1,9 @@
 """The clusters stage: from a uniform sample of documents to centroids, a tokenizer and what the report shows of them.
 
 Reads a sample of the input. Writes `clusters/`: `centroids.npy` (k, dim), `embedder.npz` (hashing only),
-`tokenizer.json`, `token_rates.json` (tokens a byte, by cluster), `words.json` (top words, by cluster), `sample.parquet`
-(one row a sampled document), `fit.json`. With ready-made domains there is nothing to cluster, and sources stand in the
-clusters' place.
+`tokenizer.json`, `token_rates.json` (tokens a byte, by cluster; tokens around a document), `words.json` (top words, by
+cluster), `sample.parquet` (one row a sampled document), `fit.json`. With ready-made domains there is nothing to
+cluster, and sources stand in the clusters' place.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from openclimb.cluster.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.console import Progress
 from openclimb.corpus.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
-from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenize import encode_batch, frame, load_tokenizer, train_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import InputError
 from openclimb.settings import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
@@ -154,7 +154,10 @@ def _describe(
     words = top_words(texts, groups.tolist(), len(names))
     write_json(out / "words.json", dict(zip(names, words, strict=True)))
     rates, overall = token_rates(texts, groups, len(names), out / "tokenizer.json")
-    write_json(out / "token_rates.json", {"overall": overall, "rates": dict(zip(names, rates, strict=True))})
+    around = sum(map(len, frame(load_tokenizer(out / "tokenizer.json"))))
+    write_json(
+        out / "token_rates.json", {"overall": overall, "around": around, "rates": dict(zip(names, rates, strict=True))}
+    )
     n_bytes = np.array([document.n_bytes for document in sample], dtype=np.int64)
     table = pa.table(
         {

@@ -1,8 +1,8 @@
 """The labels stage: one streaming pass over the corpus that gives every document a row beside its text.
 
 Reads the input files and `clusters/`. Writes `labels/unit-00012.parquet` for each unit: position, cluster (−1 where
-domains are ready-made), source, distance, bytes, tokens (estimated: bytes × the cluster's rate, + 1 for the end of
-text), hash of the text, and a column for each score; and `labels/rejected.jsonl`: file, position, line, reason.
+domains are ready-made), source, distance, bytes, tokens (estimated: bytes × the cluster's rate, and those of start
+and end), hash of the text, and a column for each score; and `labels/rejected.jsonl`: file, position, line, reason.
 A unit's file appears when it is complete and is not made again; it carries the unit's rejected documents with it.
 """
 
@@ -26,7 +26,7 @@ from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_u
 from openclimb.engine import Engine, set_allocator
 from openclimb.errors import InputError
 from openclimb.settings import CorpusSettings, EmbedSettings, QualitySettings
-from openclimb.workspace import atomic, read_json, write_text
+from openclimb.workspace import atomic, file_stamps, read_json, write_text
 
 BATCH_CHARS = 1_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory
 KEPT_BLOCK = 4_000_000  # bytes: most of a batch is smaller; what is larger would not be reused
@@ -99,20 +99,27 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Clustering:
-    """Centroids (None where domains are ready-made) and tokens a byte: by cluster, by source and over all."""
+    """Centroids (None where domains are ready-made), tokens a byte, and tokens around a document."""
 
     centroids: NDArray[np.float32] | None
-    by_cluster: NDArray[np.float64]
-    by_source: dict[str, float]
+    by_cluster: NDArray[np.float64]  # tokens a byte
+    by_source: dict[str, float]  # where there are no clusters
     overall: float
+    around: int
 
 
 class _TooManyRejected(Exception):
     """Ends a unit whose rejected documents alone are too many."""
 
 
-@lru_cache(maxsize=2)
 def _scorers(quality: str) -> list[Scorer]:
+    """Return the scorers of the settings (JSON), kept in memory until a classifier's file changes."""
+    places = json.loads(quality)["fasttext"].values()
+    return _loaded(quality, tuple(file_stamps(place.partition("#")[0]) for place in places))
+
+
+@lru_cache(maxsize=2)
+def _loaded(quality: str, stamps: tuple[tuple[tuple[str, int, int], ...], ...]) -> list[Scorer]:
     raw = json.loads(quality)
     return load_scorers(QualitySettings(tuple(raw["scorers"]), raw["fasttext"]))
 
@@ -121,10 +128,10 @@ def _clustering(clusters: Path) -> _Clustering:
     rates = read_json(clusters / "token_rates.json")
     path = clusters / "centroids.npy"
     if not path.is_file():
-        return _Clustering(None, np.empty(0), rates["rates"], rates["overall"])
+        return _Clustering(None, np.empty(0), rates["rates"], rates["overall"], rates["around"])
     centroids = np.load(path, allow_pickle=False)
     by_cluster = np.array([rates["rates"][str(cluster)] for cluster in range(len(centroids))])
-    return _Clustering(centroids, by_cluster, {}, rates["overall"])
+    return _Clustering(centroids, by_cluster, {}, rates["overall"], rates["around"])
 
 
 def _path(out: Path, unit: Unit) -> Path:
@@ -213,7 +220,7 @@ def _label_batch(
         pa.array([document.source for document in batch], pa.string()).dictionary_encode(),
         distance,
         n_bytes,
-        np.minimum(np.rint(n_bytes * rate) + 1, np.iinfo(np.int32).max).astype(np.int32),
+        np.minimum(np.rint(n_bytes * rate) + clustering.around, np.iinfo(np.int32).max).astype(np.int32),
         np.fromiter((content_hash(text) for text in texts), dtype=np.uint64),
         *(column for found in scores for column in found.T),
     ]

@@ -1,7 +1,8 @@
 """Packs token arrays for the proxies: each domain cut so that a proxy repeats it as often as the target will.
 
 Reads labels/, domains/ and the picked documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
-(an end token after each document), heldout.bin and heldout.json, domains.json.
+(an end token after each document and, where the tokenizer puts a token of its own first, that one before),
+heldout.bin and heldout.json, domains.json.
 """
 
 import re
@@ -19,7 +20,7 @@ from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import Document, Unit, document_order, read_unit
-from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer
+from openclimb.corpus.tokenize import encode_batch, end_id, frame, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
@@ -143,18 +144,18 @@ def _pack_unit(work: _Work, unit: Unit) -> None:
 
 
 def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> list[tuple[int, int, int, NDArray[Any]]]:
-    """Return (domain, order, bytes, token ids with the end token) of the chosen documents of a unit."""
+    """Return (domain, order, bytes, token ids with those of its start and end) of the chosen documents of a unit."""
     if not chosen:
         return []
     tokenizer = load_tokenizer(work.tokenizer)
-    end, dtype = end_id(tokenizer), _dtype(tokenizer)
+    (before, after), dtype = frame(tokenizer), _dtype(tokenizer)
     documents = [d for d in read_unit(unit, work.corpus, chosen.__contains__) if isinstance(d, Document)]
     rows = []
     for i in range(0, len(documents), BATCH):
         batch = documents[i : i + BATCH]
         for document, ids in zip(batch, encode_batch(tokenizer, [d.text for d in batch]), strict=True):
             n_bytes = len(document.text.encode("utf-8", "replace"))
-            rows.append((*chosen[document.position], n_bytes, np.array([*ids, end], dtype=dtype)))
+            rows.append((*chosen[document.position], n_bytes, np.array([*before, *ids, *after], dtype=dtype)))
     return rows
 
 

@@ -1,12 +1,13 @@
 """The tokenizer: a byte-level BPE trained on the sample, or any tokenizer.json."""
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclimb.errors import ConfigError
-from openclimb.workspace import atomic
+from openclimb.workspace import atomic, file_stamps
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,17 +34,28 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
         tokenizer.save(str(temporary))
 
 
-@lru_cache(maxsize=4)
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """Return the tokenizer in a tokenizer.json; kept in memory once loaded."""
-    from tokenizers import Tokenizer
+    """Return the tokenizer in a tokenizer.json; kept in memory until the file changes.
 
+    What the file says of truncation and padding is left out: documents are read whole, and nothing is added to them.
+    Raises ConfigError when there is no such file or it cannot be read.
+    """
     if not path.is_file():
         raise ConfigError(f"tokens.tokenizer: there is no file {path}", "name a tokenizer.json, or leave it empty")
+    return _load(path, file_stamps(str(path)))
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"tokens.tokenizer: {path} cannot be read: {error}", "name a tokenizer.json") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def end_id(tokenizer: "Tokenizer") -> int:
@@ -59,6 +71,25 @@ def start_id(tokenizer: "Tokenizer") -> int:
     """Return the id of the token before a scored text: what the tokenizer itself puts first, else the end token."""
     first = tokenizer.encode("").ids
     return int(first[0]) if first else end_id(tokenizer)
+
+
+def frame(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
+    """Return the ids that models read before and after a document: its start, unless that is the end token; its end.
+
+    The end token of the document before stands there anyhow.
+    """
+    start, end = start_id(tokenizer), end_id(tokenizer)
+    return [start] if start != end else [], [end]
+
+
+def same_ids(one: "Tokenizer", other: "Tokenizer") -> bool:
+    """Return whether two tokenizers give every text the same ids, and the same ids to its start and its end."""
+    parts = []
+    for tokenizer in (one, other):
+        raw = json.loads(tokenizer.to_str())
+        encoding = [raw[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
+        parts.append([encoding, start_id(tokenizer), end_id(tokenizer)])
+    return bool(parts[0] == parts[1])
 
 
 def encode_batch(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[Any]:

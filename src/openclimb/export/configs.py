@@ -53,8 +53,8 @@ far apart as the budget allows.
 |---|---|---|---|---|---|
 {table}
 
-Shares are of tokens, counted with the tokenizer of the search (one end token a document included). The largest
-difference between a realised share and the one asked for is {facts["largest_difference"]:.3%}{_plainly(facts)}
+Shares are of tokens, counted with the tokenizer of the search (those that begin and end a document included). The
+largest difference between a realised share and the one asked for is {facts["largest_difference"]:.3%}{_plainly(facts)}
 
 ## Load it
 
@@ -72,7 +72,7 @@ data = load_dataset("{builder}", data_files="data/*.{suffix}", split="train", st
 | text | the document |
 | id | its id in the corpus |
 | domain | the domain that it counts for |
-| tokens | its tokens, with the end token |
+| tokens | its tokens, with those that begin and end it |
 | repetition | 0 the first time a document comes, 1 the second … |
 | source_file, position | where it stands in the corpus |
 

@@ -17,7 +17,7 @@ from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import Document, Unit, document_order, read_unit
-from openclimb.corpus.tokenize import encode_batch, load_tokenizer
+from openclimb.corpus.tokenize import encode_batch, frame, load_tokenizer
 from openclimb.engine import Engine
 from openclimb.errors import InputError
 from openclimb.export.plan import Counts
@@ -135,8 +135,9 @@ def _groups(work: Work, stretch: list[Document], chosen: dict[int, tuple[int, in
 
     tokenizer = load_tokenizer(work.tokenizer)
     n_tokens: list[int] = []
+    n_around = sum(map(len, frame(tokenizer)))
     for i in range(0, len(stretch), BATCH):
-        n_tokens += [len(ids) + 1 for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
+        n_tokens += [len(ids) + n_around for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
     rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))
     group: list[dict[str, Any]] = []
     n_chars = 0

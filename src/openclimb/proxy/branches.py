@@ -47,13 +47,31 @@ class Batch:
     branched: bool  # whether any row has branches; without, each token sees those before it
 
 
-def rows_of(packed: Mapping[str, NDArray[Any]], longest: int) -> Rows:
-    """Return the rows of packed items, at least one; `longest` is the most tokens that a pair may have as input."""
-    tokens, lengths = packed["tokens"].astype(np.int64), packed["lengths"].astype(np.int64)
-    item, starts = packed["item"], np.cumsum(lengths) - lengths
+def rows_of(packed: Mapping[str, NDArray[Any]], longest: int, widest: int) -> Rows:
+    """Return the rows of packed items, at least one; `longest` is the most tokens that a pair may have as input.
+
+    The pairs of an item that would make a row longer than `widest` are read one by one.
+    """
+    item, lengths = packed["item"], packed["lengths"]
     most = np.zeros(len(packed["gold"]), dtype=np.int64)
     np.maximum.at(most, item, lengths)
-    alone = (np.bincount(item)[item] == 1) | (most[item] > longest + 1)
+    shared = (np.bincount(item) > 1) & (most <= longest + 1)
+    rows = _rows(packed, longest, shared)
+    if (wide := rows.lengths > widest).any():
+        shared[item[rows.pairs[(np.cumsum(rows.n_scored) - rows.n_scored)[wide]]]] = False
+        rows = _rows(packed, longest, shared)
+    return rows
+
+
+def _rows(packed: Mapping[str, NDArray[Any]], longest: int, shared: NDArray[np.bool_]) -> Rows:
+    """Return the rows; `shared` (n_items,): whether the pairs of an item are read in one."""
+    tokens, lengths = packed["tokens"].astype(np.int64), packed["lengths"].astype(np.int64)
+    item, contexts, whole = packed["item"], packed["contexts"], np.arange(len(lengths))
+    if (lengths - contexts > longest).any():  # from here on a window counts as a pair; `whole` is the pair it is of
+        tokens, lengths, contexts, whole = _windows(tokens, lengths, contexts, longest)
+        item = item[whole]
+    alone = ~shared[item]
+    starts = np.cumsum(lengths) - lengths
     begins = alone | (np.diff(item, prepend=-1) > 0)  # the first pair of a row
     row, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
     cut = np.where(alone, np.maximum(0, lengths - longest - 1), 0)
@@ -68,7 +86,7 @@ def rows_of(packed: Mapping[str, NDArray[Any]], longest: int) -> Rows:
     read = (place >= cut[pair]) & (place < lengths[pair] - 1) & (of_first | (place >= trunk[its_row]))
     row_lengths = np.bincount(its_row[read], minlength=len(first))
     slot = np.cumsum(read) - 1 - (np.cumsum(row_lengths) - row_lengths)[its_row]  # place in its row of what is read
-    scored = np.flatnonzero(place >= np.maximum(packed["contexts"], cut + 1)[pair])
+    scored = np.flatnonzero(place >= np.maximum(contexts, cut + 1)[pair])
     in_trunk = ~of_first & (place <= trunk[its_row])  # the state that predicts it is read with the first pair
     source = np.where(in_trunk, twin - 1, np.arange(len(tokens)) - 1)[scored]
     return Rows(
@@ -79,8 +97,26 @@ def rows_of(packed: Mapping[str, NDArray[Any]], longest: int) -> Rows:
         np.bincount(its_row[scored], minlength=len(first)),
         slot[source],
         tokens[scored],
-        pair[scored],
+        whole[pair[scored]],
     )
+
+
+def _windows(tokens: Ints, lengths: Ints, contexts: Ints, longest: int) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return tokens, lengths, contexts and the pair of each window; a pair that can be read at once is one window.
+
+    Windows are those of lm-evaluation-harness's rolling text: they score `longest` tokens, one after the other, and
+    begin with the token before these. The last one scores what is left, after as many tokens as can be read with it.
+    """
+    n_windows = np.maximum(1, -(-(lengths - contexts) // longest))
+    whole = np.repeat(np.arange(len(lengths)), n_windows)
+    number = np.arange(len(whole)) - (np.cumsum(n_windows) - n_windows)[whole]
+    split, length, context = n_windows[whole] > 1, lengths[whole], contexts[whole]
+    ends = np.where(split, np.minimum(context + (number + 1) * longest, length), length)
+    begins = np.where(split, ends - longest - 1, 0)
+    scored_from = np.where(split, context + number * longest, context)
+    sizes = ends - begins
+    places = np.repeat((np.cumsum(lengths) - lengths)[whole] + begins - np.cumsum(sizes) + sizes, sizes)
+    return tokens[places + np.arange(len(places))], sizes, scored_from - begins, whole
 
 
 def batches(rows: Rows, batch_tokens: int) -> Iterator[Batch]:

@@ -19,15 +19,17 @@ from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
 from openclimb.proxy.forward import ForwardPass
 from openclimb.proxy.gradient import SAFE
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.tasks import gold_pairs
+from openclimb.proxy.tasks import HELDOUT, gold_pairs
 from openclimb.settings import TasksSettings
 from openclimb.workspace import read_json
 
 # Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.
 BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
 MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
+# Tokens of a row, on any device: who sees whom is a square of them, a quarter of a GB for 8,192 and 64 GB for the
+# 131,072 that some checkpoints read.
+MOST_READ = 8192
 LOG2E = 1.4426950408889634
-HELDOUT = "heldout"
 HELDOUT_LENGTH = 2048  # most tokens a piece of held-out text: some checkpoints read far more at once
 
 
@@ -73,13 +75,14 @@ def log_likelihoods(
 ) -> NDArray[np.float64]:
     """Return the sum of the log-probabilities (nats) of each pair's continuation, shape (M, n_pairs).
 
-    What the pairs of an item share is read once. A pair longer than `longest` loses the beginning of its context.
+    What the pairs of an item share is read once. A pair longer than `longest` tokens, or than MOST_READ, loses the
+    beginning of its context; a longer continuation is read in windows (`branches.py`).
     """
-    m = model.n_models
+    m, longest = model.n_models, min(longest, MOST_READ)
     read = _reads_on_cpu(model) if device == "cpu" else _reads_on_gpu(model, device)
     out = np.zeros((m, len(packed["lengths"])))
     most = max(1, BATCH_TOKENS["cpu" if device == "cpu" else "cuda"] // m)
-    for batch in batches(rows_of(packed, longest), most):
+    for batch in batches(rows_of(packed, longest, MOST_READ), most):
         # A state that predicts several tokens, as the last one of a shared context does, is scored once.
         places, states = np.unique(batch.sources, return_inverse=True)
         each = _gold_logs(model, read(batch, places), states, batch.targets)

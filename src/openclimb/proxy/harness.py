@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.errors import ConfigError, InputError, MissingDependency, nearest
+from openclimb.proxy.tasks import check_name
 from openclimb.workspace import write_text
 
 PREFIX = "lm-eval:"
@@ -20,7 +21,8 @@ FORMS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
 def convert_harness(names: Sequence[str], out: Path) -> dict[str, int]:
     """Write `out`/TASK.jsonl for each task of these names, groups or YAML files; return {task: items}.
 
-    Raises MissingDependency without lm_eval, ConfigError for an unknown name, InputError for what cannot be scored.
+    Raises MissingDependency without lm_eval, ConfigError for an unknown name, InputError for what cannot be scored
+    or named so.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -32,6 +34,7 @@ def convert_harness(names: Sequence[str], out: Path) -> dict[str, int]:
     counts = {}
     for name in names:
         for task, found in sorted(_load(manager, name).items()):
+            check_name(task)
             lines = [json.dumps(item, ensure_ascii=False) for item in _items(task, found)]
             write_text(out / f"{task}.jsonl", "".join(line + "\n" for line in lines))
             counts[task] = len(lines)

@@ -173,7 +173,8 @@ def _write_tokenizer(loaded: "Tokenizer", longest: int, folder: Path) -> None:
         copy.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, end)])
     write_text(folder / "tokenizer.json", copy.to_str(pretty=True))
     facts = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
-    _write(folder / "tokenizer_config.json", {**facts, "bos_token": name, "eos_token": name})
+    first = copy.id_to_token(start_id(copy))
+    _write(folder / "tokenizer_config.json", {**facts, "bos_token": first, "eos_token": name})
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from openclimb.settings import TasksSettings
 from openclimb.workspace import atomic, fingerprint, write_json
 
 PARTS = ("search", "report")
+HELDOUT = "heldout"  # stands among the tasks in reports: the scores of the held-out text
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Item:
 
 
 def task_files(settings: TasksSettings) -> dict[str, str]:
-    """Return {task: path} of the files that `tasks.paths` match. Raises when none match or two share a name."""
+    """Return {task: path} of the files that `tasks.paths` match.
+
+    Raises when none match, two share a name, or one has a name that cannot be used.
+    """
     import fsspec
 
     if not settings.paths:
@@ -50,6 +54,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
             )
         for file in sorted(paths):
             name = Path(file).name.removesuffix(".jsonl")
+            check_name(name)
             if found.setdefault(name, filesystem.unstrip_protocol(file)) != filesystem.unstrip_protocol(file):
                 raise InputError(
                     f"two task files are named '{name}'", "rename one of them: a task is known by its file's name"
@@ -68,6 +73,15 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
             "every task is report_only: there is nothing to optimise for", "take one out of tasks.report_only"
         )
     return found
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for a name that no task may have."""
+    if name == HELDOUT:
+        raise InputError(
+            f"a task is named '{HELDOUT}', as the held-out text is in reports",
+            f"rename its file {HELDOUT}.jsonl; in a YAML file of the harness, write task: OTHER_NAME",
+        )
 
 
 def search_tasks(settings: TasksSettings) -> list[str]:
