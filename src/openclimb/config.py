@@ -56,7 +56,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "sequence": 512,
             "batch": 64,
             "token_budget": 300_000_000,
-            "learning_rate": 2e-3,
+            "learning_rate": 8.3e-4,
         },
         "search": {"trials": (32, 16, 8)},
         "pick": {"finalists": 4},

@@ -105,8 +105,7 @@ def validate(
 
     `redo`: a table of other settings is moved aside first; its trials that still fit are used again. `retry`: trials
     that failed in earlier runs are tried again. Raises ConfigError for a plan that cannot be carried out,
-    WorkspaceError when there is no answer yet, StaleError when the
-    answer or the table is of other settings.
+    WorkspaceError when there is no answer yet, StaleError when the answer or the table is of other settings.
     """
     config = workspace.config()
     check_plan(plan, config)
