@@ -51,6 +51,15 @@ def test_log_likelihoods_are_those_of_each_pair_alone(
         np.testing.assert_allclose(found[i], one_by_one(StackedDecoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [300.0, 3000.0])
+def test_logits_out_of_the_range_of_exponentials_are_scored_too(packed: dict[str, np.ndarray], size: float) -> None:
+    model = StackedDecoder(PROXY, VOCAB, [0])
+    with torch.no_grad():
+        model.final_norm.mul_(size)
+    found = log_likelihoods(model, packed, 128, "cpu")[0]
+    np.testing.assert_allclose(found, one_by_one(model, packed), rtol=1e-4)
+
+
 def test_neighbours_do_not_change_a_models_bits(packed: dict[str, np.ndarray]) -> None:
     alone = log_likelihoods(StackedDecoder(PROXY, VOCAB, [7]), packed, 128, "cpu")[0]
     stack = log_likelihoods(StackedDecoder(PROXY, VOCAB, [0, 7, 3]), packed, 128, "cpu")

@@ -161,25 +161,20 @@ def _gold_logs(
     block = max(1, MOST_LOGITS["cpu" if hidden.device.type == "cpu" else "cuda"] // (m * model.embedding.shape[1]))
     out = np.empty((m, len(states)))
     for i in range(0, hidden.shape[1], block):
-        logits = model.logits(hidden[:, i : i + block]).float()
+        some = hidden[:, i : i + block]
+        logits = model.logits(some).float()
         begin, end = np.searchsorted(states[order], [i, i + block])
         rows = torch.from_numpy(states[order[begin:end]] - i).to(hidden.device)
         golds = torch.from_numpy(targets[order[begin:end]]).to(hidden.device)
-        logs = logits[:, rows, golds] - _log_totals(logits)[:, rows]
-        out[:, order[begin:end]] = logs.double().cpu().numpy()
+        gold = logits[:, rows, golds]
+        totals = logits.exp_().sum(2)  # half the time of a softmax, which looks for the largest first
+        least, most = totals.aminmax()
+        if least >= SAFE[0] and most <= SAFE[1]:  # false for what is not a number
+            totals.log_()
+        else:
+            totals = model.logits(some).float().logsumexp(2)
+        out[:, order[begin:end]] = (gold - totals[:, rows]).double().cpu().numpy()
     return out
-
-
-def _log_totals(logits: Tensor) -> Tensor:
-    """Return the logarithm of the sum of exponentials of logits (M, n, vocabulary), (M, n).
-
-    Twice as fast without looking for the largest first; where that was not safe, with it.
-    """
-    totals = logits.exp().sum(2)
-    least, most = totals.aminmax()
-    if least >= SAFE[0] and most <= SAFE[1]:  # false for what is not a number
-        return totals.log()
-    return logits.logsumexp(2)
 
 
 def _add(result: Result, task: str, part: str, found: dict[str, NDArray[Any]]) -> None:
