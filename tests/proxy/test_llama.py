@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llamas import SHAPE, make_llama
@@ -109,6 +109,18 @@ def test_a_tokenizers_own_first_token_is_that_of_the_saved_model(
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (start, 0)
     assert tokenizer.encode(TEXT) == [start, *encode_batch(load_tokenizer(path), [TEXT])[0]]
     assert json.loads((tmp_path / "model" / "tokenizer.json").read_text())["truncation"] is None
+
+
+def test_a_tokenizer_that_only_trims_offsets_begins_as_we_score(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer([TEXT] * 10, 300, path)
+    trimming = Tokenizer.from_file(str(path))
+    trimming.post_processor = processors.ByteLevel(trim_offsets=True)  # as GPT-2's
+    trimming.save(str(path))
+    ours = StackedDecoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 300, [0])
+    save_llama(ours, 0, tmp_path / "model", path)
+    ids = encode_batch(load_tokenizer(path), [TEXT])[0]
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").encode(TEXT) == [0, *ids]
 
 
 def test_a_checkpoint_of_before_transformers_5_has_its_angles_elsewhere(tmp_path: Path) -> None:

@@ -169,8 +169,10 @@ def _write_tokenizer(loaded: "Tokenizer", longest: int, folder: Path) -> None:
     copy = Tokenizer.from_str(loaded.to_str())
     end = end_id(copy)
     name = copy.id_to_token(end)
-    if copy.post_processor is None:
-        copy.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, end)])
+    if not copy.encode("").ids:  # it puts nothing before a text: one without a processor, or with GPT-2's of offsets
+        first = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, end)])
+        kept = copy.post_processor
+        copy.post_processor = processors.Sequence([kept, first]) if kept else first
     write_text(folder / "tokenizer.json", copy.to_str(pretty=True))
     facts = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
     first = copy.id_to_token(start_id(copy))
