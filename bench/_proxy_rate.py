@@ -48,16 +48,7 @@ def rate_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
                 rate: _loss(replace(proxy, learning_rate=rate * factor, embedding_rate=embedding), tokens)
                 for rate in RATES
             }
-            best = round(min(losses.values()), 4)
-            rows += [
-                {
-                    "case": f"width {width}, {rule}, {rate:g}",
-                    "metric": "held-out nats/token",
-                    "value": round(loss, 4),
-                    "reference": best,
-                }
-                for rate, loss in losses.items()
-            ]
+            rows += _rows(f"width {width}, {rule}, {{:g}}", losses)
     return rows
 
 
@@ -69,17 +60,16 @@ def size_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
         proxy = ProxySettings(**settings["proxy"], token_budget=50_000 if quick else SIZE_BUDGET)
         tokens = _tokens(corpus, 3 * proxy.token_budget, settings["tokens"]["vocab_size"])
         losses = {rate: _loss(replace(proxy, learning_rate=rate * 64 / proxy.width), tokens) for rate in (*RATES, 2e-2)}
-        best = round(min(losses.values()), 4)
-        rows += [
-            {
-                "case": f"size {size}, {rate:g} at width 64",
-                "metric": "held-out nats/token",
-                "value": round(loss, 4),
-                "reference": best,
-            }
-            for rate, loss in losses.items()
-        ]
+        rows += _rows(f"size {size}, {{:g}} at width 64", losses)
     return rows
+
+
+def _rows(case: str, losses: dict[float, float]) -> list[dict[str, Any]]:
+    best = round(min(losses.values()), 4)
+    return [
+        {"case": case.format(rate), "metric": "held-out nats/token", "value": round(loss, 4), "reference": best}
+        for rate, loss in losses.items()
+    ]
 
 
 def _tokens(corpus: Path, n: int, vocab_size: int) -> np.ndarray:

@@ -28,17 +28,15 @@ from openclimb.planning import n_parameters
 from openclimb.proxy.checkpoint import find_checkpoint, shaped
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.answers import answer_of
-from openclimb.search.compare import compare, rank_correlation, read_scored
 from openclimb.search.design import Aim
 from openclimb.search.loop import next_batch
 from openclimb.search.region import bend, region_of, rounded
 from openclimb.search.required import required_of
-from openclimb.search.statistics import seed_noise, student
 from openclimb.settings import Config, SearchSettings
 from openclimb.stages import current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
 from openclimb.trials import Proposal, Trial, ask, read_trials, reopen, weights_key
-from openclimb.verdict import FOUND, sentence, table_csv
+from openclimb.verdict import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace import Recipe, Workspace, fingerprint, read_json, write_json, write_text
 
 STAGE = "validation"
@@ -64,16 +62,6 @@ class Plan:
     target: Config  # the workspace's settings with the target's shape and token budget in [proxy]
     against: tuple[str, ...] = DEFAULT
     seeds: int = 3
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """A mixture to compare, and what its search cost."""
-
-    name: str
-    weights: tuple[float, ...]
-    search_trials: int = 0
-    search_tokens: int = 0
 
 
 def check_plan(plan: Plan, config: Config) -> None:
@@ -180,7 +168,7 @@ class _Work:
         targets = self._trained(mixtures, self.plan.target, tokens, data, out, "targets")
         same = trial_settings(self.plan.target) == trial_settings(self.config) and data == self.data
         proxies = targets if same else self._trained(mixtures, self.config, self.tokens, self.data, out, "proxies")
-        table = self._table(mixtures, targets, proxies, same, out)
+        table = self._table(mixtures, targets, None if same else proxies, out)
         write_json(out / "validation.json", table)
         write_text(out / "validation.csv", table_csv(table))
         shutil.rmtree(out / "tokens", ignore_errors=True)  # packed again when it is needed
@@ -321,64 +309,26 @@ class _Work:
         self,
         mixtures: Sequence[Mixture],
         targets: Mapping[str, list[Trial]],
-        proxies: Mapping[str, list[Trial]],
-        same: bool,
+        proxies: Mapping[str, list[Trial]] | None,
         out: Path,
     ) -> dict[str, Any]:
         """Return validation.json."""
-        folder, share, metric = out / "trials", self.share, self.config.tasks.metric
+        folder, metric, proxy = out / "trials", self.config.tasks.metric, self.plan.target.proxy
         if not targets[FOUND]:
             raise SearchError(
                 "no target of the found mixture has scores", f"see failure.json in {folder}; then --retry"
             )
         items = read_items(folder, [trial for some in targets.values() for trial in some])
-        # One mixture under two names is one: twice in the table, its trials would count twice.
-        first = {weights_key(one.weights): one.name for one in reversed(mixtures)}
-        twin = {one.name: first[weights_key(one.weights)] for one in mixtures}
-        distinct = {name: targets[name] for name in dict.fromkeys(twin.values())}
-        scored = read_scored(distinct, items, share, metric, "report")
-        margins, best = compare(scored, FOUND, share, self.config.seed)
-        objective = {one.name: one.by_seed(share) for one in scored}
-        noise, freedom = seed_noise(list(objective.values()), paired=False)
-        proxy_mean = {
-            name: float(np.mean([sum(share[task] * trial.scores[task] for task in share) for trial in some]))
-            for name, some in proxies.items()
-            if some
-        }
-        rows = []
-        for one in mixtures:
-            values = list(objective.get(twin[one.name], {}).values())
-            mean = float(np.mean(values)) if values else None
-            seeds = student(mean, [(noise**2 / len(values), float(freedom))]).interval if mean is not None else None
-            rows.append(
-                {
-                    "name": one.name,
-                    "weights": dict(zip(self.names, one.weights, strict=True)),
-                    "search_trials": one.search_trials,
-                    "search_tokens": one.search_tokens,
-                    "score": mean,
-                    "interval": seeds,
-                    "by_seed": values,
-                    "proxy_score": None if same else proxy_mean.get(one.name),
-                    "probability_best": best.get(twin[one.name], 0.0),
-                    "margin": margins.get(twin[one.name]),
-                    "same_mixture": one.name != FOUND and twin[one.name] == FOUND,
-                }
-            )
-        proxy = self.plan.target.proxy
         size = None
         if self.tokens is not None and not self.config.objective.external:
             size = n_parameters(proxy, read_json(self.tokens / "domains.json")["vocab_size"])
-        means = {name: float(np.mean(list(values.values()))) for name, values in objective.items()}
         table = {
             "version": VERSION,
             "mixture": self.recipes["mixture"].fingerprint,
             "target": {"parameters": size, "token_budget": proxy.token_budget},
-            "seeds": len(scored[0].seeds),
             "has_items": size is not None,
-            "objective": {"metric": metric, "tasks": share},
-            "rank_correlation": None if same else rank_correlation(proxy_mean, means),
-            "rows": rows,
+            "objective": {"metric": metric, "tasks": self.share},
+            **judge(mixtures, self.names, targets, proxies, items, self.share, metric, self.config.seed),
         }
         return {**table, "sentence": sentence(table)}
 

@@ -1,14 +1,86 @@
-"""What a validation says: a plain sentence, a table to read, a table for other programs. From validation.json."""
+"""What a validation says: how the mixtures stand beside one another, a plain sentence, a table to read, a table for
+
+other programs.
+"""
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from openclimb.config import format_count
 from openclimb.console import counted
+from openclimb.search.compare import compare, rank_correlation, read_scored
+from openclimb.search.measures import Items
+from openclimb.search.statistics import seed_noise, student
+from openclimb.trials import Trial, weights_key
 
 FOUND = "found"  # the name of the workspace's answer among the compared mixtures
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture to compare, and what its search cost."""
+
+    name: str
+    weights: tuple[float, ...]
+    search_trials: int = 0
+    search_tokens: int = 0
+
+
+def judge(
+    mixtures: Sequence[Mixture],
+    domains: Sequence[str],
+    targets: Mapping[str, Sequence[Trial]],
+    proxies: Mapping[str, Sequence[Trial]] | None,
+    items: Items,
+    share: Mapping[str, float],
+    metric: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the trials of targets and of proxies (None: the same) say of the mixtures, for validation.json."""
+    # One mixture under two names is one: twice in the table, its trials would count twice.
+    first = {weights_key(one.weights): one.name for one in reversed(mixtures)}
+    twin = {one.name: first[weights_key(one.weights)] for one in mixtures}
+    distinct = {name: targets[name] for name in dict.fromkeys(twin.values())}
+    scored = read_scored(distinct, items, share, metric, "report")
+    margins, best = compare(scored, FOUND, share, seed)
+    objective = {one.name: one.by_seed(share) for one in scored}
+    noise, freedom = seed_noise(list(objective.values()), paired=False)
+    proxy_means = {
+        name: float(np.mean([sum(share[task] * trial.scores[task] for task in share) for trial in some]))
+        for name, some in (proxies or {}).items()
+        if some
+    }
+    rows = []
+    for one in mixtures:
+        values = list(objective.get(twin[one.name], {}).values())
+        mean = float(np.mean(values)) if values else None
+        interval = student(mean, [(noise**2 / len(values), float(freedom))]).interval if mean is not None else None
+        rows.append(
+            {
+                "name": one.name,
+                "weights": dict(zip(domains, one.weights, strict=True)),
+                "search_trials": one.search_trials,
+                "search_tokens": one.search_tokens,
+                "score": mean,
+                "interval": interval,
+                "by_seed": values,
+                "proxy_score": proxy_means.get(one.name),
+                "probability_best": best.get(twin[one.name], 0.0),
+                "margin": margins.get(twin[one.name]),
+                "same_mixture": one.name != FOUND and twin[one.name] == FOUND,
+            }
+        )
+    means = {name: float(np.mean(list(values.values()))) for name, values in objective.items()}
+    return {
+        "seeds": len(scored[0].seeds),
+        "rank_correlation": rank_correlation(proxy_means, means),
+        "rows": rows,
+    }
 
 
 def sentence(table: Mapping[str, Any]) -> str:
