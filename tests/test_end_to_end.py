@@ -124,6 +124,23 @@ def test_changed_settings_stop_the_run_and_redo_moves_aside(
     assert len(openclimb.open(root).trials()) > n_trials
 
 
+def test_what_changed_is_said_by_report_and_stops_ask(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    assert main(["report", str(root)]) == 0
+    assert "note:" not in capsys.readouterr().out
+    path = root / "climb.toml"
+    line = next(line for line in path.read_text().splitlines() if line.startswith("merge_to"))
+    path.write_text(path.read_text().replace(line, "merge_to = 2"))
+    assert main(["report", str(root)]) == 0
+    assert "note: domains" in capsys.readouterr().out
+    for command in (["ask", str(root)], ["best", str(root)]):
+        assert main(command) == 1
+        assert "merge_to" in capsys.readouterr().err
+    assert main(["run", str(root), "--redo", "domains", "--quiet"]) == 0
+
+
 def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
     constraints = {"floor": {"novel": 0.1}, "groups": {"scripture + politics": [0.2, 0.4]}, "most_domains": 4}
     root = make_tiny_workspace(

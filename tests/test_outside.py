@@ -98,6 +98,12 @@ def test_asking_while_trials_run_gives_others(root: Path) -> None:
     assert opened.trials()[0].failure == "node lost"
 
 
+def test_status_names_the_trial_that_waits(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    openclimb.open(root).ask(2)
+    assert main(["status", str(root)]) == 0
+    assert f"next      climb tell {root} 1 FILE" in capsys.readouterr().out
+
+
 def test_where_no_other_mixture_is_left_one_has_another_seed(tmp_path: Path) -> None:
     table = tmp_path / "two.csv"
     write_csv(table, ["name", "tokens"], [["code", 100], ["web", 300]])

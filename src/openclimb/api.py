@@ -150,7 +150,8 @@ class OpenWorkspace:
         domains, data = self._hinge()
         known, config = trial_files.read_trials(self._trials, data), self.config
         reuse = self._reuse(domains)
-        return best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
+        found = best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
+        return {**found, "has_items": not (config.objective.external or has_given_domains(config))}
 
     def validate(
         self,
@@ -205,7 +206,9 @@ class OpenWorkspace:
         """Return the domains, and the fingerprint of the data that trials of them read."""
         if has_given_domains(self.config):
             return given_domains(self.workspace.root, self.config), DATA
-        return read_domains(self._done("domains")), current_recipes(self.workspace, self.config)["tokens"].fingerprint
+        domains, recipes = read_domains(self._done("domains")), current_recipes(self.workspace, self.config)
+        stop_if_stale(self.workspace, self.config, {name: recipes[name] for name in STAGES if name != "mixture"})
+        return domains, recipes["tokens"].fingerprint
 
     def _reuse(self, domains: Sequence[Domain]) -> "Reuse":
         from openclimb.hints import with_hints

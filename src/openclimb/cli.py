@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from openclimb.config import format_count, from_dict, parse_count
-from openclimb.console import choose_progress
+from openclimb.console import choose_progress, counted
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, SearchError
 from openclimb.options import Command, build_parser
 from openclimb.settings import SECTIONS
@@ -192,8 +192,15 @@ def _status(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     import openclimb
+    from openclimb.planning import status
 
-    print(openclimb.open(options.workspace).report())
+    opened = openclimb.open(options.workspace)
+    print(opened.report())
+    stale = [row["stage"] for row in status(opened.workspace.root)["stages"] if row["state"] == "stale"]
+    if stale:
+        print(
+            f"note: {', '.join(stale)} are of other settings or inputs than the present ones: climb status says which"
+        )
     return 0
 
 
@@ -286,7 +293,7 @@ def _import(options: argparse.Namespace) -> int:
     import openclimb
 
     trials, new = openclimb.open(options.workspace).import_runs(options.ratios, options.metrics, losses=options.losses)
-    print(f"{len(trials)} runs, {new} of them new: trials {trials[0].number} to {trials[-1].number}")
+    print(f"{counted(len(trials), 'runs')}, {new} of them new: trials {trials[0].number} to {trials[-1].number}")
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openclimb.config import parse_count
+from openclimb.console import counted
 from openclimb.errors import ConfigError, InputError, WorkspaceError
 from openclimb.mixture import Domain, caps
 from openclimb.settings import Config, TargetSettings
@@ -66,7 +67,9 @@ def write_given(root: Path, domains: Sequence[Domain]) -> None:
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
     if len(names) < 2:
-        raise InputError(f"{path} has {len(names)} domains, and a mixture needs two", "write one line for each domain")
+        raise InputError(
+            f"{path} has {counted(len(names), 'domains')}, and a mixture needs two", "write one line for each domain"
+        )
     for i, name in enumerate(names, 2):
         if not name:
             raise InputError(f"{path} line {i} has no name", "give every domain a name")

@@ -57,7 +57,9 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         stop_if_stale(workspace, config, recipes)
         stop_if_idle(config)
         check_weigh(config)
-        if retry and workspace.state(recipes["mixture"]).state != "done":
+        if retry and workspace.state(recipes["mixture"]).state == "done":
+            progress.note("there is an answer without the failed trials: to try them again, add --redo mixture")
+        elif retry:
             data = DATA if has_given_domains(config) else recipes["tokens"].fingerprint
             again = reopen(workspace.root / "trials", fitting(workspace.root / "trials", trial_settings(config), data))
             progress.note(f"failed trials that are tried again: {', '.join(map(str, again)) or 'none'}")

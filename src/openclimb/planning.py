@@ -64,7 +64,9 @@ def status(root: Path) -> dict[str, Any]:
     if holder:
         command = f"climb status {root}"
     elif by_hand:
-        command = f"climb best {root}" if count["done"] else f"climb ask {root} -n 8"
+        waiting = next((trial.number for trial in trials if trial.state == "waiting"), 0)
+        command = f"climb tell {root} {waiting} FILE" if waiting else f"climb ask {root} -n 8"
+        command = f"climb best {root}" if count["done"] else command
     elif stale:
         command = f"climb run {root} --redo {stale[0]}"
     elif stages[-1]["state"] == "done" and given:
@@ -92,6 +94,11 @@ def n_parameters(proxy: ProxySettings, vocab_size: int) -> int:
     return vocab_size * proxy.width + proxy.depth * (12 * proxy.width**2 + 2 * proxy.width) + proxy.width
 
 
+def _more(costs: Mapping[str, Any]) -> str:
+    """Return the trials that measure the noise, in words."""
+    return f" and {costs['replicates']} of the natural mixture for the noise" if costs["replicates"] else ""
+
+
 def plan_text(facts: Mapping[str, Any]) -> str:
     """Return the plan as people read it."""
     inputs, costs = facts["inputs"], facts["trials"]
@@ -105,7 +112,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
         ),
-        f"trains    {costs['search']} search trials in {costs['iterations']} iterations, "
+        f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
         f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
         f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
         *_prior_lines(facts["prior"]),
@@ -151,9 +158,10 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     """Return the answer as people read it: the sentence, what is believed, the weights, the report items beside the
     baselines, the rounds.
     """
-    width = max(len(row["name"]) for row in answer["domains"])
-    lines = [answer["sentence"], *_outlook_lines(answer), "", *_weight_lines(answer, width)]
     what = "on report items" if answer.get("has_items", True) else "scores"
+    names = [row["name"] for row in (*answer["domains"], *answer["mixtures"])]
+    width = max(map(len, [what, *names, *(f"found − {name}" for name in answer["margins"])]))
+    lines = [answer["sentence"], *_outlook_lines(answer), "", *_weight_lines(answer, width)]
     lines += ["", f"{what:<{width}}     mean  95% interval"]
     for mixture in answer["mixtures"]:
         low, high = mixture["report"]["interval"]
@@ -286,6 +294,7 @@ def _trial_costs(config: Config) -> dict[str, Any]:
     cores = config.run.workers or n_cores()
     return {
         "search": n_search,
+        "replicates": config.search.replicates,
         "iterations": len(config.search.trials),
         "pick": n_pick,
         "finalists": config.pick.finalists,

@@ -103,6 +103,7 @@ def test_shortfall_and_its_words() -> None:
     assert shortfall(trials, {}) == 0.0
     assert shortfall(trials, {"a": 0.5, "b": 0.6}) == pytest.approx(0.1)
     assert least_sentence(trials, {}) == ""
+    assert least_sentence(trials, {"a": 0.5}, has_items=False).startswith(" Least scores: a ")
     said = least_sentence(trials, {"a": 0.5, "b": 0.55})
     assert "a falls short of +0.5000 with +0.4000" in said
     assert "b reaches +0.5500 with +0.6000" in said

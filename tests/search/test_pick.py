@@ -11,11 +11,11 @@ from openclimb.errors import SearchError
 from openclimb.search.baselines import natural_mixture, uniform_mixture
 from openclimb.search.contest import claim, n_asked, next_round, open_contest, stand
 from openclimb.search.measures import Items
-from openclimb.search.pick import Compared, Comparison, pick
+from openclimb.search.pick import Compared, Comparison, pick, sentence
 from openclimb.search.required import Required, required_of
 from openclimb.search.reuse import without_old
 from openclimb.search.rounds import most_trials
-from openclimb.search.statistics import seed_noise, student
+from openclimb.search.statistics import Estimate, seed_noise, student
 from openclimb.settings import Config, PickSettings, SearchSettings, TasksSettings
 from openclimb.trials import Proposal, Trial
 
@@ -247,6 +247,17 @@ def test_domains_of_one_size_have_one_baseline() -> None:
     assert contest.names == ("finalist-1", "natural")
     asked = claim(contest, [], 3)
     assert len(asked) == n_asked(contest, stand(contest, [])) == 4
+
+
+def test_an_answer_that_does_worse_is_said_to() -> None:
+    given = sentence(Compared("finalist-1", (1.0,), ()), {"natural": Estimate(-0.06, -0.1, -0.02)}, sure=True)
+    assert given.startswith("The found mixture does worse than the natural mixture on report items, by -0.0600")
+    assert "safe" not in given
+    given = sentence(
+        Compared("finalist-1", (1.0,), ()), {"natural": Estimate(-0.06, -0.1, 0.02)}, True, natural_reaches=False
+    )
+    assert "comes nearer to the least scores" in given
+    assert "safe" not in given
 
 
 def test_no_trials_left() -> None:

@@ -21,7 +21,7 @@ from openclimb.cluster.embed import Embedder, load_embedder
 from openclimb.cluster.kmeans import assign
 from openclimb.cluster.quality import Scorer, load_scorers, score_names
 from openclimb.config import result_settings
-from openclimb.console import Progress
+from openclimb.console import Progress, counted
 from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_unit
 from openclimb.engine import Engine, set_allocator
 from openclimb.errors import InputError
@@ -75,6 +75,10 @@ def label(
     if not n_documents:
         raise InputError("the corpus holds no readable document", f"see {out / 'rejected.jsonl'}, or check corpus.text")
     progress.finish(f"{n_documents:,} documents")
+    if rejected:
+        progress.note(
+            f"{counted(len(rejected), 'documents')} could not be read and are left out: labels/rejected.jsonl"
+        )
     return {"documents": n_documents, "rejected": len(rejected), "units": len(units), "scores": score_names(scorers)}
 
 

@@ -19,7 +19,7 @@ from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 
-STEEP = 10.0  # deviations of the objective for one deviation that a task falls short
+STEEP = 100.0  # deviations of the objective for one deviation that a task falls short
 DARING = -1.0  # deviations by which a task is taken for worse than expected: when proposing, for better
 
 
@@ -95,13 +95,14 @@ def shortfall(trials: Sequence[Trial], at_least: Mapping[str, float]) -> float:
     return sum(max(0.0, least - means[task]) for task, least in at_least.items())
 
 
-def least_sentence(trials: Sequence[Trial], at_least: Mapping[str, float]) -> str:
-    """Return in plain words which least scores a mixture's trials reach on search items ("" where there are none)."""
+def least_sentence(trials: Sequence[Trial], at_least: Mapping[str, float], has_items: bool = True) -> str:
+    """Return in plain words which least scores a mixture's trials reach ("" where there are none)."""
     parts = []
     for task, least in at_least.items():
         mean = float(np.mean([trial.scores[task] for trial in trials]))
         parts.append(f"{task} {'reaches' if mean >= least else 'falls short of'} {least:+.4f} with {mean:+.4f}")
-    return f" On search items {', '.join(parts)}." if parts else ""
+    where = "On search items" if has_items else "Least scores:"
+    return f" {where} {', '.join(parts)}." if parts else ""
 
 
 def _spread(scores: Floats) -> float:

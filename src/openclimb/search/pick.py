@@ -17,6 +17,7 @@ from openclimb.mixture import Domain
 from openclimb.search.best import outlook
 from openclimb.search.contest import Contest, Standing, by_mixture, n_asked, stand, trials_of
 from openclimb.search.least import least_sentence
+from openclimb.search.least import shortfall as least_shortfall
 from openclimb.search.loop import NORMAL_80, one_thread
 from openclimb.search.measures import MEASURES, Items, ItemTable, item_table, objective_table, task_names
 from openclimb.search.rounds import shortfall
@@ -56,6 +57,8 @@ def pick(
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
     margins = {base.name: comparison.margin(found, base) for base in baselines}
     sure = all(len(mixture.trials) > 1 for mixture in compared)
+    short = {m.name: least_shortfall(m.trials, config.tasks.at_least) for m in compared}
+    kept = short[found.name] >= short.get("natural", 0.0)  # natural is no worse in what is asked of tasks
     believed, deviation = float(standing.belief.mean[row]), float(standing.belief.deviation[row])
     known = contest.history.counts
     failed = sum(config.search.trials) - len(told) + n_asked(contest, standing) - len(picked)
@@ -67,8 +70,8 @@ def pick(
         "probability_best": standing.probability[row],
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
-        "sentence": sentence(found, margins, sure, comparison.has_items)
-        + least_sentence(found.trials, config.tasks.at_least),
+        "sentence": sentence(found, margins, sure, comparison.has_items, kept)
+        + least_sentence(found.trials, config.tasks.at_least, comparison.has_items),
         "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
         "has_items": comparison.has_items,
         "mixtures": [comparison.row(mixture) for mixture in compared],
@@ -241,8 +244,13 @@ class Comparison:
         return rows
 
 
-def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool, has_items: bool = True) -> str:
-    """Return the answer in plain words. Trials that were scored elsewhere have no items."""
+def sentence(
+    found: Compared, margins: Mapping[str, Estimate], sure: bool, has_items: bool = True, natural_reaches: bool = True
+) -> str:
+    """Return the answer in plain words. Trials that were scored elsewhere have no items.
+
+    `natural_reaches`: the natural mixture falls short of tasks' least scores no more than the answer.
+    """
     where, on_report = (" on the search items", " on report items") if has_items else ("", "")
     if found.name == "natural":
         return f"No other mixture did better than the natural mixture{where}: use the natural mixture."
@@ -257,6 +265,16 @@ def sentence(found: Compared, margins: Mapping[str, Estimate], sure: bool, has_i
         return (
             f"{what.capitalize()} differs from the natural mixture by {numbers}, "
             "but one seed cannot tell that from noise."
+        )
+    if not natural_reaches:
+        return (
+            f"{what.capitalize()} is given because it comes nearer to the least scores than the natural mixture, from "
+            f"which it differs{on_report} by {numbers}."
+        )
+    if margin.high < 0:
+        return (
+            f"{what.capitalize()} does worse than the natural mixture{on_report}, by {numbers}, although it was "
+            "believed the best: use the natural mixture."
         )
     return (
         f"Nothing beats the natural mixture beyond noise:{on_report} {what} differs from it by {numbers}. "
