@@ -195,17 +195,20 @@ def gpu(turns: int) -> list[dict[str, Any]]:
     return rows
 
 
-def gpu_rate(proxy: ProxySettings, vocab_size: int, n_models: int, turns: int) -> float:
-    """Return tokens a second of a compiled stack."""
-    program = Program(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, "cuda", "compiled")
-    batches = tokens_of(proxy, vocab_size, n_models, "cuda")
+def gpu_rate(
+    proxy: ProxySettings, vocab_size: int, n_models: int, turns: int, device: str = "cuda", how: str = "compiled"
+) -> float:
+    """Return tokens a second of a compiled stack (tests run it on a CPU, uncompiled)."""
+    program = Program(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, device, how)
+    batches = tokens_of(proxy, vocab_size, n_models, device)
+    wait = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
     times = []
     for turn in range(turns + 1):
-        torch.cuda.synchronize()
+        wait()
         began = time.perf_counter()
         for batch in batches:
             program.step(batch, 1e-3)
-        torch.cuda.synchronize()
+        wait()
         times.append(time.perf_counter() - began)
         del times[: turn == 0]
     return len(batches) * n_models * proxy.batch * proxy.sequence / median(times)

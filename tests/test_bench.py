@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import proxy as proxy_bench
 from _search_tables import emulate
 from openclimb.mixture import natural
+from openclimb.settings import ProxySettings
 
 FOLDER = Path(__file__).parent.parent / "bench"
 
@@ -19,6 +21,11 @@ def test_every_bench_imports() -> None:
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_timed_on_a_gpu_runs() -> None:
+    proxy = ProxySettings(width=16, depth=1, heads=2, sequence=16, batch=2)
+    assert proxy_bench.gpu_rate(proxy, 100, 3, 1, "cpu", "autograd") > 0
 
 
 @pytest.mark.parametrize("kind", ["smooth", "rough"])
