@@ -130,6 +130,8 @@ def test_what_changed_is_said_by_report_and_stops_ask(
     root = shutil.copytree(finished, tmp_path / "run")
     assert main(["report", str(root)]) == 0
     assert "note:" not in capsys.readouterr().out
+    assert main(["best", str(root)]) == 0
+    assert "what the finalists' contest chose is in mixture/" in capsys.readouterr().out
     path = root / "climb.toml"
     line = next(line for line in path.read_text().splitlines() if line.startswith("merge_to"))
     path.write_text(path.read_text().replace(line, "merge_to = 2"))

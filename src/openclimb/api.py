@@ -151,7 +151,9 @@ class OpenWorkspace:
         known, config = trial_files.read_trials(self._trials, data), self.config
         reuse = self._reuse(domains)
         found = best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
-        return {**found, "has_items": not (config.objective.external or has_given_domains(config))}
+        tested = (self.workspace.folder("mixture") / "mixture.json").is_file()
+        has_items = not (config.objective.external or has_given_domains(config))
+        return {**found, "has_items": has_items, "tested": tested}
 
     def validate(
         self,

@@ -201,6 +201,7 @@ def best_text(answer: Mapping[str, Any]) -> str:
         *_outlook_lines(answer),
         f"from {counted(answer['trials'], 'trials')}{_old(answer)}; the natural mixture is expected at "
         f"{answer['expected_natural']:+.4f}",
+        *(["a forecast from all trials; what the finalists' contest chose is in mixture/"] if answer["tested"] else []),
         *(
             f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
             f"{row['probability']:.0%}"
