@@ -9,15 +9,12 @@ nothing extra. A checkpoint may be of another form (`Form`): keys and values sha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from openclimb.settings import ProxySettings
-
-if TYPE_CHECKING:
-    pass
 
 EPSILON = 1e-5
 ROPE_BASE = 10_000.0

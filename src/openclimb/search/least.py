@@ -89,12 +89,6 @@ def task_scores(forecast: Forecast | None, columns: NDArray[np.intp], weights: W
     return mean, np.sqrt(np.maximum(deviation**2 - forecast.noise[columns] ** 2, (0.05 * deviation) ** 2))
 
 
-def shortfall(trials: Sequence[Trial], at_least: Mapping[str, float]) -> float:
-    """Return by how much the mean scores of a mixture's trials fall short of the least scores, summed over tasks."""
-    means = {task: float(np.mean([trial.scores[task] for trial in trials])) for task in at_least}
-    return sum(max(0.0, least - means[task]) for task, least in at_least.items())
-
-
 def least_sentence(trials: Sequence[Trial], at_least: Mapping[str, float], has_items: bool = True) -> str:
     """Return in plain words which least scores a mixture's trials reach ("" where there are none)."""
     parts = []

@@ -17,7 +17,6 @@ from openclimb.mixture import Domain
 from openclimb.search.best import outlook
 from openclimb.search.contest import Contest, Standing, by_mixture, n_asked, stand, trials_of
 from openclimb.search.least import least_sentence
-from openclimb.search.least import shortfall as least_shortfall
 from openclimb.search.loop import NORMAL_80, one_thread
 from openclimb.search.measures import MEASURES, Items, ItemTable, item_table, objective_table, task_names
 from openclimb.search.rounds import shortfall
@@ -57,8 +56,8 @@ def pick(
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
     margins = {base.name: comparison.margin(found, base) for base in baselines}
     sure = all(len(mixture.trials) > 1 for mixture in compared)
-    short = {m.name: least_shortfall(m.trials, config.tasks.at_least) for m in compared}
-    kept = short[found.name] >= short.get("natural", 0.0)  # natural is no worse in what is asked of tasks
+    short = shortfalls(contest, picked)
+    natural_reaches = short["natural"] <= short[found.name]
     believed, deviation = float(standing.belief.mean[row]), float(standing.belief.deviation[row])
     known = contest.history.counts
     failed = sum(config.search.trials) - len(told) + n_asked(contest, standing) - len(picked)
@@ -70,7 +69,7 @@ def pick(
         "probability_best": standing.probability[row],
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
-        "sentence": sentence(found, margins, sure, comparison.has_items, kept)
+        "sentence": sentence(found, margins, sure, comparison.has_items, natural_reaches)
         + least_sentence(found.trials, config.tasks.at_least, comparison.has_items),
         "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
         "has_items": comparison.has_items,
@@ -126,14 +125,19 @@ def choose(contest: Contest, standing: Standing, picked: Sequence[Trial], compar
 
     Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall short.
     """
-    rank = {"natural": 0, "uniform": 2}
-    tables = dict(zip(contest.names, by_mixture(contest, picked), strict=True))
+    rank, short = {"natural": 0, "uniform": 2}, shortfalls(contest, picked)
 
     def order(mixture: Compared) -> tuple[float, float, int]:
         believed = float(standing.belief.mean[contest.names.index(mixture.name)])
-        return shortfall(tables[mixture.name], contest.at_least), -believed, rank.get(mixture.name, 1)
+        return short[mixture.name], -believed, rank.get(mixture.name, 1)
 
     return min(compared, key=order)
+
+
+def shortfalls(contest: Contest, picked: Sequence[Trial]) -> dict[str, float]:
+    """Return by how much each mixture of the contest falls short of the least scores; infinite without scores."""
+    tables = by_mixture(contest, picked)
+    return {name: shortfall(table, contest.at_least) for name, table in zip(contest.names, tables, strict=True)}
 
 
 def round_rows(contest: Contest, standing: Standing) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.mixture import Weights
+from openclimb.trials import DIGITS
 
 LEVEL = 0.95
 
@@ -38,7 +39,7 @@ def folds_of(weights: Weights, n_folds: int) -> tuple[NDArray[np.intp], int]:
     Rows of one mixture in two folds would let a predictor see what it is asked for. Without repeats row i is in fold
     i mod n_folds.
     """
-    _, first, mixture = np.unique(weights.round(9), axis=0, return_index=True, return_inverse=True)
+    _, first, mixture = np.unique(weights.round(DIGITS), axis=0, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))  # of each mixture, in the order of the rows
     return place[mixture.ravel()] % n_folds, len(first)
 
