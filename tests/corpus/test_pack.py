@@ -10,7 +10,7 @@ import pytest
 import openclimb
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
-from openclimb.corpus.pack import n_packed, pack
+from openclimb.corpus.pack import POOL, n_read, pack
 from openclimb.corpus.survey import read_units
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
@@ -46,10 +46,18 @@ def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 10
 
 def test_a_proxy_repeats_a_domain_as_often_as_the_target_would() -> None:
     domain = Domain("d", 1_000_000, cap=1.0)
-    n = n_packed(domain, proxy_token_budget=50_000, target_token_budget=10_000_000)
+    n = n_read(domain, proxy_token_budget=50_000, target_token_budget=10_000_000)
     weight = 0.4
     assert weight * 50_000 / n == pytest.approx(weight * 10_000_000 / 1_000_000)
-    assert n_packed(Domain("d", 1000, cap=0.1), 5000, 1000) == 500  # never more than the cap lets a proxy read
+    assert n_read(Domain("d", 1000, cap=0.1), 5000, 1000) == 500  # never more than the cap lets a proxy read
+
+
+def test_each_domain_holds_more_than_one_trial_reads(finished: Path, tmp_path: Path) -> None:
+    domains = read_domains(finished / "domains")
+    facts = _pack(finished, tmp_path / "out", 8_192)["domains"]
+    for domain, row in zip(domains, facts, strict=True):
+        assert row["n_read"] == n_read(domain, 8_192, 100_000)
+        assert row["n_read"] < row["n_tokens"] <= POOL * row["n_read"]
 
 
 def test_a_larger_budget_packs_the_same_documents_and_more(finished: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def tokens(tmp_path: Path) -> Tokens:
     rows = []
     for i, (name, n) in enumerate((("a", 400), ("b", 100))):
         np.arange(1000 * i, 1000 * i + n, dtype=np.uint16).tofile(tmp_path / f"{name}.bin")
-        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": n})
+        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": n, "n_read": n})
     write_json(tmp_path / "domains.json", {"dtype": "uint16", "eos": 0, "vocab_size": 4000, "domains": rows})
     return open_tokens(tmp_path)
 
@@ -67,6 +67,16 @@ def test_a_small_domain_is_repeated_whole_before_it_begins_again(tokens: Tokens)
     n = len(reader.orders[1])
     assert len(set(starts[:n])) == n
     assert starts[n : 2 * n] == starts[:n]
+
+
+def test_a_seed_draws_which_sequences_a_trial_reads(tokens: Tokens) -> None:
+    part = replace(tokens, n_read={"a": 5 * SEQUENCE, "b": 100})
+    drawn = [{*Reader(part, trial(1.0, 0.0, seed=seed), SEQUENCE).read(0, 50)[:, 0].tolist()} for seed in range(20)]
+    assert {len(starts) for starts in drawn} == {5}
+    assert drawn[0] != drawn[1]
+    assert len(set.union(*drawn)) > 80  # they begin anywhere: more places than 400 / 8
+    again, other = (Reader(part, trial(w, 1 - w), SEQUENCE) for w in (0.9, 0.5))
+    assert (again.orders[0] == other.orders[0]).all()
 
 
 def test_a_domain_without_tokens_is_told(tokens: Tokens) -> None:

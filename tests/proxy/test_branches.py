@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from decoders import drawn_decoder
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.branches import batches, rows_of
@@ -70,15 +71,15 @@ def test_every_pair_scores_as_if_it_were_read_alone(
     monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 2 * 100)  # several batches, each with padding
     monkeypatch.setitem(evaluate.MOST_LOGITS, "cpu", 7 * 2 * VOCAB)  # several blocks of states
     monkeypatch.setattr(evaluate, "MOST_READ", 34)  # one item is read pair by pair
-    stack = StackedDecoder(PROXY, VOCAB, [0, 1], form)
+    stack = drawn_decoder(PROXY, VOCAB, [0, 1], form)
     found = log_likelihoods(stack, packed, longest, "cpu")
     for i, seed in enumerate((0, 1)):
-        alone = one_by_one(StackedDecoder(PROXY, VOCAB, [seed], form), packed, longest)
+        alone = one_by_one(drawn_decoder(PROXY, VOCAB, [seed], form), packed, longest)
         np.testing.assert_allclose(found[i], alone, atol=1e-5 * np.abs(alone).max())
 
 
 def test_what_a_gpu_runs_gives_nearly_the_same(packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = StackedDecoder(PROXY, VOCAB, [0, 1])
+    stack = drawn_decoder(PROXY, VOCAB, [0, 1])
     exact = log_likelihoods(stack, packed, 128, "cpu")
     monkeypatch.setattr(evaluate, "_reads_on_cpu", lambda model: evaluate._reads_on_gpu(model, "cpu"))
     found = log_likelihoods(stack, packed, 128, "cpu")
@@ -151,10 +152,10 @@ def test_a_long_text_has_about_the_bits_per_byte_of_its_parts(tmp_path: Path, mo
         (tmp_path / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         items = tokenised(read_items(str(tmp_path / name)), tmp_path / "tokenizer.json")
         monkeypatch.setattr(evaluate, "MOST_READ", 64)
-        logs = log_likelihoods(StackedDecoder(PROXY, VOCAB, [0]), items, 128, "cpu")[0]
+        logs = log_likelihoods(drawn_decoder(PROXY, VOCAB, [0]), items, 128, "cpu")[0]
         found.append(measure(logs, items)["bpb"].mean())
         monkeypatch.setattr(evaluate, "MOST_READ", 12)
-        shorter = log_likelihoods(StackedDecoder(PROXY, VOCAB, [0]), items, 128, "cpu")[0]
-        np.testing.assert_array_equal(shorter, log_likelihoods(StackedDecoder(PROXY, VOCAB, [0]), items, 12, "cpu")[0])
+        shorter = log_likelihoods(drawn_decoder(PROXY, VOCAB, [0]), items, 128, "cpu")[0]
+        np.testing.assert_array_equal(shorter, log_likelihoods(drawn_decoder(PROXY, VOCAB, [0]), items, 12, "cpu")[0])
         assert not np.array_equal(shorter, logs)
     assert found[0] == pytest.approx(found[1], rel=0.03)

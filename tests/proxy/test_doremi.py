@@ -34,7 +34,7 @@ def tokens(tmp_path: Path) -> Path:
     arrays = {"noise": rng.integers(0, VOCAB, n), "known": np.full(n, 7), "learnable": walk}
     for name, array in arrays.items():
         array.astype(np.uint16).tofile(tmp_path / f"{name}.bin")
-    rows = [{"name": name, "file": f"{name}.bin", "n_tokens": n} for name in NAMES]
+    rows = [{"name": name, "file": f"{name}.bin", "n_tokens": n, "n_read": n} for name in NAMES]
     write_json(tmp_path / "domains.json", {"dtype": "uint16", "eos": 0, "vocab_size": VOCAB, "domains": rows})
     return tmp_path
 

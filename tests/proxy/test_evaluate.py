@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from decoders import drawn_decoder
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.evaluate import log_likelihoods, measure, score_of
@@ -45,15 +46,15 @@ def test_log_likelihoods_are_those_of_each_pair_alone(
     packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 64)  # several batches, each with padding
-    stack = StackedDecoder(PROXY, VOCAB, [0, 1])
+    stack = drawn_decoder(PROXY, VOCAB, [0, 1])
     found = log_likelihoods(stack, packed, 128, "cpu")
     for i, seed in enumerate((0, 1)):
-        np.testing.assert_allclose(found[i], one_by_one(StackedDecoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
+        np.testing.assert_allclose(found[i], one_by_one(drawn_decoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [300.0, 3000.0])
 def test_logits_out_of_the_range_of_exponentials_are_scored_too(packed: dict[str, np.ndarray], size: float) -> None:
-    model = StackedDecoder(PROXY, VOCAB, [0])
+    model = drawn_decoder(PROXY, VOCAB, [0])
     with torch.no_grad():
         model.final_norm.mul_(size)
     found = log_likelihoods(model, packed, 128, "cpu")[0]
@@ -61,13 +62,13 @@ def test_logits_out_of_the_range_of_exponentials_are_scored_too(packed: dict[str
 
 
 def test_neighbours_do_not_change_a_models_bits(packed: dict[str, np.ndarray]) -> None:
-    alone = log_likelihoods(StackedDecoder(PROXY, VOCAB, [7]), packed, 128, "cpu")[0]
-    stack = log_likelihoods(StackedDecoder(PROXY, VOCAB, [0, 7, 3]), packed, 128, "cpu")
+    alone = log_likelihoods(drawn_decoder(PROXY, VOCAB, [7]), packed, 128, "cpu")[0]
+    stack = log_likelihoods(drawn_decoder(PROXY, VOCAB, [0, 7, 3]), packed, 128, "cpu")
     assert stack[1].tobytes() == alone.tobytes()
 
 
 def test_a_pair_that_is_too_long_loses_the_beginning_of_its_context(packed: dict[str, np.ndarray]) -> None:
-    model = StackedDecoder(PROXY, VOCAB, [0])
+    model = drawn_decoder(PROXY, VOCAB, [0])
     longest = int(packed["lengths"].max()) - 3
     found = log_likelihoods(model, packed, longest, "cpu")[0]
     fits = packed["lengths"] <= longest + 1
@@ -76,7 +77,7 @@ def test_a_pair_that_is_too_long_loses_the_beginning_of_its_context(packed: dict
 
 
 def test_scoring_the_right_option_alone_gives_the_same_bits_per_byte(packed: dict[str, np.ndarray]) -> None:
-    model = StackedDecoder(PROXY, VOCAB, [0])
+    model = drawn_decoder(PROXY, VOCAB, [0])
     alone = gold_pairs(packed)
     every = measure(log_likelihoods(model, packed, 128, "cpu")[0], packed)
     gold = measure(log_likelihoods(model, alone, 128, "cpu")[0], alone)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from decoders import drawn_decoder
 from openclimb.proxy import forward
 from openclimb.proxy.evaluate import visible
 from openclimb.proxy.forward import ForwardPass
-from openclimb.proxy.model import Form, Rope, StackedDecoder
+from openclimb.proxy.model import Form, Rope
 from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=48, depth=2, heads=4, sequence=64)
@@ -23,7 +24,7 @@ def test_states_are_those_of_the_model(
 ) -> None:
     monkeypatch.setattr(forward, "ROWS", 16)  # several blocks of rows
     n, length, rng = 5, 37, np.random.default_rng(0)
-    model = StackedDecoder(PROXY, 90, seeds, form)
+    model = drawn_decoder(PROXY, 90, seeds, form)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from decoders import drawn_decoder
 from openclimb.proxy import gradient
 from openclimb.proxy.gradient import Gradient, can_write_out
 from openclimb.proxy.model import Form, StackedDecoder
@@ -15,7 +16,7 @@ VOCAB = 61
 def made(proxy: ProxySettings, n_models: int, form: Form | None = None) -> tuple[StackedDecoder, torch.Tensor]:
     """Return a stack whose norms weigh other than one, and tokens for it."""
     draw = torch.Generator().manual_seed(7)
-    model = StackedDecoder(proxy, VOCAB, range(n_models), form or Form())
+    model = drawn_decoder(proxy, VOCAB, range(n_models), form or Form())
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
     return model, torch.randint(0, VOCAB, (n_models, proxy.batch, proxy.sequence + 1), generator=draw)
@@ -83,10 +84,10 @@ def test_a_token_thought_impossible_has_a_finite_loss() -> None:
 
 def test_forms_that_are_left_to_autograd() -> None:
     proxy = ProxySettings(width=32, depth=1, heads=4, sequence=16, batch=2)
-    assert can_write_out(StackedDecoder(proxy, VOCAB, [0]), 2, 16)
+    assert can_write_out(drawn_decoder(proxy, VOCAB, [0]), 2, 16)
     for form in (Form(groups=2), Form(tied=False)):
-        assert not can_write_out(StackedDecoder(proxy, VOCAB, [0], form), 2, 16)
-    assert not can_write_out(StackedDecoder(proxy, VOCAB, [0]), 2, 100_000)
+        assert not can_write_out(drawn_decoder(proxy, VOCAB, [0], form), 2, 16)
+    assert not can_write_out(drawn_decoder(proxy, VOCAB, [0]), 2, 100_000)
 
 
 @pytest.mark.parametrize("factor", [50.0, -50.0])

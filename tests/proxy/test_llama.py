@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from decoders import drawn_decoder
 from llamas import SHAPE, make_llama
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
@@ -82,7 +83,7 @@ def test_logits_are_those_of_transformers_there_and_back(form: str, tmp_path: Pa
 
 def test_what_we_trained_from_nothing_opens_in_transformers(tmp_path: Path) -> None:
     train_tokenizer([TEXT] * 10, 300, tmp_path / "tokenizer.json")
-    ours = StackedDecoder(ProxySettings(width=32, depth=2, heads=2, sequence=16), 300, [0, 1])
+    ours = drawn_decoder(ProxySettings(width=32, depth=2, heads=2, sequence=16), 300, [0, 1])
     save_llama(ours, 1, tmp_path / "model", tmp_path / "tokenizer.json")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = encode_batch(load_tokenizer(tmp_path / "tokenizer.json"), [TEXT])[0]
@@ -103,7 +104,7 @@ def test_a_tokenizers_own_first_token_is_that_of_the_saved_model(
     cutting = Tokenizer.from_file(str(path))
     cutting.enable_truncation(4)
     cutting.save(str(path))
-    ours = StackedDecoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 320, [0])
+    ours = drawn_decoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 320, [0])
     save_llama(ours, 0, tmp_path / "model", path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (start, 0)
@@ -117,7 +118,7 @@ def test_a_tokenizer_that_only_trims_offsets_begins_as_we_score(tmp_path: Path) 
     trimming = Tokenizer.from_file(str(path))
     trimming.post_processor = processors.ByteLevel(trim_offsets=True)  # as GPT-2's
     trimming.save(str(path))
-    ours = StackedDecoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 300, [0])
+    ours = drawn_decoder(ProxySettings(width=32, depth=1, heads=2, sequence=16), 300, [0])
     save_llama(ours, 0, tmp_path / "model", path)
     ids = encode_batch(load_tokenizer(path), [TEXT])[0]
     assert AutoTokenizer.from_pretrained(tmp_path / "model").encode(TEXT) == [0, *ids]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from decoders import drawn_decoder
 from openclimb.proxy.model import EPSILON, ROPE_BASE, StackedDecoder
 from openclimb.settings import ProxySettings
 
@@ -16,7 +17,7 @@ def logits_of(model: StackedDecoder, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_token_does_not_see_those_after_it() -> None:
-    model = StackedDecoder(PROXY, VOCAB, [0])
+    model = drawn_decoder(PROXY, VOCAB, [0])
     tokens = torch.randint(0, VOCAB, (1, 2, 10), generator=torch.Generator().manual_seed(0))
     changed = tokens.clone()
     changed[:, :, 6:] = 1
@@ -26,20 +27,20 @@ def test_a_token_does_not_see_those_after_it() -> None:
 
 
 def test_a_model_of_a_stack_is_the_model_by_itself() -> None:
-    stack = StackedDecoder(PROXY, VOCAB, [3, 4, 5])
-    alone = StackedDecoder(PROXY, VOCAB, [4])
+    stack = drawn_decoder(PROXY, VOCAB, [3, 4, 5])
+    alone = drawn_decoder(PROXY, VOCAB, [4])
     tokens = torch.randint(0, VOCAB, (3, 2, 10), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(logits_of(stack, tokens)[1], logits_of(alone, tokens[1:2])[0], atol=1e-5, rtol=1e-5)
 
 
 def test_seeds_give_other_weights_and_the_same_seed_the_same() -> None:
-    first, again, other = (StackedDecoder(PROXY, VOCAB, [seed]) for seed in (1, 1, 2))
+    first, again, other = (drawn_decoder(PROXY, VOCAB, [seed]) for seed in (1, 1, 2))
     assert torch.equal(first.embedding, again.embedding)
     assert not torch.allclose(first.embedding, other.embedding)
 
 
 def test_logits_are_those_of_a_llama_with_the_same_weights() -> None:
-    ours = StackedDecoder(PROXY, VOCAB, [0])
+    ours = drawn_decoder(PROXY, VOCAB, [0])
     hidden = ours.layers[0]["down"].shape[1]
     llama = LlamaForCausalLM(
         LlamaConfig(
@@ -70,4 +71,4 @@ def test_logits_are_those_of_a_llama_with_the_same_weights() -> None:
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="heads"):
-        StackedDecoder(ProxySettings(width=34, heads=4), VOCAB, [0])
+        drawn_decoder(ProxySettings(width=34, heads=4), VOCAB, [0])

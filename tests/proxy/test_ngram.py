@@ -28,7 +28,9 @@ def write_tokens(folder: Path, domains: list[list[int]], pairs: list[tuple[list[
     rows = []
     for number, tokens in enumerate(domains):
         np.array(tokens, dtype=np.uint16).tofile(folder / f"{number}.bin")
-        rows.append({"name": f"domain-{number}", "file": f"{number}.bin", "n_tokens": len(tokens)})
+        rows.append(
+            {"name": f"domain-{number}", "file": f"{number}.bin", "n_tokens": len(tokens), "n_read": len(tokens)}
+        )
     facts = {"dtype": "uint16", "eos": END, "vocab_size": SIZE, "domains": rows}
     (folder / "domains.json").write_text(json.dumps(facts))
     spans = [[END, *context, *answer] for context, answer in pairs]

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoders import drawn_decoder
 from openclimb.proxy import program
-from openclimb.proxy.model import Form, StackedDecoder
+from openclimb.proxy.model import Form
 from openclimb.proxy.optimise import Optimiser
 from openclimb.proxy.program import Program, program_for
 from openclimb.settings import ProxySettings
@@ -36,7 +37,7 @@ def test_by_hand_and_by_autograd(n_models: int, batch: int, monkeypatch: pytest.
     monkeypatch.setitem(program.POSITIONS, "cpu", n_models * 16 * 2)  # two rows a pass, so a batch takes two
     monkeypatch.setattr(program, "HEAD_FLOATS", n_models * VOCAB * 10)
     hand, auto = (
-        Program(StackedDecoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd")
+        Program(drawn_decoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd")
     )
     assert auto.rows == 2
     same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
@@ -70,7 +71,7 @@ def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
     from torch._dynamo.testing import CompileCounter
 
     with dynamo.patch({name: 8 for name in ("recompile_limit", "cache_size_limit") if hasattr(dynamo, name)}):
-        Program(StackedDecoder(PROXY, VOCAB, [0]), PROXY, "cpu", "compiled")
+        Program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", "compiled")
         counter = CompileCounter()
         compiled = torch.compile(program.head_block, backend=counter, dynamic=False)
         for n in range(2, 14):
@@ -82,11 +83,11 @@ def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 def test_compiled_code_is_made_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(program.POSITIONS, "cpu", 2 * 16 * 4)
-    made = Program(StackedDecoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "compiled")
-    plain = Program(StackedDecoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "autograd")
+    made = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "compiled")
+    plain = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "autograd")
     same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
     with torch.compiler.set_stance("fail_on_recompile"):
-        other = StackedDecoder(PROXY, VOCAB, [5, 6])
+        other = drawn_decoder(PROXY, VOCAB, [5, 6])
         made.take(other)
         plain.take(other)
         for batch in (4, 3):  # a short batch is filled up, not compiled again
@@ -98,7 +99,7 @@ def test_compiled_code_is_made_once_and_gives_the_same(monkeypatch: pytest.Monke
 
 def test_other_forms_train_too() -> None:
     form = Form(groups=2, tied=False)
-    model = StackedDecoder(PROXY, VOCAB, [0], form)
+    model = drawn_decoder(PROXY, VOCAB, [0], form)
     made = program_for(model, PROXY, "cpu", True)
     assert made.how == "autograd"
     before = made.step(tokens(1), 1e-2)
@@ -110,8 +111,8 @@ def test_other_forms_train_too() -> None:
 
 def test_a_step_is_that_of_plain_adamw() -> None:
     proxy = replace(PROXY, embedding_rate=1.0)
-    made = program_for(StackedDecoder(proxy, VOCAB, [3]), proxy, "cpu", True)
-    plain = StackedDecoder(proxy, VOCAB, [3])
+    made = program_for(drawn_decoder(proxy, VOCAB, [3]), proxy, "cpu", True)
+    plain = drawn_decoder(proxy, VOCAB, [3])
     norms = [parameter for name, parameter in plain.named_parameters() if "norm" in name]
     matrices = [parameter for name, parameter in plain.named_parameters() if "norm" not in name]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
@@ -129,7 +130,7 @@ def test_a_step_is_that_of_plain_adamw() -> None:
 
 
 def test_the_rate_of_embedding_and_norms_follows_the_width() -> None:
-    model = StackedDecoder(replace(PROXY, width=128), VOCAB, [0])
+    model = drawn_decoder(replace(PROXY, width=128), VOCAB, [0])
     optimiser = Optimiser(model, replace(PROXY, width=128, weight_decay=0.0))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
@@ -144,11 +145,11 @@ def test_the_rate_of_embedding_and_norms_follows_the_width() -> None:
 
 
 def test_a_program_begins_again_with_other_weights() -> None:
-    fresh = program_for(StackedDecoder(PROXY, VOCAB, [1]), PROXY, "cpu", True)
-    used = program_for(StackedDecoder(PROXY, VOCAB, [0]), PROXY, "cpu", True)
+    fresh = program_for(drawn_decoder(PROXY, VOCAB, [1]), PROXY, "cpu", True)
+    used = program_for(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", True)
     for _ in range(3):
         used.step(tokens(1), 1e-2)
-    used.take(StackedDecoder(PROXY, VOCAB, [1]))
+    used.take(drawn_decoder(PROXY, VOCAB, [1]))
     for _ in range(3):
         fresh.step(tokens(1), 1e-2)
         used.step(tokens(1), 1e-2)

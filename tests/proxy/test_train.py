@@ -38,7 +38,7 @@ def tokens(tmp_path: Path) -> Path:
     for name, line in LINES.items():
         ids = np.array(encode_batch(loaded, [f"{line}. " * 60])[0], dtype=np.uint16)
         ids.tofile(out / f"{name}.bin")
-        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": len(ids)})
+        rows.append({"name": name, "file": f"{name}.bin", "n_tokens": len(ids), "n_read": len(ids)})
     facts = {"dtype": "uint16", "eos": 0, "vocab_size": loaded.get_vocab_size(), "domains": rows}
     write_json(out / "domains.json", facts)
     ids.tofile(out / "heldout.bin")

@@ -7,7 +7,6 @@ Each entry of the model's vocabulary is embedded by itself, and a text becomes t
 """
 
 import argparse
-import logging
 import os
 import shutil
 import sys
@@ -19,11 +18,12 @@ from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
 def distill(model: str, out: Path, dim: int = 256) -> None:
     """Write the static model of `model` (folder or hub name) to the folder `out`; an `out` that is there is kept."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # half a minute needs no bars
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # it warns of a buffer that newer releases do not keep
     try:
         from model2vec.distill import distill as distill_static
+        from transformers.utils import logging
     except ImportError:
         raise MissingDependency("model2vec[distill]", "pip install 'openclimb[embed]'") from None
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it reports a buffer that newer releases do not keep
     if out.exists():
         return
     partial = out.with_name(f"{out.name}.partial")

@@ -1,5 +1,8 @@
 """Packs token arrays for the proxies: each domain cut so that a proxy repeats it as often as the target will.
 
+A domain's array holds several times what one trial reads of it: each seed draws its own part, so that intervals over
+seeds also cover which documents stand for a domain.
+
 Reads labels/, domains/ and the picked documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
 (an end token after each document and, where the tokenizer puts a token of its own first, that one before),
 heldout.bin and heldout.json, domains.json.
@@ -27,6 +30,7 @@ from openclimb.mixture import Domain
 from openclimb.settings import CorpusSettings, TargetSettings, TokensSettings
 from openclimb.workspace import atomic, write_json
 
+POOL = 8  # times what a trial reads of a domain that are packed, where it has so much
 HELDOUT_TOKENS = 50_000  # enough for a steady loss
 SLACK = 1.15  # documents are picked for this many times the tokens needed: counts in labels are estimates
 BATCH = 256  # documents tokenised at once
@@ -63,13 +67,15 @@ def pack(
 ) -> dict[str, Any]:
     """Write the token arrays to `out`; return facts for the record.
 
-    A domain gets min(tokens × proxy budget ÷ target budget, proxy budget × cap) tokens, in the order of a hash of
-    its documents' places: a larger budget packs the same documents and more.
+    A trial reads at most min(tokens × proxy budget ÷ target budget, proxy budget × cap) different tokens of a domain
+    (`n_read` in domains.json); POOL times as many are packed, in the order of a hash of the documents' places: a larger
+    budget packs the same documents and more.
     Raises DomainError for a domain that cannot fill one sequence.
     """
     domains = read_domains(domains_folder)
-    needed = [n_packed(domain, proxy_token_budget, target.token_budget) for domain in domains]
-    _check_lengths(domains, needed, sequence)
+    read = [n_read(domain, proxy_token_budget, target.token_budget) for domain in domains]
+    _check_lengths(domains, read, sequence)
+    needed = [min(POOL * n, domain.n_tokens) for n, domain in zip(read, domains, strict=True)]
     n_documents = [int(row["documents"]) for row in read_table(domains_folder / "domains.csv")]
     rates = [pick_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
     total = sum(domain.n_tokens for domain in domains)
@@ -91,7 +97,10 @@ def pack(
     heldout = _join(work, units, len(domains), HELDOUT_TOKENS, out / "heldout.bin")
     write_json(out / "heldout.json", heldout)
     loaded = load_tokenizer(out / "tokenizer.json")
-    rows = [{"name": domain.name, **facts} for domain, facts in zip(domains, written, strict=True)]
+    rows = [
+        {"name": domain.name, **facts, "n_read": min(n, facts["n_tokens"])}
+        for domain, facts, n in zip(domains, written, read, strict=True)
+    ]
     fixed = {"dtype": str(_dtype(loaded)), "eos": end_id(loaded), "vocab_size": loaded.get_vocab_size()}
     write_json(out / "domains.json", {**fixed, "domains": rows})
     shutil.rmtree(out / "pieces", ignore_errors=True)
@@ -99,8 +108,8 @@ def pack(
     return {**fixed, "n_tokens": sum(row["n_tokens"] for row in rows), "n_tokens_heldout": heldout["n_tokens"]}
 
 
-def n_packed(domain: Domain, proxy_token_budget: int, target_token_budget: int) -> int:
-    """Return the tokens of a domain that proxies read: as many as make its repetitions the target's."""
+def n_read(domain: Domain, proxy_token_budget: int, target_token_budget: int) -> int:
+    """Return the different tokens of a domain that a trial reads: as many as make its repetitions the target's."""
     matched = domain.n_tokens * proxy_token_budget / target_token_budget
     return max(1, min(round(matched), round(proxy_token_budget * domain.cap), domain.n_tokens))
 

@@ -1,7 +1,8 @@
 """Which tokens a trial reads, and in which order: exact budget, exact shares, common random numbers.
 
-The j-th sequence that a trial reads of a domain is the same in every trial of a seed, whatever the mixture; a domain
-that is read more often than it has sequences begins again, as the target run would repeat it.
+The j-th sequence that a trial reads of a domain is the same in every trial of a seed, whatever the mixture. The seed
+also draws which of the domain's packed sequences these are, as many as make the target's repetitions; a domain that is
+read more often than that begins again, as the target run would repeat it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,10 @@ from openclimb.workspace import read_json
 
 @dataclass(frozen=True)
 class Tokens:
-    """The packed domains of a workspace, memory-mapped."""
+    """The packed domains of a workspace, memory-mapped; `n_read`: different tokens of each that one trial reads."""
 
     arrays: dict[str, NDArray[Any]]
+    n_read: dict[str, int]
     vocab_size: int
     end: int
 
@@ -36,7 +38,8 @@ def open_tokens(folder: Path) -> Tokens:
     arrays: dict[str, NDArray[Any]] = {
         row["name"]: np.memmap(folder / Path(row["file"]).name, dtype, "r") for row in facts["domains"]
     }
-    return Tokens(arrays, facts["vocab_size"], facts["eos"])
+    n_read = {row["name"]: row["n_read"] for row in facts["domains"]}
+    return Tokens(arrays, n_read, facts["vocab_size"], facts["eos"])
 
 
 def counts(weights: NDArray[np.float64], n: int) -> NDArray[np.int64]:
@@ -78,7 +81,10 @@ class Reader:
             mine = self.domains == domain
             ranks[mine] = np.arange(np.count_nonzero(mine))
         self.ranks = ranks
-        self.orders = [self._shuffled(array, [trial.seed, 1 + i]) for i, array in enumerate(self.arrays)]
+        self.orders = [
+            self._drawn(tokens.arrays[name], tokens.n_read[name], [trial.seed, 1 + i])
+            for i, name in enumerate(trial.domains)
+        ]
 
     def __len__(self) -> int:
         return len(self.domains)
@@ -92,13 +98,16 @@ class Reader:
             rows[i] = self.arrays[domain][begin : begin + self.sequence + 1]
         return rows
 
-    def _shuffled(self, array: NDArray[Any], seed: list[int]) -> NDArray[np.int64]:
-        """Return where the domain's sequences begin, shuffled; the first begins anywhere in the first sequence."""
+    def _drawn(self, array: NDArray[Any], n_read: int, seed: list[int]) -> NDArray[np.int64]:
+        """Return where the sequences that the seed draws begin, in its order.
+
+        They hold `n_read` tokens; the first that could be drawn begins anywhere in the first sequence's place.
+        """
         rng = np.random.default_rng(seed)
         spare = len(array) - 1 - self.sequence
         first = int(rng.integers(0, min(self.sequence, spare + 1)))
         starts = np.arange(first, spare + 1, self.sequence, dtype=np.int64)
-        return rng.permutation(starts)
+        return rng.permutation(starts)[: max(1, n_read // self.sequence)]
 
 
 def batches(readers: Sequence[Reader], batch: int, first: int, stop: int, ahead: int = 0) -> Iterator[Tensor]:

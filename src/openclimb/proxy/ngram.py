@@ -108,9 +108,9 @@ def count_ngrams(tokens: Path, token_budget: int, order: int) -> Ngrams:
     """Count the packed domains of a workspace for proxies of that token budget; a gram has `order` ≥ 2 tokens."""
     facts = read_json(tokens / "domains.json")
     size = int(facts["vocab_size"])
-    share = min(1.0, MOST_TOKENS / max(1, sum(row["n_tokens"] for row in facts["domains"])))
+    share = min(1.0, MOST_TOKENS / max(1, sum(row["n_read"] for row in facts["domains"])))
     arrays = [
-        np.fromfile(tokens / Path(row["file"]).name, facts["dtype"], max(order, round(share * row["n_tokens"])))
+        np.fromfile(tokens / Path(row["file"]).name, facts["dtype"], max(order, round(share * row["n_read"])))
         for row in facts["domains"]
     ]
     tasks = {path.stem: _items(path, order, int(facts["eos"])) for path in sorted((tokens / "tasks").glob("*.npz"))}

@@ -1,0 +1,107 @@
+"""How often the demo convinces: whole demos with many seeds, and what each of them says.
+
+    python bench/demo_power.py --demo FOLDER --root RUNS [--seeds 20] [--only-read]
+
+FOLDER is what `make demo` made (.demo): its corpus, tasks and embedder are used again, so that no download counts.
+For each seed RUNS/seed-03 gets what the demo does after its downloads and its embedder: climb init, climb run. RUNS is
+kept and gone on with. The table gives for each seed the seconds of `climb run`, the gain of the found mixture over
+natural and uniform on report items with its 95 % interval, and the weight of the interval. Writes
+bench/results/demo_power.json.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from _results import write_results
+from openclimb.workspace import read_json, write_json
+
+BASELINES = ("natural", "uniform")
+BAR_WON, BAR_SECONDS = 0.95, 240.0
+
+
+def run(demo: Path, root: Path, seed: int) -> None:
+    """Run one demo where it has no answer yet; keep the seconds that it took in all."""
+    climb = [sys.executable, "-W", "ignore", "-m", "openclimb.cli"]
+    if not (root / "climb.toml").exists():
+        inputs = [str(demo / "corpus" / "part-*"), "--tasks", str(demo / "tasks" / "*.jsonl"), "--scale", "demo"]
+        changes = ["--set", f"embed.model={demo / 'embedder'}", "--set", f"seed={seed}"]
+        subprocess.run(
+            [*climb, "init", str(root), "--corpus", *inputs, *changes], check=True, stdout=subprocess.DEVNULL
+        )
+    before = read_json(root / "seconds.json")["seconds"] if (root / "seconds.json").is_file() else 0.0
+    began = time.monotonic()
+    subprocess.run([*climb, "run", str(root), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    if not (root / "seconds.json").is_file():
+        write_json(root / "seconds.json", {"seconds": before + time.monotonic() - began})
+
+
+def said(root: Path) -> dict[str, Any]:
+    """Return what one demo came to."""
+    answer = read_json(root / "mixture" / "mixture.json")
+    found: dict[str, Any] = {"seconds": read_json(root / "seconds.json")["seconds"]}
+    for name in BASELINES:
+        margin = answer["margins"].get(name) or {"mean": 0.0, "interval": [0.0, 0.0]}
+        low, high = margin["interval"]
+        found[name] = margin["mean"]
+        found[f"{name} low"], found[f"{name} high"] = low, high
+    found["won"] = all(found[f"{name} low"] > 0 for name in BASELINES)
+    return found
+
+
+def rows_of(seeds: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the results: each seed's, then the distribution."""
+    rows = [
+        {"case": f"seed {seed}", "metric": key, "value": round(float(value), 4)}
+        for seed, found in seeds.items()
+        for key, value in found.items()
+    ]
+    each = list(seeds.values())
+    won = float(np.mean([found["won"] for found in each]))
+    rows.append({"case": "all", "metric": "beats both beyond noise, share", "value": won, "reference": BAR_WON})
+    for name in BASELINES:
+        share = float(np.mean([found[f"{name} low"] > 0 for found in each]))
+        rows.append({"case": "all", "metric": f"beats {name} beyond noise, share", "value": share})
+        for label, q in (("least", 0), ("lower quartile", 25), ("median", 50), ("upper quartile", 75), ("most", 100)):
+            value = float(np.percentile([found[name] for found in each], q))
+            rows.append({"case": "all", "metric": f"gain over {name}, {label}", "value": round(value, 4)})
+    seconds = [found["seconds"] for found in each]
+    for label, q in (("median", 50), ("most", 100)):
+        value = round(float(np.percentile(seconds, q)), 1)
+        rows.append({"case": "all", "metric": f"seconds, {label}", "value": value, "reference": BAR_SECONDS})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--only-read", action="store_true", help="take the demos that are there")
+    options = parser.parse_args()
+    demo, found = options.demo.absolute(), {}
+    print(f"{'seed':>4} {'s':>6}  found − natural               found − uniform")
+    for seed in range(options.first, options.first + options.seeds):
+        root = options.root / f"seed-{seed:02d}"
+        if not options.only_read:
+            run(demo, root, seed)
+        if not (root / "mixture" / "mixture.json").is_file():
+            continue
+        one = found[seed] = said(root)
+        cells = [f"{one[b]:+.4f} [{one[f'{b} low']:+.4f}, {one[f'{b} high']:+.4f}]" for b in BASELINES]
+        print(f"{seed:>4} {one['seconds']:>6.0f}  {cells[0]:<30}{cells[1]:<30}{'' if one['won'] else 'no'}", flush=True)
+    rows = rows_of(found)
+    for row in rows:
+        if row["case"] == "all":
+            print(f"{row['metric']:<44} {row['value']:>9.4f}")
+    write_results("demo_power", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Which recipe makes a proxy tell most for its seconds: initial scales, rates, batch, schedule, shape, optimiser.
+
+    python bench/recipe.py --run WORKSPACE --cache FOLDER [--only NAME ...] [--mixtures 6] [--seeds 5] [--workers 2]
+
+WORKSPACE has its `tokens/` (a finished demo, say); nothing is written there. Each variant trains the same mixtures
+with the same seeds. The table gives, for each variant: processor seconds of a training run, held-out bits per byte
+of models trained on the natural mixture, the objective (mean bits per byte of all tasks' search items), the spread of
+the objective over mixtures, the sd over seeds of a paired difference between two mixtures, their ratio (signal to
+noise), and the correlation of paired seeds. FOLDER keeps each run's numbers: a stopped sweep goes on. With --write it
+writes bench/results/recipe_NAME.json.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from _recipe_model import Muon, VariantDecoder
+from _results import write_results
+from openclimb.corpus.domains_file import read_domains
+from openclimb.engine import set_allocator
+from openclimb.mixture import natural, uniform
+from openclimb.proxy.batches import Reader, batches, open_tokens
+from openclimb.proxy.evaluate import evaluate
+from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.optimise import schedule
+from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.search.sample import bounds, draw
+from openclimb.settings import Config, ProxySettings
+from openclimb.trials import Trial
+from openclimb.workspace import Workspace, fingerprint, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the workspace's proxy. `proxy`: settings; the rest as named."""
+
+    name: str
+    embedding: float = 0.02  # initial standard deviation
+    outputs: float = 1.0  # initial scale of what blocks add, as a multiple of GPT-2's
+    final: float = 1.0  # initial weight of the last norm
+    proxy: dict[str, Any] = field(default_factory=dict)
+    muon: float = 0.0  # rate of Muon's update ÷ AdamW's; 0: AdamW for all
+    momentum: float = 0.95
+    average: float = 0.0  # share of the steps, at the end, whose weights are averaged
+    qk_norm: bool = False
+    soft_cap: float = 0.0
+    autograd: bool = False
+
+
+def variants() -> dict[str, Variant]:
+    """Return all variants by name, the recipe of before first."""
+    found = [Variant("before")]
+    return {one.name: one for one in found}
+
+
+def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
+    """Draw the embedding and what blocks add again, by the variant's scales."""
+    draw_ = torch.Generator().manual_seed(seed + 7_000_003)
+    depth = len(model.layers)
+    with torch.no_grad():
+        model.final_norm.fill_(variant.final)
+        model.embedding.normal_(0.0, variant.embedding, generator=draw_)
+        for layer in model.layers:
+            for name in ("attention_out", "down"):
+                scale = variant.outputs * (layer[name].shape[1] * 2 * depth) ** -0.5
+                layer[name].normal_(0.0, 1.0, generator=draw_).mul_(scale)
+
+
+def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[float], seed: int) -> dict[str, Any]:
+    """Train one proxy; return its seconds, search scores (bits per byte) by task and held-out bits per byte."""
+    proxy = replace(config.proxy, **variant.proxy)
+    tokens = open_tokens(folder / "tokens")
+    names = tuple(domain.name for domain in read_domains(folder / "domains"))
+    trial = Trial(0, "search", 0, names, tuple(weights), seed, proxy.token_budget, "", "", "")
+    model, step, weights_of = stepper(variant, proxy, tokens.vocab_size, seed)
+    reader = Reader(tokens, trial, proxy.sequence)
+    n_steps = -(-len(reader) // proxy.batch)
+    total: list[torch.Tensor] = []
+    n_averaged = 0
+    began = time.process_time()
+    for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
+        step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+        if variant.average and i >= (1 - variant.average) * n_steps:
+            n_averaged += 1
+            now = weights_of()
+            total = [a + b for a, b in zip(total, now, strict=True)] if total else [a.clone() for a in now]
+    if total:
+        for parameter, mean in zip(weights_of(), total, strict=True):
+            parameter.copy_(mean / n_averaged)
+    seconds = time.process_time() - began
+    result = evaluate(model, folder / "tokens", config.tasks, ("search",), "cpu")[0]
+    held = heldout(model, folder / "tokens")
+    scores = {task: float(found["bpb"]) for task, found in result.means["search"].items()}
+    return {"seconds": seconds, "evaluation": time.process_time() - began - seconds, "scores": scores, "heldout": held}
+
+
+def stepper(
+    variant: Variant, proxy: ProxySettings, vocab_size: int, seed: int
+) -> tuple[StackedDecoder, Callable[[torch.Tensor, float], Any], Callable[[], list[torch.Tensor]]]:
+    """Return the model, its training step, and what gives its weights."""
+    special = variant.qk_norm or variant.soft_cap or variant.autograd
+    model = (VariantDecoder if special else StackedDecoder)(proxy, vocab_size, [seed])
+    initialise(model, variant, seed)
+    program = Program(model, proxy, "cpu", "autograd") if special else program_for(model, proxy, "cpu", False)
+    optimiser: Any = program.optimiser
+    if variant.muon:
+        optimiser = Muon(program.optimiser, model, variant.muon, variant.momentum)
+    if isinstance(model, VariantDecoder):
+        model.qk_norm, model.soft_cap = variant.qk_norm, variant.soft_cap
+        return model, lambda batch, rate: model.learn(batch, optimiser, rate), lambda: flat(program)
+
+    def step(batch: torch.Tensor, rate: float) -> None:
+        program.gradient(batch)
+        optimiser.step(rate)
+
+    return model, step, lambda: flat(program)
+
+
+def flat(program: Program) -> list[torch.Tensor]:
+    return [each.detach() for each in program.optimiser.flat.values()]
+
+
+@torch.no_grad()
+def heldout(model: StackedDecoder, tokens: Path) -> float:
+    """Return bits per byte of the held-out text, in pieces of the model's own length."""
+    facts = read_json(tokens / "heldout.json")
+    dtype = read_json(tokens / "domains.json")["dtype"]
+    ids = np.fromfile(tokens / "heldout.bin", dtype=dtype).astype(np.int64)
+    length = model.longest // 4
+    n = (len(ids) - 1) // length * length
+    rows, gold = torch.from_numpy(ids[:n]).view(1, -1, length), torch.from_numpy(ids[1 : n + 1]).view(-1, length)
+    nats = 0.0
+    for i in range(0, rows.shape[1], 16):
+        logits = model.logits(model(rows[:, i : i + 16]))[0]
+        nats += float(torch.nn.functional.cross_entropy(logits, gold[i : i + 16].reshape(-1), reduction="sum"))
+    return nats / np.log(2) / (facts["n_bytes"] * n / len(ids))
+
+
+def job(args: tuple[Path, Path, Config, Variant, tuple[float, ...], int]) -> None:
+    """Measure one run where its numbers are not in the cache."""
+    folder, path, config, variant, weights, seed = args
+    if path.exists():
+        return
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    set_allocator(KEPT_BLOCK)
+    write_json(path, measured(folder, config, variant, weights, seed))
+
+
+def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
+    """Return the figures of one variant from its runs, mixtures × seeds (the natural mixture first)."""
+    table = np.array([[np.mean(list(run["scores"].values())) for run in row] for row in runs])
+    each = np.array([[list(run["scores"].values()) for run in row] for row in runs])
+    pairs = [table[a] - table[b] for a, b in itertools.combinations(range(len(table)), 2)]
+    noise = float(np.sqrt(np.mean([pair.var(ddof=1) for pair in pairs])))
+    spread = float(np.sqrt(max(0.0, table.mean(1).var(ddof=1) - noise**2 / 2 / table.shape[1])))
+    within = table - table.mean(1, keepdims=True)
+    shared = float(np.corrcoef(within)[np.triu_indices(len(table), 1)].mean())
+    by_task = [
+        float(
+            np.sqrt(
+                np.mean(
+                    [
+                        (each[a, :, t] - each[b, :, t]).var(ddof=1)
+                        for a, b in itertools.combinations(range(len(table)), 2)
+                    ]
+                )
+            )
+        )
+        for t in range(each.shape[2])
+    ]
+    return {
+        "seconds": float(np.median([run["seconds"] for row in runs for run in row])),
+        "heldout": float(np.mean([run["heldout"] for run in runs[0]])),
+        "objective": float(table.mean()),
+        "natural": float(table[0].mean()),
+        "seed sd": float(np.sqrt(within.var(1).mean() * table.shape[1] / (table.shape[1] - 1))),
+        "spread": spread,
+        "paired sd": noise,
+        "median paired sd": float(np.median([pair.std(ddof=1) for pair in pairs])),
+        "signal to noise": spread / noise if noise else float("nan"),
+        "correlation": shared,
+        "paired sd by task": float(np.mean(by_task)),
+    }
+
+
+def mixtures_of(folder: Path, n: int) -> list[tuple[float, ...]]:
+    """Return n spread mixtures: natural, uniform as near as caps let it, and draws under the caps."""
+    domains = read_domains(folder / "domains")
+    low, high = bounds(domains)
+    drawn = draw(64, natural(domains), low, high, np.random.default_rng(0))
+    found = [natural(domains), np.minimum(uniform(domains), high)]
+    found[1] = found[1] / found[1].sum()
+    while len(found) < n:  # the farthest of the draws each time, so that few mixtures span the region
+        distance = np.min([np.abs(drawn - one).sum(1) for one in found], axis=0)
+        found.append(drawn[distance.argsort()[len(drawn) * 3 // 4]])
+    return [tuple(one.tolist()) for one in found[:n]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--mixtures", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", default="{}", help="JSON: settings of the proxy for all variants")
+    parser.add_argument("--variants", type=Path, help="JSON lines of variants to try instead of the built-in ones")
+    parser.add_argument("--write", default="", help="name of the results file")
+    options = parser.parse_args()
+    config = Workspace(options.run).config()
+    config = replace(config, proxy=replace(config.proxy, **json.loads(options.set)))
+    known = variants()
+    if options.variants:
+        known = {
+            v.name: v
+            for v in (Variant(**json.loads(line)) for line in options.variants.read_text().splitlines() if line.strip())
+        }
+    chosen = [known[name] for name in options.only] if options.only else list(known.values())
+    mixtures = mixtures_of(options.run, options.mixtures)
+    data = read_json(options.run / "tokens" / "record.json")["fingerprint"]
+    options.cache.mkdir(parents=True, exist_ok=True)
+
+    def path_of(variant: Variant, weights: tuple[float, ...], seed: int) -> Path:
+        plain = asdict(Variant(variant.name))
+        what = {k: v for k, v in asdict(variant).items() if v != plain[k]}
+        return options.cache / f"{fingerprint([data, asdict(config.proxy), what, list(weights), seed])[:24]}.json"
+
+    print(
+        f"{'variant':<34}{'s':>6} {'heldout':>8} {'object.':>8} {'natural':>8} {'seed sd':>8} {'spread':>7} {'paired':>7} {'med.p':>7} {'S/N':>6} {'corr':>5} {'p.task':>7}"
+    )
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        for variant in chosen:
+            jobs = [
+                (options.run, path_of(variant, weights, seed), config, variant, weights, seed)
+                for seed in range(options.seeds)
+                for weights in mixtures
+            ]
+            pool.map(job, jobs, chunksize=1)
+            runs = [[read_json(path_of(variant, w, seed)) for seed in range(options.seeds)] for w in mixtures]
+            found = summary(runs)
+            print(
+                f"{variant.name:<34}{found['seconds']:6.1f} "
+                + " ".join(
+                    f"{found[k]:{w}.4f}"
+                    for k, w in (
+                        ("heldout", 8),
+                        ("objective", 8),
+                        ("natural", 8),
+                        ("seed sd", 8),
+                        ("spread", 7),
+                        ("paired sd", 7),
+                        ("median paired sd", 7),
+                    )
+                )
+                + f" {found['signal to noise']:6.1f} {found['correlation']:5.2f} {found['paired sd by task']:7.4f}",
+                flush=True,
+            )
+            rows += [{"case": variant.name, "metric": k, "value": round(v, 5)} for k, v in found.items()]
+    if options.write:
+        write_results(options.write, rows)
+
+
+if __name__ == "__main__":
+    main()
