@@ -2,6 +2,8 @@
 
     python bench/recipe.py --run WORKSPACE --cache FOLDER [--only NAME ...] [--mixtures 6] [--seeds 5] [--workers 2]
 
+What is tried stands in bench/recipe.jsonl, a variant a line.
+
 WORKSPACE has its `tokens/` (a finished demo, say); nothing is written there. Each variant trains the same mixtures
 with the same seeds. The table gives, for each variant: processor seconds of a training run, held-out bits per byte
 of models trained on the natural mixture, the objective (mean bits per byte of all tasks' search items), the spread of
@@ -28,6 +30,7 @@ from _results import write_results
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import set_allocator
 from openclimb.mixture import natural, uniform
+from openclimb.proxy import optimise
 from openclimb.proxy.batches import Reader, batches, open_tokens
 from openclimb.proxy.evaluate import evaluate
 from openclimb.proxy.model import StackedDecoder
@@ -38,6 +41,19 @@ from openclimb.search.sample import bounds, draw
 from openclimb.settings import Config, ProxySettings
 from openclimb.trials import Trial
 from openclimb.workspace import Workspace, fingerprint, read_json, write_json
+
+BEFORE_PROXY = {"batch": 4, "learning_rate": 4e-3}  # the demo's
+COLUMNS = (  # of the table; means over tasks are geometric
+    "heldout",
+    "objective",
+    "natural",
+    "spread",
+    "paired sd",
+    "signal to noise",
+    "correlation",
+    "paired sd of a task",
+    "signal to noise of a task",
+)
 
 
 @dataclass(frozen=True)
@@ -51,16 +67,14 @@ class Variant:
     proxy: dict[str, Any] = field(default_factory=dict)
     muon: float = 0.0  # rate of Muon's update ÷ AdamW's; 0: AdamW for all
     momentum: float = 0.95
+    beta2: float = 0.95
     average: float = 0.0  # share of the steps, at the end, whose weights are averaged
     qk_norm: bool = False
     soft_cap: float = 0.0
     autograd: bool = False
-
-
-def variants() -> dict[str, Variant]:
-    """Return all variants by name, the recipe of before first."""
-    found = [Variant("before")]
-    return {one.name: one for one in found}
+    hold_weights: bool = False  # initial weights of seed 0 for all seeds, to see what they are worth
+    hold_data: bool = False  # documents and order of seed 0 for all seeds
+    ours: bool = False  # the package's own initial weights
 
 
 def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
@@ -81,8 +95,8 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     proxy = replace(config.proxy, **variant.proxy)
     tokens = open_tokens(folder / "tokens")
     names = tuple(domain.name for domain in read_domains(folder / "domains"))
-    trial = Trial(0, "search", 0, names, tuple(weights), seed, proxy.token_budget, "", "", "")
-    model, step, weights_of = stepper(variant, proxy, tokens.vocab_size, seed)
+    trial = Trial(0, "search", 0, names, tuple(weights), 0 if variant.hold_data else seed, proxy.token_budget, "", "", "")
+    model, step, weights_of = stepper(variant, proxy, tokens.vocab_size, 0 if variant.hold_weights else seed)
     reader = Reader(tokens, trial, proxy.sequence)
     n_steps = -(-len(reader) // proxy.batch)
     total: list[torch.Tensor] = []
@@ -110,7 +124,9 @@ def stepper(
     """Return the model, its training step, and what gives its weights."""
     special = variant.qk_norm or variant.soft_cap or variant.autograd
     model = (VariantDecoder if special else StackedDecoder)(proxy, vocab_size, [seed])
-    initialise(model, variant, seed)
+    optimise.BETAS = (0.9, variant.beta2)
+    if not variant.ours:
+        initialise(model, variant, seed)
     program = Program(model, proxy, "cpu", "autograd") if special else program_for(model, proxy, "cpu", False)
     optimiser: Any = program.optimiser
     if variant.muon:
@@ -166,19 +182,11 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
     spread = float(np.sqrt(max(0.0, table.mean(1).var(ddof=1) - noise**2 / 2 / table.shape[1])))
     within = table - table.mean(1, keepdims=True)
     shared = float(np.corrcoef(within)[np.triu_indices(len(table), 1)].mean())
-    by_task = [
-        float(
-            np.sqrt(
-                np.mean(
-                    [
-                        (each[a, :, t] - each[b, :, t]).var(ddof=1)
-                        for a, b in itertools.combinations(range(len(table)), 2)
-                    ]
-                )
-            )
-        )
-        for t in range(each.shape[2])
-    ]
+    noises, spreads = [], []
+    for t in range(each.shape[2]):
+        differences = [each[a, :, t] - each[b, :, t] for a, b in itertools.combinations(range(len(table)), 2)]
+        noises.append(float(np.sqrt(np.mean([one.var(ddof=1) for one in differences]))))
+        spreads.append(float(each[:, :, t].mean(1).std(ddof=1)))
     return {
         "seconds": float(np.median([run["seconds"] for row in runs for run in row])),
         "heldout": float(np.mean([run["heldout"] for run in runs[0]])),
@@ -187,10 +195,10 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
         "seed sd": float(np.sqrt(within.var(1).mean() * table.shape[1] / (table.shape[1] - 1))),
         "spread": spread,
         "paired sd": noise,
-        "median paired sd": float(np.median([pair.std(ddof=1) for pair in pairs])),
         "signal to noise": spread / noise if noise else float("nan"),
         "correlation": shared,
-        "paired sd by task": float(np.mean(by_task)),
+        "paired sd of a task": float(np.exp(np.mean(np.log(noises)))),
+        "signal to noise of a task": float(np.exp(np.mean(np.log(spreads)) - np.mean(np.log(noises)))),
     }
 
 
@@ -207,68 +215,50 @@ def mixtures_of(folder: Path, n: int) -> list[tuple[float, ...]]:
     return [tuple(one.tolist()) for one in found[:n]]
 
 
+def read_variants(path: Path) -> list[Variant]:
+    """Return the variants of a file of JSON lines."""
+    return [Variant(**json.loads(line)) for line in path.read_text().splitlines() if line.strip()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--variants", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--mixtures", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", default="{}", help="JSON: settings of the proxy for all variants")
-    parser.add_argument("--variants", type=Path, help="JSON lines of variants to try instead of the built-in ones")
     parser.add_argument("--write", default="", help="name of the results file")
     options = parser.parse_args()
     config = Workspace(options.run).config()
     config = replace(config, proxy=replace(config.proxy, **json.loads(options.set)))
-    known = variants()
-    if options.variants:
-        known = {
-            v.name: v
-            for v in (Variant(**json.loads(line)) for line in options.variants.read_text().splitlines() if line.strip())
-        }
-    chosen = [known[name] for name in options.only] if options.only else list(known.values())
+    chosen = [one for one in read_variants(options.variants) if not options.only or one.name in options.only]
     mixtures = mixtures_of(options.run, options.mixtures)
     data = read_json(options.run / "tokens" / "record.json")["fingerprint"]
     options.cache.mkdir(parents=True, exist_ok=True)
-
-    def path_of(variant: Variant, weights: tuple[float, ...], seed: int) -> Path:
-        plain = asdict(Variant(variant.name))
-        what = {k: v for k, v in asdict(variant).items() if v != plain[k]}
-        return options.cache / f"{fingerprint([data, asdict(config.proxy), what, list(weights), seed])[:24]}.json"
-
-    print(
-        f"{'variant':<34}{'s':>6} {'heldout':>8} {'object.':>8} {'natural':>8} {'seed sd':>8} {'spread':>7} {'paired':>7} {'med.p':>7} {'S/N':>6} {'corr':>5} {'p.task':>7}"
-    )
+    print(f"{'variant':<40}{'s':>6}" + "".join(f"{name[:11]:>12}" for name in COLUMNS))
     rows = []
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         for variant in chosen:
-            jobs = [
-                (options.run, path_of(variant, weights, seed), config, variant, weights, seed)
-                for seed in range(options.seeds)
+            plain = asdict(Variant(variant.name))
+            what = {key: value for key, value in asdict(variant).items() if value != plain[key]}
+            keys = [
+                [fingerprint([data, asdict(config.proxy), what, list(weights), seed]) for seed in range(options.seeds)]
                 for weights in mixtures
             ]
+            paths = [[options.cache / f"{key[:24]}.json" for key in row] for row in keys]
+            jobs = [
+                (options.run, paths[i][seed], config, variant, weights, seed)
+                for seed in range(options.seeds)
+                for i, weights in enumerate(mixtures)
+            ]
             pool.map(job, jobs, chunksize=1)
-            runs = [[read_json(path_of(variant, w, seed)) for seed in range(options.seeds)] for w in mixtures]
-            found = summary(runs)
-            print(
-                f"{variant.name:<34}{found['seconds']:6.1f} "
-                + " ".join(
-                    f"{found[k]:{w}.4f}"
-                    for k, w in (
-                        ("heldout", 8),
-                        ("objective", 8),
-                        ("natural", 8),
-                        ("seed sd", 8),
-                        ("spread", 7),
-                        ("paired sd", 7),
-                        ("median paired sd", 7),
-                    )
-                )
-                + f" {found['signal to noise']:6.1f} {found['correlation']:5.2f} {found['paired sd by task']:7.4f}",
-                flush=True,
-            )
-            rows += [{"case": variant.name, "metric": k, "value": round(v, 5)} for k, v in found.items()]
+            found = summary([[read_json(path) for path in row] for row in paths])
+            figures = "".join(f"{found[key]:12.4f}" for key in COLUMNS)
+            print(f"{variant.name:<40}{found['seconds']:6.1f}{figures}", flush=True)
+            rows += [{"case": variant.name, "metric": key, "value": round(value, 5)} for key, value in found.items()]
     if options.write:
         write_results(options.write, rows)
 

@@ -1,0 +1,147 @@
+"""Real trials to judge searches on: spread mixtures of the full test bed's domains, each trained with two seeds.
+
+    python bench/real.py --corpus corpus.jsonl --bed DIR --root RUN [--mixtures 300] [--seeds 2] [--workers 2]
+
+The corpus has a column `domain`; DIR holds the evaluation suite (as `climb tasks` reads it). Proxies are those of scale
+`demo`. RUN is kept, and the bench goes on from it when it was stopped. Writes bench/results/tables/real_ratios.csv,
+real_metrics.csv (means over seeds), real_runs.csv (every trial), real_priors.json and tables.json, in the form that
+bench/search.py --tables reads, and bench/results/real.json: the noise and the spread of each task.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import openclimb
+from _results import FOLDER, write_results
+from openclimb.console import choose_progress
+from openclimb.corpus.domains_file import read_domains
+from openclimb.engine import Engine
+from openclimb.mixture import natural, uniform
+from openclimb.proxy.testbed import VARIANTS, convert
+from openclimb.search.region import bend, draw_in, region_of, rounded
+from openclimb.stages import current_recipes, trial_settings
+from openclimb.trial_runs import run_trials
+from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.workspace import write_json
+
+TABLES = FOLDER / "tables"
+TASKS = tuple(task for task in VARIANTS if task not in ("winogrande", "boolq"))  # the gold text is scored alone there
+SETTINGS: dict[str, dict[str, Any]] = {
+    "target": {"token_budget": 20_000_000},
+    "tasks": {"max_items": 250},
+    "search": {"trials": [1], "hint": ""},
+    "pick": {"finalists": 1, "seeds": 2},
+}
+CHUNK = 20  # mixtures that are asked for at once
+
+
+def prepare(root: Path, corpus: Path, bed: Path, workers: int) -> None:
+    """Make the workspace up to its tokens; its own search is one trial."""
+    tasks = root.with_name(f"{root.name}-tasks")
+    if not tasks.exists():
+        convert(bed, tasks, TASKS)
+    if not (root / "climb.toml").exists():
+        settings = {**SETTINGS, "run": {"workers": workers}}
+        settings["corpus"] = {"paths": [str(corpus.absolute())], "domains": "column:domain"}
+        settings["tasks"] = {**SETTINGS["tasks"], "paths": [f"{tasks.absolute()}/*.jsonl"]}
+        openclimb.init(root, "demo", **settings)
+    openclimb.open(root).run(choose_progress(quiet=False, as_json=False))
+
+
+def train(root: Path, n: int, seeds: Sequence[int], workers: int) -> list[Trial]:
+    """Train n spread mixtures with each seed; natural and uniform are among them."""
+    opened = openclimb.open(root)
+    config, domains = opened.config, read_domains(root / "domains")
+    region = region_of(domains, config.constraints)
+    fixed = bend(np.stack([natural(domains), uniform(domains)]), region)
+    spread = draw_in(n - len(fixed), region, np.random.default_rng([config.seed, 1]))
+    drawn = rounded(np.concatenate([fixed, spread]), region)
+    data = current_recipes(opened.workspace, config)["tokens"].fingerprint
+    names, settings, engine = [domain.name for domain in domains], trial_settings(config), Engine(workers)
+    done: list[Trial] = []
+    progress = choose_progress(quiet=False, as_json=False)
+    try:
+        for begin in range(0, n, CHUNK):
+            rows = [tuple(row) for row in drawn[begin : begin + CHUNK].tolist()]
+            proposals = [Proposal("search", 0, row, 100 + seed, "best_of_n") for row in rows for seed in seeds]
+            asked = ask(root / "trials", proposals, names, settings, data)
+            label = f"mixtures {begin + 1} to {begin + len(rows)} of {n}"
+            where = (config.proxy, config.tasks, config.run, ("search",), label, engine, progress)
+            done += run_trials(root / "trials", asked, root / "tokens", *where)
+            write_tables(root, done)
+    finally:
+        engine.release()
+    return done
+
+
+def write_tables(root: Path, done: Sequence[Trial]) -> None:
+    """Write the trials as tables; a mixture counts when all of its seeds have scores."""
+    domains, tasks = done[0].domains, sorted(done[0].scores)
+    by_mixture: dict[tuple[float, ...], list[Trial]] = {}
+    for trial in done:
+        by_mixture.setdefault(trial.weights, []).append(trial)
+    most = max(map(len, by_mixture.values()))
+    whole = {weights: trials for weights, trials in by_mixture.items() if len(trials) == most}
+    TABLES.mkdir(parents=True, exist_ok=True)
+    means = [[float(np.mean([t.scores[task] for t in trials])) for task in tasks] for trials in whole.values()]
+    write_csv("real_ratios.csv", ("run", *domains), [(i, *weights) for i, weights in enumerate(whole)])
+    write_csv("real_metrics.csv", ("run", *tasks), [(i, *(f"{v:.5f}" for v in row)) for i, row in enumerate(means)])
+    runs = [
+        (i, t.seed, *(f"{t.scores[task]:.5f}" for task in tasks)) for i, some in enumerate(whole.values()) for t in some
+    ]
+    write_csv("real_runs.csv", ("run", "seed", *tasks), runs)
+    share = natural(read_domains(root / "domains"))
+    write_json(TABLES / "real_priors.json", {"relative_sizes": dict(zip(domains, share.tolist(), strict=True))})
+    write_json(TABLES / "tables.json", {"real": "higher"})
+
+
+def write_csv(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with open(TABLES / name, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def figures(done: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return spread over mixtures, sd of a trial over seeds, and their ratio, for each task and their mean."""
+    by_mixture: dict[tuple[float, ...], list[Trial]] = {}
+    for trial in done:
+        by_mixture.setdefault(trial.weights, []).append(trial)
+    groups = [sorted(some, key=lambda trial: trial.seed) for some in by_mixture.values() if len(some) > 1]
+    rows: list[dict[str, Any]] = [{"case": "mixtures", "metric": "count", "value": len(groups)}]
+    for task in [*sorted(done[0].scores), "mean of all"]:
+        table = np.array(
+            [[np.mean(list(t.scores.values())) if task == "mean of all" else t.scores[task] for t in g] for g in groups]
+        )
+        centred = table - table.mean(0)  # a seed's luck that all mixtures share is no noise between them
+        noise = float(np.sqrt((centred - centred.mean(1, keepdims=True)).var(1, ddof=1).mean()))
+        spread = float(np.sqrt(max(0.0, table.mean(1).var(ddof=1) - noise**2 / table.shape[1])))
+        values = {"spread over mixtures": spread, "sd over seeds": noise, "sd of a paired difference": noise * 2**0.5}
+        rows += [{"case": task, "metric": key, "value": round(value, 5)} for key, value in values.items()]
+        rows.append({"case": task, "metric": "signal to noise (paired)", "value": round(spread / noise / 2**0.5, 2)})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--bed", type=Path, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--mixtures", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    prepare(options.root, options.corpus, options.bed, options.workers)
+    done = train(options.root, options.mixtures, range(options.seeds), options.workers)
+    assert len(read_trials(options.root / "trials")) >= len(done)
+    rows = figures(done)
+    for row in rows:
+        print(f"{row['case']:<20} {row['metric']:<28} {row['value']:>10.4f}")
+    write_results("real", rows)
+
+
+if __name__ == "__main__":
+    main()
