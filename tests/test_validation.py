@@ -189,7 +189,8 @@ def test_all_but_doremi_are_compared_by_default_and_the_recipe_plays_its_own_rou
     assert all(row["search_trials"] == n for row in table["rows"] if row["name"] not in ("natural", "uniform"))
     theirs = [trial for trial in read_trials(root / "validation" / "trials") if trial.proposer == "paper"]
     rounds = [sum(trial.iteration == i for trial in theirs) for i in range(3)]
-    assert tuple(rounds) == recipe_rounds(n)
+    assert tuple(rounds[1:]) == recipe_rounds(n)[1:]
+    assert 0 < rounds[0] <= recipe_rounds(n)[0]  # draws that regmix had, too, were trained under its name
 
 
 @pytest.mark.parametrize(
