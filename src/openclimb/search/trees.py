@@ -17,7 +17,7 @@ from openclimb.search.statistics import folds_of
 Floats = NDArray[np.float64]
 
 FOLDS = 5
-HELD_OUT = 0.1  # share of the rows for early stopping: the recipe's; RegMix has other runs for it
+HELD_OUT = 0.1  # share of the rows for early stopping: the recipe's
 RECIPE_ROWS = 5  # a leaf
 RECIPE_PATIENCE = 20  # trees without gain, or the rows held out where these are fewer
 REGMIX_ROWS, REGMIX_RUNS = 20, 512  # a leaf (LightGBM's default), and the runs that RegMix fits on
@@ -37,6 +37,7 @@ class Trees:
     rows_a_leaf: int = 3
     penalty: float = 0.1  # L1 and L2
     held_out: float = 0.0  # share of the rows for early stopping; 0: none
+    crossed: bool = False  # early stopping by cross-validation instead, and a fit to all rows with so many trees
     patience: int = RECIPE_PATIENCE  # trees without gain on the held-out rows, by L1 or by L2
     patience_by_rows: bool = False  # at most as many trees as rows are held out
     rows_for: int = (
@@ -80,7 +81,8 @@ class Trees:
     def splits(self, n: int) -> bool:
         """Return whether n runs are enough for a tree with two leaves, one of them of whole bins."""
         rows = self.leaf_rows(n)
-        return n - n_held_out(n, self.held_out) >= -(-rows // BIN_ROWS) * BIN_ROWS + rows
+        n_held = -(-n // FOLDS) if self.crossed else n_held_out(n, self.held_out)
+        return n - n_held >= -(-rows // BIN_ROWS) * BIN_ROWS + rows
 
     def least_runs(self) -> int:
         """Return how many runs are needed for a tree with two leaves."""
@@ -114,6 +116,9 @@ class Trees:
             "deterministic": True,
             "force_row_wise": True,
         }
+        if self.crossed:
+            data, rows = lightgbm.Dataset(weights, scores), lightgbm.Dataset(weights, scores)
+            return lightgbm.train(settings, data, num_boost_round=self._crossed_trees(settings, rows, weights))
         order, n_held = np.random.default_rng(42).permutation(n), n_held_out(n, self.held_out)
         data = lightgbm.Dataset(weights[order[n_held:]], scores[order[n_held:]])
         if not n_held:
@@ -122,6 +127,18 @@ class Trees:
         patience = min(self.patience, n_held) if self.patience_by_rows else self.patience
         stop = lightgbm.early_stopping(patience, verbose=False)
         return lightgbm.train(settings, data, num_boost_round=self.trees, valid_sets=[check], callbacks=[stop])
+
+    def _crossed_trees(self, settings: dict[str, Any], data: Any, weights: Weights) -> int:
+        """Return after how many trees the mean error over folds has not gained for `patience` trees."""
+        import lightgbm
+
+        of, _ = folds_of(weights, FOLDS)
+        folds = [(np.flatnonzero(of != fold), np.flatnonzero(of == fold)) for fold in np.unique(of)]
+        if len(folds) < 2:  # one mixture
+            return 1
+        stop = lightgbm.early_stopping(self.patience, verbose=False)
+        found: Any = lightgbm.cv(settings, data, self.trees, folds=folds, callbacks=[stop])
+        return len(found["valid l2-mean"])
 
 
 def n_held_out(n: int, share: float) -> int:
@@ -151,9 +168,10 @@ def paper_trees() -> Trees:
 def regmix_trees() -> Trees:
     """Return RegMix's LightGBM (2407.01492): rate 0.01, LightGBM's own defaults else, stops when 3 trees bring nothing.
 
-    RegMix fits 512 runs with 20 rows a leaf, and 256 other runs stop it. Two things are scaled to fewer runs, where 20
-    rows a leaf leave a constant (below 45) or a single split: a leaf takes the same share of the rows, at least 3; and
-    a tenth of the given runs is held out, so that it costs no others. With 512 runs, the rows a leaf are RegMix's.
+    RegMix fits 512 runs with 20 rows a leaf, and other runs (128 or 256) stop it. Two things are scaled to fewer runs,
+    where 20 rows a leaf leave a constant or a single split: a leaf takes the same share of the rows, at least 3; and
+    for the other runs, which would be more compute than others get, stands each fifth of the given ones in turn. As
+    RegMix's, the fit has all rows; with 512 runs, the rows a leaf are RegMix's.
     """
     return Trees(
         trees=1000,
@@ -162,7 +180,7 @@ def regmix_trees() -> Trees:
         leaves=31,
         rows_a_leaf=REGMIX_ROWS,
         penalty=0.0,
-        held_out=HELD_OUT,
+        crossed=True,
         patience=REGMIX_PATIENCE,
         rows_for=REGMIX_RUNS,
         fixed_spread=True,
