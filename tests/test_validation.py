@@ -197,7 +197,7 @@ def test_all_but_doremi_are_compared_by_default_and_the_recipe_plays_its_own_rou
     ("options", "message"),
     [
         (["--against", "naturall"], "'naturall' is not known (did you mean 'natural'?)"),
-        (["--against", "natural,natural"], "each named once"),
+        (["--against", "natural,natural"], "named once each"),
         (["--seeds", "1"], "1 seeds cannot tell"),
         (["--set", "proxy.width=50", "--set", "proxy.heads=4"], "an even multiple"),
         (["--set", "proxy.wide=50"], "unknown setting 'wide'"),
