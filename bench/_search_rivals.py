@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.mixture import Weights, natural
+from openclimb.search.baselines import recipe_rounds
 from openclimb.search.sample import bounds, draw, fill
 from openclimb.search.simulate import Problem, simulate
 from openclimb.settings import SearchSettings
@@ -98,22 +99,16 @@ class Play:
         return np.array([np.mean(list(scores.values())) for scores in observed])
 
 
-def schedule(n: int) -> tuple[int, ...]:
-    """Return n trials in three iterations as 4 : 2 : 1, the recipe's allocation."""
-    last = max(1, round(n / 7))
-    return (n - 3 * last, 2 * last, last)
-
-
 def climb(problem: Problem, n: int, seed: int) -> Weights:
     """Ours with its default settings; the answer is the first finalist, not measured again."""
-    return simulate(problem, SearchSettings(trials=schedule(n)), seed)[0]
+    return simulate(problem, SearchSettings(trials=recipe_rounds(n)), seed)[0]
 
 
 def baseline(name: str, *, rounds: bool = False) -> SearchRule:
     """Return a baseline of the package: its proposals, all at once or in `rounds`, and its own answer."""
 
     def rule(problem: Problem, n: int, seed: int) -> Weights:
-        trials = schedule(n) if rounds else (n,)
+        trials = recipe_rounds(n) if rounds else (n,)
         return simulate(problem, SearchSettings(trials=trials, proposer=name, predictor="paper"), seed)[0]
 
     return rule

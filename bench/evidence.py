@@ -37,7 +37,7 @@ GOALS = {
     "code": ("codex_humaneval", "codex_mbpp"),
 }
 TASKS = tuple(task for tasks in GOALS.values() for task in tasks)
-AGAINST = ("natural", "uniform", "best-of-n", "regmix", "doremi", "paper")
+AGAINST = ("natural", "uniform", "best-of-n", "regmix", "olmix", "paper", "doremi")
 SHARED = ("corpus", "clusters", "labels", "domains", "tokens")  # stages that do not depend on the goal
 PAGE = Path(__file__).parent.parent / "docs" / "evidence.md"
 FAVOURED = 4  # domains named as favoured, and as many as avoided
@@ -67,7 +67,7 @@ SCALES = {
             "tokens": {"vocab_size": 512},
             "tasks": {"max_items": 20},
             "proxy": {"width": 32, "depth": 1, "token_budget": 16_384},
-            "search": {"trials": [4, 2]},
+            "search": {"trials": [14, 5]},  # with the finalists' enough for the recipe's first round
             "pick": {"finalists": 2, "seeds": 2, "sure": 1.0},
         },
         {"width": 96, "depth": 2, "heads": 3, "token_budget": 131_072},

@@ -13,7 +13,9 @@ import pytest
 
 import openclimb
 from openclimb.cli import main
+from openclimb.search.baselines import recipe_rounds
 from openclimb.trials import read_trials
+from openclimb.validation import DEFAULT
 from openclimb.verdict import sentence
 from openclimb.workspace import read_json
 
@@ -137,10 +139,12 @@ def test_a_killed_validation_goes_on_to_the_same_table(validated: Path, finished
 
 def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Path) -> None:
     root = shutil.copytree(finished, tmp_path / "run")
-    table = openclimb.open(root).validate(["natural", "paper", "regmix"], 2)
-    assert [row["name"] for row in table["rows"]] == ["found", "natural", "paper", "regmix"]
-    ours, _, paper, regmix = table["rows"]
-    assert ours["search_trials"] == paper["search_trials"] == regmix["search_trials"]
+    table = openclimb.open(root).validate(seeds=2)
+    assert [row["name"] for row in table["rows"]] == ["found", "natural", "uniform", "best-of-n", "regmix", "olmix"]
+    ours, *_, regmix, olmix = table["rows"]
+    n = ours["search_trials"]
+    assert n == olmix["search_trials"] == regmix["search_trials"]
+    assert f"{n} trials, as many as our search took, are too few for paper (at least 22)." in table["sentence"]
     trials = read_trials(root / "validation" / "trials")
     assert sum(trial.proposer == "regmix" for trial in trials) == regmix["search_trials"]
     draws = [trial.weights for trial in trials if trial.proposer == "regmix"]
@@ -150,11 +154,50 @@ def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Pa
     assert all(row["proxy_score"] is None for row in table["rows"])
 
 
+def test_a_baseline_that_cannot_learn_from_so_few_trials_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", str(finished), "--against", "natural,paper"]) == 1
+    said = capsys.readouterr().err
+    assert "paper cannot learn from" in said
+    assert "it needs 22" in said
+    assert "leave paper out" in said
+    assert not (finished / "validation.partial").exists()
+
+
+def test_all_but_doremi_are_compared_by_default_and_the_recipe_plays_its_own_rounds(tmp_path: Path) -> None:
+    (tmp_path / "domains.csv").write_text("name,tokens\na,900\nb,500\nc,300\n")
+    text = (
+        "import json, os, random\n"
+        "asked = json.load(open(os.environ['CLIMB_TRIAL']))\n"
+        "random.seed(str(asked['mixture']) + str(asked['seed']))\n"
+        "score = sum(w ** 0.5 for w in asked['mixture'].values()) + 0.01 * random.random()\n"
+        "json.dump({'spread': score}, open(os.path.join(asked['output'], 'scores.json'), 'w'))\n"
+    )
+    (tmp_path / "train.py").write_text(text)
+    sets = ["search.trials=[17, 6]", "pick.finalists=1", "pick.seeds=2"]
+    words = [word for one in (*sets, f"objective.command={sys.executable} -S ../train.py") for word in ("--set", one)]
+    root = tmp_path / "run"
+    given = ["--domains-file", str(tmp_path / "domains.csv"), "--target-tokens", "1000"]
+    assert main(["init", str(root), *given, *words]) == 0
+    assert main(["run", str(root), "--quiet"]) == 0
+    assert main(["validate", str(root), "--quiet", "--seeds", "2"]) == 0
+    table = table_of(root)
+    assert [row["name"] for row in table["rows"]] == ["found", *DEFAULT]
+    assert "too few" not in table["sentence"]
+    n = table["rows"][0]["search_trials"]
+    assert all(row["search_trials"] == n for row in table["rows"] if row["name"] not in ("natural", "uniform"))
+    theirs = [trial for trial in read_trials(root / "validation" / "trials") if trial.proposer == "paper"]
+    rounds = [sum(trial.iteration == i for trial in theirs) for i in range(3)]
+    assert tuple(rounds[1:]) == recipe_rounds(n)[1:]
+    assert 0 < rounds[0] <= recipe_rounds(n)[0]  # draws that regmix had, too, were trained under its name
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--against", "naturall"], "'naturall' is not known (did you mean 'natural'?)"),
-        (["--against", "natural,natural"], "each named once"),
+        (["--against", "natural,natural"], "named once each"),
         (["--seeds", "1"], "1 seeds cannot tell"),
         (["--set", "proxy.width=50", "--set", "proxy.heads=4"], "an even multiple"),
         (["--set", "proxy.wide=50"], "unknown setting 'wide'"),

@@ -167,17 +167,16 @@ class OpenWorkspace:
     ) -> dict[str, Any]:
         """Train the found mixture and others as targets and return what that says: validation/validation.json.
 
-        `against`: baselines (`validation.BASELINES`; empty: the usual ones); `target`: settings of [proxy] that the
-        target has otherwise; `redo`: move a table of other options aside; `retry`: try failed trials again. See
-        `validation.validate` for errors.
+        `against`: baselines (`validation.BASELINES`; empty: all but DoReMi that as many trials as ours suffice for);
+        `target`: settings of [proxy] that the target has otherwise; `redo`: move a table of other options aside;
+        `retry`: try failed trials again. See `validation.validate` for errors.
         """
-        from openclimb.validation import DEFAULT, Plan, validate
+        from openclimb.validation import Plan, validate
 
-        usual = tuple(name for name in DEFAULT if name != "doremi" or not self.config.objective.external)
         changed = with_changes(self.config, {"proxy": dict(target or {})})
         engine = Engine(self.config.run.workers)
         try:
-            plan = Plan(changed, tuple(against) or usual, seeds)
+            plan = Plan(changed, tuple(against), seeds)
             found: dict[str, Any] = read_json(
                 validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry) / "validation.json"
             )

@@ -81,8 +81,8 @@ def build_parser(does: Mapping[str, Command]) -> argparse.ArgumentParser:
         "--against",
         default="",
         metavar="NAMES",
-        help="any of natural,uniform,best-of-n,regmix,olmix,paper,doremi "
-        "(default: natural,uniform,best-of-n,regmix,doremi)",
+        help="any of natural,uniform,best-of-n,regmix,olmix,paper,doremi (default: all but doremi; regmix and paper, "
+        "the recipe, where as many trials as ours suffice for them)",
     )
     validate.add_argument("--seeds", type=int, default=3, metavar="N", help="targets of each mixture (default: 3)")
     validate.add_argument("--token-budget", default="", metavar="N", help="of a target (default: the proxy's)")

@@ -28,10 +28,12 @@ from openclimb.planning import n_parameters
 from openclimb.proxy.checkpoint import find_checkpoint, shaped
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.search.answers import answer_of
+from openclimb.search.baselines import recipe_rounds
 from openclimb.search.design import Aim
 from openclimb.search.loop import next_batch
 from openclimb.search.region import bend, region_of, rounded
 from openclimb.search.required import required_of
+from openclimb.search.trees import paper_trees, regmix_trees
 from openclimb.settings import Config, SearchSettings
 from openclimb.stages import current_recipes, stop_if_stale, trial_settings
 from openclimb.trial_runs import read_items, run_trials
@@ -40,16 +42,16 @@ from openclimb.verdict import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace import Recipe, Workspace, fingerprint, read_json, write_json, write_text
 
 STAGE = "validation"
-VERSION = 1
+VERSION = 2
 # Baseline → its name as a proposer and an answer, and the predictor that it answers with.
 SEARCHED = {
     "best-of-n": ("best_of_n", "auto"),
     "regmix": ("regmix", "auto"),
     "olmix": ("olmix", "auto"),
-    "paper": ("paper", "paper"),
+    "paper": ("paper", "paper"),  # NVIDIA's recipe for CLIMB
 }
 BASELINES = ("natural", "uniform", *SEARCHED, "doremi")
-DEFAULT = ("natural", "uniform", "best-of-n", "regmix", "doremi")
+DEFAULT = ("natural", "uniform", *SEARCHED)  # DoReMi, which trains two models of the target's length, on request
 SEED = (
     1000  # seeds of targets and of their proxies begin so far above the search's: no trial is judge of its own choice
 )
@@ -60,8 +62,24 @@ class Plan:
     """What is validated: the target's settings, the baselines, the seeds."""
 
     target: Config  # the workspace's settings with the target's shape and token budget in [proxy]
-    against: tuple[str, ...] = DEFAULT
+    against: tuple[str, ...] = ()  # empty: those of DEFAULT that as many trials as ours suffice for
     seeds: int = 3
+    left_out: tuple[str, ...] = ()  # of DEFAULT: those that as many trials as ours are too few for
+
+
+def least_trials(name: str) -> int:
+    """Return how many trials a baseline needs at least: fewer leave its trees, in any of its rounds, a constant."""
+    if name == "regmix":
+        return regmix_trees().least_runs()
+    if name == "paper":
+        return next(n for n in range(1, 1000) if recipe_rounds(n)[0] >= paper_trees().least_runs())
+    return 0
+
+
+def our_trials(root: Path, data: str) -> list[Trial]:
+    """Return what our own search cost: its trials, and its finalists', on tokens of the fingerprint `data`."""
+    trials = read_trials(root / "trials", data)
+    return [trial for trial in trials if trial.role in ("search", "finalist") and trial.state != "waiting"]
 
 
 def check_plan(plan: Plan, config: Config) -> None:
@@ -71,8 +89,8 @@ def check_plan(plan: Plan, config: Config) -> None:
             raise ConfigError(
                 f"baseline '{name}' is not known{nearest(name, BASELINES)}", f"use: {', '.join(BASELINES)}"
             )
-    if len(set(plan.against)) < len(plan.against) or not plan.against:
-        raise ConfigError("the baselines must be some, each named once", "--against natural,uniform")
+    if len(set(plan.against)) < len(plan.against):
+        raise ConfigError("the baselines must be named once each", "--against natural,uniform")
     if plan.seeds < 2:
         raise ConfigError(f"{plan.seeds} seeds cannot tell a difference from noise", "use 3 or more")
     if config.objective.external and "doremi" in plan.against:
@@ -104,6 +122,8 @@ def validate(
             raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
         _check_tokenizer(workspace.root, plan, config)
         workspace.recover(STAGE)
+        n = len(our_trials(workspace.root, _data(config, recipes)))
+        plan = _whole(plan, n)
         recipe = validation_recipe(plan, recipes["mixture"])
         state = workspace.state(recipe)
         if state.state == "stale" and not redo:
@@ -117,6 +137,33 @@ def validate(
             workspace.set_aside(STAGE)
         work = _Work(workspace.root, config, plan, recipes, engine, progress)
         return workspace.make(recipe, progress, lambda out: work.run(out, retry=retry))
+
+
+def _whole(plan: Plan, n: int) -> Plan:
+    """Return a plan with the usual baselines where it names none.
+
+    Raises SearchError where it names one that could learn nothing from n trials, as many as ours.
+    """
+    few = [name for name in plan.against or DEFAULT if n < least_trials(name)]
+    if not plan.against:
+        return replace(plan, against=tuple(name for name in DEFAULT if name not in few), left_out=tuple(few))
+    if few:
+        raise SearchError(
+            f"{few[0]} cannot learn from {n} trials, as many as our search took: it needs {least_trials(few[0])}",
+            f"leave {few[0]} out of --against, or search longer (search.trials)",
+        )
+    return plan
+
+
+def _left_out(plan: Plan, n: int) -> str:
+    """Return a sentence on the baselines that were left out, if any."""
+    needs = ", ".join(f"{name} (at least {least_trials(name)})" for name in plan.left_out)
+    return f" {n} trials, as many as our search took, are too few for {needs}." if needs else ""
+
+
+def _data(config: Config, recipes: Mapping[str, Recipe]) -> str:
+    """Return the fingerprint of the tokens that the search's trials read."""
+    return DATA if has_given_domains(config) else recipes["tokens"].fingerprint
 
 
 def _check_tokenizer(root: Path, plan: Plan, config: Config) -> None:
@@ -152,7 +199,7 @@ class _Work:
         self.domains: list[Domain] = given_domains(root, config) if given else read_domains(root / "domains")
         self.names = [domain.name for domain in self.domains]
         self.tokens = None if given else root / "tokens"
-        self.data = DATA if given else recipes["tokens"].fingerprint
+        self.data = _data(config, recipes)
         self.required = required_of(config)
         self.answer = read_json(root / "mixture" / "mixture.json")
         self.share: dict[str, float] = self.answer["objective"]["tasks"]
@@ -187,11 +234,7 @@ class _Work:
 
     def _spent(self) -> Mixture:
         """Return what our own search cost, its finalists' trials among it."""
-        ours = [
-            trial
-            for trial in read_trials(self.root / "trials", self.data)
-            if trial.role in ("search", "finalist") and trial.state != "waiting"
-        ]
+        ours = our_trials(self.root, self.data)
         return Mixture(FOUND, (), len(ours), sum(trial.token_budget for trial in ours))
 
     def _found(self, spent: Mixture) -> Mixture:
@@ -206,7 +249,7 @@ class _Work:
         told: list[Trial] = []
         if name in SEARCHED:
             settings = SearchSettings(proposer=proposer, predictor=predictor)
-            for iteration, size in enumerate(_sizes(self.config.search.trials, n) if name == "paper" else (n,)):
+            for iteration, size in enumerate(recipe_rounds(n) if name == "paper" else (n,)):
                 rows = next_batch(told, self.domains, size, iteration, settings, goal, self.config.seed, self.required)
                 proposals = [Proposal("search", iteration, row, self.config.seed, proposer) for row in _tuples(rows)]
                 label = f"search of {name}"
@@ -224,7 +267,7 @@ class _Work:
         proxy = self.config.proxy
         budget = max(proxy.token_budget, min(self.plan.target.proxy.token_budget, n * proxy.token_budget // 2))
         region = region_of(self.domains, self.config.constraints)
-        key = fingerprint([result_settings(proxy), self.data, budget, self.config.seed, self.names])
+        key = fingerprint([VERSION, result_settings(proxy), self.data, budget, self.config.seed, self.names])
         path = out / "doremi.json"
         if not path.is_file() or read_json(path)["key"] != key:
             self.progress.start("doremi: reference and proxy", 1, "runs")
@@ -330,13 +373,7 @@ class _Work:
             "objective": {"metric": metric, "tasks": self.share},
             **judge(mixtures, self.names, targets, proxies, items, self.share, metric, self.config.seed),
         }
-        return {**table, "sentence": sentence(table)}
-
-
-def _sizes(trials: Sequence[int], n: int) -> list[int]:
-    """Return iterations in the proportions of `trials` with n trials in all."""
-    ends = [round(n * sum(trials[: i + 1]) / sum(trials)) for i in range(len(trials))]
-    return [size for size in np.diff([0, *ends]).tolist() if size]
+        return {**table, "sentence": sentence(table) + _left_out(self.plan, mixtures[0].search_trials)}
 
 
 def _tuples(rows: Weights) -> list[tuple[float, ...]]:

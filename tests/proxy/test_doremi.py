@@ -51,6 +51,19 @@ def test_noise_and_what_is_learnt_already_do_not_take_all_weight(tokens: Path) -
     assert all(value >= 0 for value in found.excess)
 
 
+@pytest.mark.parametrize("n_domains", [1, 2, 3])
+def test_every_batch_sees_every_domain_equally_often(tokens: Path, n_domains: int) -> None:
+    for batch in (1, 2, 8):
+        asked = replace(PROXY, batch=batch, token_budget=32 * 100)
+        proxy = module.whole_batches(asked, n_domains)
+        assert asked.token_budget - n_domains * 32 < proxy.token_budget <= asked.token_budget
+        run = module._Run(open_tokens(tokens), NAMES[:n_domains], [1 / n_domains] * n_domains, proxy, 3, "cpu")
+        seen = [np.bincount(domains, minlength=n_domains) for *_, domains in run]
+        assert all((counts == counts[0]).all() and counts[0] > 0 for counts in seen)
+        assert sum(counts.sum() for counts in seen) == len(run.reader)
+        assert max(counts.sum() for counts in seen) == proxy.batch < batch + n_domains
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_others(tokens: Path) -> None:
     first, again, other = (doremi(tokens, NAMES, NATURAL, PROXY, BUDGET // 6, seed) for seed in (1, 1, 2))
     assert first == again

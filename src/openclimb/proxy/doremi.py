@@ -1,9 +1,10 @@
 """DoReMi (Xie et al. 2023, arXiv 2305.10429): domain weights by group DRO, without any task. One of the baselines.
 
 A reference model is trained on the natural mixture. A second model of the same shape then reads all domains equally
-often; its loss weighs the domains by α, which grows where the model is still worse than the reference (its excess
-loss, clipped at 0 for each token) and is smoothed toward uniform. The answer is the mean of α over the steps. On a CPU
-the same seed gives the same bits.
+often, each in every batch; its loss weighs the domains by α, which grows where the model is still worse than the
+reference (its excess loss, clipped at 0 for each token) and is smoothed toward uniform. The answer is the mean of α
+over the steps. Both models have the least multiple of the number of domains as their batch that is not below the
+proxy's. On a CPU the same seed gives the same bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,15 +49,16 @@ def doremi(
 ) -> DoReMi:
     """Return DoReMi's weights for the domains of the packed tokens in `folder`.
 
-    `reference`: the mixture of the reference model. `token_budget`: tokens of each of the two runs. Raises SearchError
-    when a loss is not a number.
+    `reference`: the mixture of the reference model. `token_budget`: tokens of each of the two runs; of it, as many are
+    read as give all domains the same number of sequences, at least one each. Raises SearchError when a loss is not a
+    number.
     """
     if device == "cpu":
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)  # products of denormals are many times slower
     try:
         tokens = open_tokens(folder)
-        budget = replace(proxy, token_budget=token_budget)
+        budget = whole_batches(replace(proxy, token_budget=token_budget), len(domains))
         first = _Run(tokens, domains, reference, budget, seed, device)
         for _, batch, _ in first:
             first.learn(batch, torch.full((len(batch),), 1.0 / len(batch), device=device))
@@ -64,6 +66,13 @@ def doremi(
         return _reweigh(_Run(tokens, domains, uniform, budget, seed, device), first)
     finally:
         torch.set_flush_denormal(False)
+
+
+def whole_batches(proxy: ProxySettings, n_domains: int) -> ProxySettings:
+    """Return the settings with a batch and a budget of so many sequences that each domain can have an equal number."""
+    sequences = max(1, proxy.token_budget // proxy.sequence // n_domains) * n_domains
+    batch = -(-proxy.batch // n_domains) * n_domains
+    return replace(proxy, batch=batch, token_budget=sequences * proxy.sequence)
 
 
 class _Run:
@@ -122,18 +131,14 @@ class _Run:
 
 
 def _reweigh(run: _Run, reference: _Run) -> DoReMi:
-    """Train by group DRO (the paper's algorithm 1).
-
-    A domain that a batch lacks keeps the excess loss that was seen last: batches here are smaller than the paper's.
-    """
+    """Train by group DRO (the paper's algorithm 1)."""
     k = len(run.reader.arrays)
     alpha, excess, total = np.full(k, 1.0 / k), np.zeros(k), np.zeros(k)
     for _, batch, domains in run:
         # The weights need the losses of the whole batch, and the gradient the weights: the batch is read twice.
         above = (run.losses(batch) - reference.losses(batch)).clamp(min=0.0).mean(1).cpu().numpy()
-        counts = np.bincount(domains, minlength=k)
-        there = counts > 0
-        excess[there] = np.bincount(domains, above, k)[there] / counts[there]
+        counts = np.bincount(domains, minlength=k)  # equal: the reader spreads equal shares evenly
+        excess = np.bincount(domains, above, k) / counts
         alpha = reweighed(alpha, excess)
         total += alpha
         # Every sequence has the same length, so a domain's mean over tokens is that over its sequences.

@@ -18,10 +18,10 @@ from openclimb.search.history import History, read_history
 from openclimb.search.loop import one_thread
 from openclimb.search.olmix import olmix_mixture
 from openclimb.search.region import allowed, bend, by_name, rounded
-from openclimb.search.trees import regmix_trees
+from openclimb.search.trees import paper_trees, regmix_trees, stop_if_constant
 from openclimb.trials import Trial
 
-REGMIX_TOP = 100  # RegMix: the answer is the mean of so many best candidates
+REGMIX_TOP = 128  # RegMix: the answer is the mean of so many best candidates
 
 Answer = Callable[[Sequence[Trial], Sequence[Domain], Generator, Aim], Weights]
 
@@ -66,17 +66,28 @@ def answer_best_of_n(trials: Sequence[Trial], domains: Sequence[Domain], rng: Ge
 
 
 def answer_regmix(trials: Sequence[Trial], domains: Sequence[Domain], rng: Generator, aim: Aim) -> Weights:
-    """Return the mean of the 100 mixtures, of 100,000 draws, that LightGBM on the objective predicts best."""
+    """Return the mean of the 128 mixtures, of 100,000 draws, that LightGBM on the objective predicts best.
+
+    Raises SearchError where there are too few trials for its trees.
+    """
     history, region = _measured(trials, domains, aim), aim.region(domains)
+    trees = regmix_trees().fit(history.weights, history.scores[:, 0])
+    stop_if_constant(trees, len(history.weights), "regmix")
     pool = natural_draws(region, rng)
-    means = predicted(regmix_trees().fit(history.weights, history.scores[:, 0]), pool)
+    means = predicted(trees, pool)
     best = np.argsort(-means, kind="stable")[:REGMIX_TOP]
     return rounded(bend(pool[best].mean(0), region), region)
 
 
 def answer_paper(trials: Sequence[Trial], domains: Sequence[Domain], rng: Generator, aim: Aim) -> Weights:
-    """Return the best predicted of 100,000 draws, by the predictor of the settings (`paper`: the recipe's)."""
+    """Return the best predicted of 100,000 draws, by the predictor of the settings (`paper`: the recipe's).
+
+    Raises SearchError where there are too few trials for the recipe's trees.
+    """
     history, region = _measured(trials, domains, aim), aim.region(domains)
+    if aim.predictor == "paper":
+        trees = paper_trees().fit(history.weights, history.scores[:, 0])
+        stop_if_constant(trees, len(history.weights), "the recipe (paper)")
     pool = natural_draws(region, rng)
     means = predicted(fit_forecast(history, aim.predictor), pool)
     return rounded(pool[int(means.argmax())], region)

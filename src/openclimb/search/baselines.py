@@ -23,6 +23,7 @@ STRENGTHS = np.logspace(np.log10(0.1), np.log10(5.0), 15)  # of the Dirichlet dr
 LARGEST_RATIO = 15.0  # RegMix, the recipe: weight ≤ 15 × natural in the first draw
 SMALLEST = 2e-4  # RegMix, the recipe: smaller weights become 0
 OLMIX_SMALLEST = 2e-3
+TRIED = 100  # RegMix, the recipe: draws for each mixture that is wanted; those over LARGEST_RATIO are thrown away
 DRAWS = 100_000  # RegMix, the recipe: mixtures whose scores are predicted
 CHUNK = 10_000
 
@@ -71,8 +72,8 @@ def propose_best_of_n(trials: Sequence[Trial], domains: Sequence[Domain], n: int
 def propose_regmix(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
     """Return n mixtures as RegMix (2407.01492) draws them, in one iteration or in several: it learns only at the end.
 
-    Dirichlet draws round the square root of the natural mixture, of 15 strengths from 0.1 to 5, weights at most 15 ×
-    natural, below 2e-4 set to 0.
+    Dirichlet draws round the square root of the natural mixture, of 15 strengths from 0.1 to 5; those with a weight
+    over 15 × natural are thrown away, weights below 2e-4 set to 0.
     """
     region = aim.region(domains)
     return _fresh(rounded(_regmix_draws(2 * n, region, rng), region), trials, domains, n, rng, aim)
@@ -97,11 +98,20 @@ def propose_paper(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rn
     region = aim.region(domains)
     history = read_history(trials, domains, aim.task_weights).aggregated()
     if not len(history.weights):
-        return _fresh(rounded(_regmix_draws(8 * n, region, rng), region), trials, domains, n, rng, aim)
+        return _fresh(rounded(_regmix_draws(2 * n, region, rng), region), trials, domains, n, rng, aim)
     pool = natural_draws(region, rng)
     means = predicted(fit_forecast(history, aim.predictor), pool)
     top = pool[np.argsort(-means, kind="stable")[: max(n * n, 128)]]
     return _fresh(rounded(top[rng.permutation(len(top))], region), trials, domains, n, rng, aim)
+
+
+def recipe_rounds(n: int) -> tuple[int, ...]:
+    """Return n trials in the recipe's rounds, 64, 32 and 16, or as near to 4 : 2 : 1 as n allows; n ≥ 1.
+
+    The last is rounded, the second is twice the last, the first takes what is left: 28 → (16, 8, 4), 29 → (17, 8, 4).
+    """
+    last = max(1, round(n / 7))
+    return (n - 3 * last, 2 * last, last) if n > 3 else (n,)
 
 
 def natural_draws(region: Region, rng: Generator) -> Weights:
@@ -126,9 +136,13 @@ def _fresh(
 
 
 def _regmix_draws(n: int, region: Region, rng: Generator) -> Weights:
+    """Return n draws of RegMix's, bent into the region; only where too few are within 15 × natural, others are cut."""
     share, floors = region.share, region.floors
-    drawn = _dirichlet(n, np.sqrt(share) / np.sqrt(share).sum(), rng, SMALLEST)
-    return bend(fill(drawn, floors, np.maximum(floors, np.minimum(1.0, LARGEST_RATIO * share))), region)
+    limits = np.minimum(1.0, LARGEST_RATIO * share)
+    drawn = _dirichlet(TRIED * n, np.sqrt(share) / np.sqrt(share).sum(), rng, SMALLEST)
+    over = (drawn > limits).any(1)
+    drawn = np.concatenate([drawn[~over], drawn[over]])[:n]
+    return bend(fill(drawn, floors, np.maximum(floors, limits)), region)
 
 
 def _dirichlet(n: int, center: Weights, rng: Generator, smallest: float) -> Weights:

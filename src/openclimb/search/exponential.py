@@ -21,8 +21,9 @@ SLOPE_SD = 3.0  # of t round 0
 TAIL_MEAN = np.array([0.0, 1.0])  # size, level (of standardised scores)
 TAIL_SD = np.array([2.0, 3.0])
 TAIL_LIMITS = ((-8.0, 8.0), (-10.0, 30.0))
-LOOSE = 10.0  # Olmix draws t to nothing: so many times wider
-HUBER = 0.1  # Olmix: 0.02 bits per byte, where scores of a task spread by about 0.2
+LOOSE = 100.0  # Olmix draws t to nothing: so many times wider
+HUBER = 0.02  # Olmix: bits per byte
+USUAL_SPREAD = 0.2  # of a task's bits per byte over the mixtures of Olmix's swarms
 MOST = 30.0  # of the exponent: beyond, a search for the fit has left all sense
 
 
@@ -37,8 +38,8 @@ class ExponentialLaw:
         """Fit on weights (n, n_domains) and scores (n,). Returns itself."""
         d = weights.shape[1]
         least, most = TAIL_LIMITS[1]
-        if self.as_olmix and (scores <= 0).all():  # losses with their sign changed: their best possible is 0
-            _, mean, spread = standardise(scores)
+        _, mean, spread = standardise(scores)
+        if self.as_olmix and are_losses(scores):  # their best possible is 0
             most = float(np.clip(-mean / spread, least + 1.0, most))
         wide = LOOSE if self.as_olmix else 1.0
         law = Law(
@@ -47,7 +48,7 @@ class ExponentialLaw:
             np.concatenate([np.zeros(d), TAIL_MEAN]),
             np.concatenate([np.full(d, wide * SLOPE_SD), wide * TAIL_SD]),
             ((-60.0, 60.0),) * d + (TAIL_LIMITS[0], (least, most)),
-            HUBER if self.as_olmix else np.inf,
+            HUBER * olmix_unit(scores) / spread if self.as_olmix else np.inf,
         )
         starts = [np.concatenate([np.zeros(d), [np.log(level), min(level, most)]]) for level in LEVELS]
         self.fitted = fit_law(law, weights, scores, starts, self.steps)
@@ -58,6 +59,19 @@ class ExponentialLaw:
     def predict(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return mean and standard deviation of the score that a trial of each mixture would get, noise included."""
         return self.fitted.predict(weights)
+
+
+def are_losses(scores: Floats) -> bool:
+    """Return whether scores are losses with their sign changed: none is above 0."""
+    return bool((scores <= 0).all())
+
+
+def olmix_unit(scores: Floats) -> float:
+    """Return what stands for a bit per byte in scores (n,): 1 for losses, else what makes their spread the usual one.
+
+    Olmix's two numbers, Huber's threshold and the weight of the divergence, are in bits per byte.
+    """
+    return 1.0 if are_losses(scores) else standardise(scores)[2] / USUAL_SPREAD
 
 
 def log_linear() -> ExponentialLaw:

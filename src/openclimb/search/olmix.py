@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.mixture import Weights
-from openclimb.search.exponential import log_linear
+from openclimb.search.exponential import log_linear, olmix_unit
 from openclimb.search.history import History
 from openclimb.search.region import Region, bend
 
 Floats = NDArray[np.float64]
 Convex = Callable[[Weights], tuple[float, Weights]]  # weights (n_domains,) → value and slope
 
-PULL = 0.5  # to natural, in spreads of the objective a nat: Olmix's 0.1 bits per byte, where runs spread by about 0.2
+PULL = 0.05  # to natural, bits per byte a nat: `kl_reg` of Olmix's production configs (its code's default is 0.1)
 LEAST = 1e-9  # weight, where the divergence still has a slope
 SLACK = 1e-9  # of groups' limits
 
@@ -32,11 +32,14 @@ def olmix_mixture(history: History, region: Region) -> Weights:
 def olmix_loss(history: History, share: Weights) -> Convex:
     """Return the convex function that Olmix minimises, from a log-linear law of each task that counts.
 
-    A task's law is fitted on the trials that have a score in it. Divided by the spread of the objective.
+    A task's law is fitted on the trials that have a score in it. PULL is in the unit of losses (bits per byte, where
+    our proxies score); other scores are first brought to the usual spread of bits per byte. All of it is divided by the
+    spread of the objective.
     """
     used = np.flatnonzero((history.importance > 0) & np.isfinite(history.scores).any(0))
     known = history.objective[np.isfinite(history.objective)]
     spread = max(float(known.std()) if len(known) else 0.0, 1e-12)
+    pull = PULL * (olmix_unit(known) if len(known) else 1.0) / spread
     slopes, sizes = [], []
     for j in used:
         rows = np.isfinite(history.scores[:, j])
@@ -50,7 +53,7 @@ def olmix_loss(history: History, share: Weights) -> Convex:
         parts = np.exp(np.minimum(table @ weights + offset, 50.0))
         inside = np.maximum(weights, LEAST)
         ratio = np.log(inside / prior)
-        return float(parts.sum() + PULL * (inside @ ratio)), parts @ table + PULL * (ratio + 1.0)
+        return float(parts.sum() + pull * (inside @ ratio)), parts @ table + pull * (ratio + 1.0)
 
     return loss
 
