@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from openclimb.settings import ProxySettings
 
 
-def llama_step(proxy: ProxySettings, vocab_size: int) -> Callable[[Tensor], None]:
-    """Return one training step on tokens (batch, sequence + 1): LlamaForCausalLM, AdamW, clipping."""
+def llama_model(proxy: ProxySettings, vocab_size: int) -> nn.Module:
+    """Return a LlamaForCausalLM of the proxy's shape, with transformers' own initial weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     form = LlamaConfig(
@@ -21,11 +21,20 @@ def llama_step(proxy: ProxySettings, vocab_size: int) -> Callable[[Tensor], None
         max_position_embeddings=4 * proxy.sequence,
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(form)
-    return _steps(model, proxy, lambda tokens: model(input_ids=tokens[:, :-1], labels=tokens[:, :-1]).loss)
+    return LlamaForCausalLM(form)
 
 
-def nano_step(proxy: ProxySettings, vocab_size: int) -> Callable[[Tensor], None]:
+def llama_step(model: nn.Module, proxy: ProxySettings) -> Callable[..., None]:
+    """Return one training step of it on tokens (batch, sequence + 1), at a rate: AdamW, clipping."""
+
+    def loss(tokens: Tensor) -> Tensor:
+        logits = model(input_ids=tokens[:, :-1]).logits
+        return nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].reshape(-1))
+
+    return _steps(model, proxy, loss)
+
+
+def nano_step(proxy: ProxySettings, vocab_size: int) -> Callable[..., None]:
     """Return one training step of a decoder like nanoGPT's: learned positions, LayerNorm, GELU, tied head."""
     model = _Nano(proxy, vocab_size)
 
@@ -36,10 +45,11 @@ def nano_step(proxy: ProxySettings, vocab_size: int) -> Callable[[Tensor], None]
     return _steps(model, proxy, loss)
 
 
-def _steps(model: nn.Module, proxy: ProxySettings, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
+def _steps(model: nn.Module, proxy: ProxySettings, loss: Callable[[Tensor], Tensor]) -> Callable[..., None]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=proxy.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
 
-    def step(tokens: Tensor) -> None:
+    def step(tokens: Tensor, rate: float = proxy.learning_rate) -> None:
+        optimiser.param_groups[0]["lr"] = rate
         loss(tokens).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()

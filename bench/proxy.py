@@ -59,9 +59,12 @@ def tokens_of(proxy: ProxySettings, vocab_size: int, n_models: int, device: str 
 def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> Callable[[torch.Tensor], Any]:
     """Return one training step on the CPU."""
     if kind != "ours":
-        from _proxy_rivals import llama_step, nano_step
+        from _proxy_rivals import llama_model, llama_step, nano_step
 
-        theirs = {"transformers": llama_step, "nanoGPT-like": nano_step}[kind](proxy, vocab_size)
+        if kind == "transformers":
+            theirs = llama_step(llama_model(proxy, vocab_size), proxy)
+        else:
+            theirs = nano_step(proxy, vocab_size)
         return lambda batch: theirs(batch[0])
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)

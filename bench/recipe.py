@@ -42,7 +42,6 @@ from openclimb.settings import Config, ProxySettings
 from openclimb.trials import Trial
 from openclimb.workspace import Workspace, fingerprint, read_json, write_json
 
-BEFORE_PROXY = {"batch": 4, "learning_rate": 4e-3}  # the demo's
 COLUMNS = (  # of the table; means over tasks are geometric
     "heldout",
     "objective",
@@ -77,6 +76,9 @@ class Variant:
     ours: bool = False  # the package's own initial weights
 
 
+BEFORE = Variant("before", proxy={"batch": 4, "learning_rate": 4e-3})  # the demo's until November 2026
+
+
 def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
     """Draw the embedding and what blocks add again, by the variant's scales."""
     draw_ = torch.Generator().manual_seed(seed + 7_000_003)
@@ -95,7 +97,9 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     proxy = replace(config.proxy, **variant.proxy)
     tokens = open_tokens(folder / "tokens")
     names = tuple(domain.name for domain in read_domains(folder / "domains"))
-    trial = Trial(0, "search", 0, names, tuple(weights), 0 if variant.hold_data else seed, proxy.token_budget, "", "", "")
+    trial = Trial(
+        0, "search", 0, names, tuple(weights), 0 if variant.hold_data else seed, proxy.token_budget, "", "", ""
+    )
     model, step, weights_of = stepper(variant, proxy, tokens.vocab_size, 0 if variant.hold_weights else seed)
     reader = Reader(tokens, trial, proxy.sequence)
     n_steps = -(-len(reader) // proxy.batch)

@@ -105,8 +105,12 @@ def main() -> None:
         for name, (seconds, loss) in rivals.items():
             ratio = seconds / seconds_to(loss, curve)
             rate = f" (rate {best:g})" if name == "transformers" else ""
-            print(f"seed {seed}: {name}{rate} {seconds:.1f} s, {loss:.4f} bits a byte; ours is {ratio:.2f} times as fast")
-            rows.append({"case": f"{name}, seed {seed}", "metric": "times as fast to its loss", "value": round(ratio, 3)})
+            print(
+                f"seed {seed}: {name}{rate} {seconds:.1f} s, {loss:.4f} bits a byte; ours is {ratio:.2f} times as fast"
+            )
+            rows.append(
+                {"case": f"{name}, seed {seed}", "metric": "times as fast to its loss", "value": round(ratio, 3)}
+            )
             rows.append({"case": f"{name}, seed {seed}", "metric": "held-out bits per byte", "value": round(loss, 4)})
         rows.append({"case": f"ours, seed {seed}", "metric": "held-out bits per byte", "value": round(curve[-1][1], 4)})
     write_results("to_loss", rows)

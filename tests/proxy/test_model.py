@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoders import drawn_decoder
-from openclimb.proxy.model import EPSILON, ROPE_BASE, StackedDecoder
+from openclimb.proxy.model import EMBEDDING_64, EPSILON, ROPE_BASE, StackedDecoder
 from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=2, heads=2, sequence=16)
@@ -37,6 +37,18 @@ def test_seeds_give_other_weights_and_the_same_seed_the_same() -> None:
     first, again, other = (drawn_decoder(PROXY, VOCAB, [seed]) for seed in (1, 1, 2))
     assert torch.equal(first.embedding, again.embedding)
     assert not torch.allclose(first.embedding, other.embedding)
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_a_fresh_model_reads_the_last_token_alone_at_a_scale_that_follows_the_width(width: int) -> None:
+    model = StackedDecoder(ProxySettings(width=width, depth=2, heads=2, sequence=16), 512, [0, 1])
+    assert model.embedding.std().item() == pytest.approx(EMBEDDING_64 * (64 / width) ** 0.5, rel=0.02)
+    tokens = torch.randint(0, 512, (2, 2, 10), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[:, :, :9] = 1
+    before, after = (model.logits(model(each)).view(2, 2, 10, 512)[:, :, 9] for each in (tokens, changed))
+    assert torch.equal(before, after)
+    assert not torch.equal(before[0], before[1])
 
 
 def test_logits_are_those_of_a_llama_with_the_same_weights() -> None:
