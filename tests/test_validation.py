@@ -262,13 +262,13 @@ def test_the_sentence_says_where_ours_does_not_win() -> None:
         row("found"),
         row("natural", "beaten"),
         row("regmix", "better"),
-        row("doremi", "not told apart"),
+        row("doremi", "not significant"),
         row("uniform", same_mixture=True),
         row("paper"),
     ]
     assert sentence({**table, "rows": rows}) == (
         "Trained as a target (2.5M parameters, 4M tokens, 3 seeds) and judged on report items, the found mixture "
-        "beats natural (+0.0100, -0.0100 to +0.0300); it loses to regmix (+0.0100, -0.0100 to +0.0300); it cannot be "
-        "told apart from doremi (+0.0100, -0.0100 to +0.0300); it is the same mixture as uniform. No target of paper "
-        "has scores."
+        "beats natural (+0.0100, -0.0100 to +0.0300): significant at 5 % after Holm; it loses to regmix (+0.0100, "
+        "-0.0100 to +0.0300): significant at 5 % after Holm; it differs from doremi (+0.0100, -0.0100 to +0.0300): not "
+        "significant; it is the same mixture as uniform. No target of paper has scores."
     )

@@ -172,7 +172,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     for i, one in enumerate(answer["rounds"], 1):
         ahead = one["left"][0]
         out = f"; out: {', '.join(one['dropped'])}" if one["dropped"] else ""
-        lines.append(f"round {i}: {ahead} is the best of the finalists with {one['probability_best'][ahead]:.0%}{out}")
+        lines.append(f"round {i}: {ahead} is the best with {one['probability_best'][ahead]:.0%}{out}")
     return "\n".join(lines)
 
 
@@ -256,7 +256,7 @@ def _weight_lines(answer: Mapping[str, Any], width: int) -> list[str]:
     lines = [f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others"]
     lines += [
         f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}  "
-        + (f"{row['loss']:+.4f}" if row["weight"] else "–")
+        + (f"{row['loss']:+.4f}" if row["moved"] else "–")
         for row in sorted(answer["domains"], key=lambda row: -row["weight"])
     ]
     return lines
