@@ -42,7 +42,13 @@ def test_the_table_has_every_mixture_and_what_its_search_cost(validated: Path) -
     assert rows["found"]["weights"] == {row["name"]: row["weight"] for row in answer["domains"]}
     caps = {row["name"]: row["cap"] for row in answer["domains"]}
     budget = openclimb.open(validated).config.proxy.token_budget
-    ours = [trial for trial in openclimb.open(validated).trials() if trial.role in ("search", "finalist")]
+    rounds = {row["seed"] for row in answer["rounds"]}
+    claimed = next(row["trials"] for row in answer["mixtures"] if row["name"] == answer["choice"])
+    ours = [
+        trial
+        for trial in openclimb.open(validated).trials()
+        if trial.role == "search" or trial.seed in rounds or trial.number in claimed
+    ]
     assert rows["found"]["search_tokens"] == len(ours) * budget
     for name in ("best-of-n", "olmix"):
         assert rows[name]["search_trials"] == len(ours)

@@ -113,8 +113,9 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             for name, task in facts["tasks"].items()
         ),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
-        f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
-        f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
+        f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')}, natural and uniform in up to "
+        f"{counted(costs['seeds'], 'rounds')}, then the best and natural × {costs['seeds']} fresh seeds, "
+        f"uniform × {costs['uniform_seeds']}",
         *_prior_lines(facts["prior"]),
         *_cost_lines(facts),
         f"free disk {_size(facts['free_disk_bytes'])}",
@@ -300,6 +301,7 @@ def _trial_costs(config: Config) -> dict[str, Any]:
         "pick": n_pick,
         "finalists": config.pick.finalists,
         "seeds": config.pick.seeds,
+        "uniform_seeds": min(config.pick.uniform_seeds, config.pick.seeds),
         "parameters": parameters,
         "token_budget": config.proxy.token_budget,
         "flops": flops,

@@ -186,13 +186,16 @@ class _Work:
                 (out / "trials.partial").rename(out / "trials")  # half a copy must not be taken for trials
 
     def _spent(self) -> Mixture:
-        """Return what our own search cost, its finalists' trials among it."""
-        ours = [
-            trial
+        """Return what our own search cost: its trials, those of the rounds, and the answer's own of the claim."""
+        budgets = [
+            trial.token_budget
             for trial in read_trials(self.root / "trials", self.data)
-            if trial.role in ("search", "finalist") and trial.state != "waiting"
+            if trial.role == "search" and trial.state != "waiting"
         ]
-        return Mixture(FOUND, (), len(ours), sum(trial.token_budget for trial in ours))
+        answer = next(one for one in self.answer["mixtures"] if one["name"] == self.answer["choice"])
+        n_picked = sum(len(one["expected"]) for one in self.answer["rounds"]) + len(answer["seeds"])
+        budgets += [self.config.proxy.token_budget] * n_picked
+        return Mixture(FOUND, (), len(budgets), sum(budgets))
 
     def _found(self, spent: Mixture) -> Mixture:
         weight = {row["name"]: row["weight"] for row in self.answer["domains"]}
