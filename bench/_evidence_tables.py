@@ -92,9 +92,7 @@ def _mixtures(cases: Cases, goal: str, verdicts: Mapping[str, str]) -> str:
         )
         for case in cases.under(goal, "target score")
     ]
-    heads = (
-        "mixture|search trials|search tokens|target's score|found − it|after Holm over all goals|P(best)|proxies' score"
-    )
+    heads = "mixture|search trials|search tokens|target's score|found − it|after Holm, all goals|P(best)|proxies' score"
     return _table(heads.split("|"), rows)
 
 

@@ -251,9 +251,9 @@ def test_failed_seeds_leave_the_rest() -> None:
 
 def test_a_finalist_without_scores_is_dropped() -> None:
     given = answer(CLEAR, 0.01, 5, skip=("finalist-2",))
-    assert given["rounds"][0]["dropped"] == ["finalist-2"]
-    assert len(given["rounds"]) == 1
-    assert given["choice"] == "finalist-1"
+    assert "finalist-2" in given["rounds"][0]["dropped"]
+    assert all("finalist-2" not in one["left"] for one in given["rounds"])
+    assert given["choice"] != "finalist-2"
 
 
 def test_one_seed_claims_nothing() -> None:
@@ -283,8 +283,8 @@ def test_finalist_that_is_the_natural_mixture_shares_its_trials() -> None:
         smooth_trials(DOMAINS, 5), without_old(DOMAINS, Required()), compared, QUICK, PickSettings(), {}, {}, 0
     )
     assert contest.names == ("finalist-1", "natural", "uniform")
-    assert {contest.names[row] for row in contest.playing} == {"natural", "finalist-1"}
-    assert len(next_round(contest, [], 3)) == 2
+    assert {contest.names[row] for row in contest.playing} == {"natural", "finalist-1", "uniform"}
+    assert len(next_round(contest, [], 3)) == 3
     assert len({(proposal.weights, proposal.seed) for proposal in claim(contest, [], 3)}) == len(claim(contest, [], 3))
 
 

@@ -6,7 +6,7 @@ of their paired differences over their number.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Comparison:
         there = np.isfinite(self.scores[[i, j]])
         shared = there.all(0)
         used = (shared, shared) if shared.any() else (there[0], there[1])
-        draws = self.paired if self.component[i] == self.component[j] else self.single
+        draws = self.paired if self.component[i] == self.component[j] and self.paired is not None else self.single
         if draws is None:
             means = [float(self.scores[row, seeds].mean()) for row, seeds in zip((i, j), used, strict=True)]
             drawn = np.full(FEW_CHAINS * FEW_KEPT, means[0] - means[1])
@@ -84,7 +84,8 @@ class Comparison:
                 for m, seeds, row_seeds in zip((found, base), used, there, strict=True)
             ]
             drawn = drawn + share * draw_items((of_items[0] - of_items[1])[None], len(drawn), rng)[:, 0]
-        return estimate(drawn)
+        found_margin = estimate(drawn)
+        return found_margin if draws is not None else replace(found_margin, p=1.0)  # of items alone
 
     def row(self, mixture: Compared) -> dict[str, Any]:
         """Return a mixture's entry in mixture.json."""

@@ -142,7 +142,7 @@ class Margin:
     """The answer minus a baseline, on report items by the claim's seeds."""
 
     estimate: Estimate
-    seeds: int  # that both have
+    seeds: int  # of the one that has fewer
     adjusted: float = 1.0  # p-value after Holm, over the comparisons of the answer
 
     @property
@@ -172,9 +172,8 @@ class Margin:
 
 def margin_of(comparison: Comparison, found: Compared, base: Compared) -> Margin:
     """Return the answer's margin over a baseline, not yet corrected. One seed claims nothing: its p-value is 1."""
-    seeds = {trial.seed for trial in found.trials} & {trial.seed for trial in base.trials}
+    fewest = min(len(found.trials), len(base.trials))
     estimate = comparison.margin(found, base)
-    fewest = len(seeds) or min(len(found.trials), len(base.trials))
     return Margin(estimate if fewest > 1 else replace(estimate, p=1.0), fewest)
 
 
