@@ -69,7 +69,7 @@ def test_mixtures_share_the_drawn_items() -> None:
 
 
 def test_ours_against_each_of_the_others() -> None:
-    scored = simulated(np.random.default_rng(1), 5, 2000)
+    scored = simulated(np.random.default_rng(1), 10, 2000)
     margins, best = compare(scored, "m0", SHARE, 0)
     assert set(margins) == {"m1", "m2", "m3"}
     assert margins["m3"]["verdict"] == "beaten"
@@ -89,7 +89,7 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons() -> None:
     rng = np.random.default_rng(3)
     noise = 0.02 * rng.standard_normal((12, 5, 1))
     scored = [Scored(f"m{i}", tuple(range(5)), {"t": noise[i]}) for i in range(12)]
-    scored.append(Scored("ours", tuple(range(5)), {"t": 0.025 + 0.02 * rng.standard_normal((5, 1))}))
+    scored.append(Scored("ours", tuple(range(5)), {"t": 0.04 + 0.02 * rng.standard_normal((5, 1))}))
     many, _ = compare(scored, "ours", {"t": 1.0}, 0)
     outside = {name for name, one in many.items() if one["interval"][0] > 0}
     assert outside == {name for name, one in many.items() if one["p"] <= 0.05}
