@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openclimb.stats.multiple import holm, verdict
 from openclimb.workspace import write_text
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"  # bench/evidence.py writes what stands between them
@@ -44,12 +45,23 @@ def tables(results: Mapping[str, Any], goals: Mapping[str, Sequence[str]]) -> st
     machine, versions = results["machine"], results["versions"]
     where = f"{machine['processor']}, {machine['cores']} cores; torch {versions.get('torch', '–')}"
     parts = [f"Measured {results['date']} ({where}). {_sizes(cases, done)}"] if done else ["No goal is finished yet."]
+    verdicts = corrected(cases, done)
     for goal in done:
         parts += [f"### {goal}: {', '.join(goals[goal])}", f"**{cases.value(goal, 'sentence')}**"]
-        parts += [_mixtures(cases, goal), _ranks(cases, goal), _curve(cases, goal), _favoured(cases, goal)]
+        parts += [_mixtures(cases, goal, verdicts), _ranks(cases, goal), _curve(cases, goal), _favoured(cases, goal)]
     if done:
         parts += ["### The goals beside one another", _crossed(cases, done), _counts(cases)]
     return "\n\n".join(parts) + "\n"
+
+
+def corrected(cases: Cases, done: Sequence[str]) -> dict[str, str]:
+    """Return case → verdict after Holm over the comparisons of all goals, where the results have p-values."""
+    rows = [case for goal in done for case in cases.under(goal, "found minus it, p")]
+    adjusted = holm([cases.value(case, "found minus it, p") for case in rows])
+    return {
+        case: f"{verdict(cases.value(case, 'found minus it'), p)} (p {p:.4f})"
+        for case, p in zip(rows, adjusted, strict=True)
+    }
 
 
 def _sizes(cases: Cases, done: Sequence[str]) -> str:
@@ -66,7 +78,7 @@ def _times(cases: Cases, key: tuple[str, str]) -> str:
     return f"{cases.value(*key) / cases.reference(*key):.1f} ×"
 
 
-def _mixtures(cases: Cases, goal: str) -> str:
+def _mixtures(cases: Cases, goal: str, verdicts: Mapping[str, str]) -> str:
     rows = [
         (
             case.partition("/")[2],
@@ -74,13 +86,13 @@ def _mixtures(cases: Cases, goal: str) -> str:
             _count(cases.value(case, "search tokens")),
             _number(cases.value(case, "target score")) + _interval(cases, case, "target score,"),
             _number(cases.value(case, "found minus it"), "+") + _interval(cases, case, "found minus it, interval"),
-            cases.value(case, "verdict") or "",
+            verdicts.get(case) or cases.value(case, "verdict") or "",
             f"{cases.value(case, 'probability best'):.0%}",
             _number(cases.value(case, "proxy score")),
         )
         for case in cases.under(goal, "target score")
     ]
-    heads = "mixture|search trials|search tokens|target's score|found − it|verdict|P(best)|proxies' score"
+    heads = "mixture|search trials|search tokens|target's score|found − it|after Holm, all goals|P(best)|proxies' score"
     return _table(heads.split("|"), rows)
 
 

@@ -20,8 +20,9 @@ from openclimb.search.history import read_history
 from openclimb.search.loop import finalists, one_thread
 from openclimb.search.rounds import FEWEST, Prior, believe, finished, play
 from openclimb.search.simulate import Problem, make_problem, simulate
-from openclimb.search.statistics import seed_noise, student
 from openclimb.settings import PickSettings, SearchSettings
+from openclimb.stats.intervals import estimate
+from openclimb.stats.paired import draw_means, score_table
 
 Floats = NDArray[np.float64]
 Scores = list[dict[int, float]]
@@ -29,6 +30,7 @@ Scores = list[dict[int, float]]
 PROBLEMS = (("law", 8), ("interactions", 8), ("sparse", 12), ("plateau", 8), ("conflict", 8), ("uneven", 12))
 SEEDS = 3  # rounds, and seeds of the claim
 SURE = 0.9
+CHAINS = 4  # of the model of noise: 400 draws a margin
 LUCK = 3.0  # a seed's luck, common to all mixtures, in units of a trial's own noise
 
 
@@ -89,38 +91,42 @@ def same_for_all(case: Case, world: World, believed: bool) -> Played:
     return Played(int(np.argmax(value)), SEEDS * len(scores), scores, scores)
 
 
-def in_rounds(case: Case, world: World, fresh: bool) -> Played:
-    """Rounds among the finalists; then a claim with fresh seeds, or one that fills up the seeds of the rounds."""
+def in_rounds(case: Case, world: World, with_baselines: bool) -> Played:
+    """Rounds, then a claim with fresh seeds of the one that is left and of the baselines.
+
+    `with_baselines`: they play in the rounds, whose winner answers. Otherwise the finalists play alone, and which of
+    the three answers follows from all trials, the claim's too.
+    """
     n = len(case.true) - 2
-    baselines = [n, n + 1]
+    playing = n + 2 if with_baselines else n
     scores: Scores = [{} for _ in case.true]
-    alone = Prior(case.prior.mean[:n], case.prior.deviation[:n], case.prior.noise)
+    prior = Prior(case.prior.mean[:playing], case.prior.deviation[:playing], case.prior.noise)
     seeds = list(range(SEEDS))
-    left: tuple[int, ...] = tuple(range(n))
+    left: tuple[int, ...] = tuple(range(playing))
     while True:
-        tables = [{seed: {"goal": value} for seed, value in one.items()} for one in scores[:n]]
-        rounds = play(alone, tables, seeds, {"goal": 1.0}, {}, SURE, (0,))
+        tables = [{seed: {"goal": value} for seed, value in one.items()} for one in scores[:playing]]
+        rounds = play(prior, tables, seeds, {"goal": 1.0}, {}, SURE, (0,))
         left = rounds[-1].left if rounds else left
         if finished(rounds, SEEDS):
             break
-        for row in left if fresh else [*left, *baselines]:
+        for row in left:
             scores[row][len(rounds)] = world.measure(row, len(rounds))
-    claimed: Scores = [{} for _ in scores] if fresh else scores
-    for seed in range(SEEDS, 2 * SEEDS) if fresh else range(SEEDS):
-        for row in (left[0], *baselines):
-            if seed not in claimed[row]:
-                claimed[row][seed] = world.measure(row, seed)
+    answers = list(dict.fromkeys((left[0], n, n + 1)))
+    claimed: Scores = [
+        {seed: world.measure(row, seed) for seed in range(SEEDS, 2 * SEEDS)} if row in answers else {}
+        for row in range(n + 2)
+    ]
     every = [{**a, **b} for a, b in zip(scores, claimed, strict=True)]
     mean = believe(case.prior, every).mean
-    choice = max((left[0], *baselines), key=lambda row: mean[row])
+    choice = left[0] if with_baselines else max(answers, key=lambda row: mean[row])
     return Played(choice, sum(map(len, every)), scores, claimed)
 
 
 WAYS: dict[str, Callable[[Case, World], Played]] = {
     "same seeds, best mean": lambda case, world: same_for_all(case, world, False),
     "same seeds, believed": lambda case, world: same_for_all(case, world, True),
-    "rounds, claim on their seeds": lambda case, world: in_rounds(case, world, False),
-    "rounds, fresh claim (ours)": lambda case, world: in_rounds(case, world, True),
+    "rounds, the claim chooses too": lambda case, world: in_rounds(case, world, False),
+    "rounds with baselines (ours)": lambda case, world: in_rounds(case, world, True),
 }
 
 
@@ -130,14 +136,14 @@ def judge(case: Case, played: Played, noise: float) -> dict[str, float]:
     facts = {"trials": float(played.n_trials), "regret": float(case.regret[played.choice])}
     if played.choice == natural:
         return facts
-    ours, theirs = played.claimed[played.choice], played.claimed[natural]
-    shared = sorted(set(ours) & set(theirs))
-    every = [{**a, **b} for a, b in zip(played.choosing, played.claimed, strict=True)]
-    deviation, freedom = seed_noise([one for one in every if one], paired=True)
-    mean = float(np.mean([ours[seed] - theirs[seed] for seed in shared]))
-    interval = student(mean, [(2 * deviation**2 / len(shared), float(freedom))])
+    claimed = [played.choice, natural]
+    rest = [one for one in played.choosing if one and played.choosing is not played.claimed]
+    scores = score_table([*(played.claimed[row] for row in claimed), *rest])
+    drawn = draw_means(scores, np.random.default_rng(0), paired=True, chains=CHAINS)
+    assert drawn is not None
+    margin = estimate(drawn[:, 0] - drawn[:, 1])
     truth = float(case.true[played.choice] - case.true[natural])
-    return {**facts, "bias": (mean - truth) / noise, "holds": float(interval.low <= truth <= interval.high)}
+    return {**facts, "bias": (margin.mean - truth) / noise, "holds": float(margin.low <= truth <= margin.high)}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"cluster", "search", "proxy"},
     {"corpus"},
     {"engine", "workspace", "trials", "early", "config", "console"},
-    {"mixture", "errors", "settings", "shapes", "table"},
+    {"mixture", "errors", "settings", "shapes", "table", "stats"},
 ]
 SIBLINGS = ({"cluster"}, {"search"}, {"proxy"})  # none imports another
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -36,7 +36,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 4e-3,
         },
         "search": {"trials": (8, 5, 3), "hint": "bigram"},
-        "pick": {"finalists": 2, "seeds": 5},
+        "pick": {"finalists": 2, "seeds": 5, "uniform_seeds": 5},
     },
     "laptop": {
         "domains": {"merge_to": 16},

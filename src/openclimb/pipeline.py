@@ -143,8 +143,8 @@ def search(
     engine: Engine,
     progress: Progress,
 ) -> dict[str, object]:
-    """Propose, run trials, learn, for each iteration; then let the finalists contend, measure the winner again beside
-    the baselines with fresh seeds, and pick.
+    """Propose, run trials, learn, for each iteration; then let finalists and baselines contend, and measure the answer
+    again beside the baselines with fresh seeds.
 
     `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
     run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
@@ -212,7 +212,7 @@ def search(
     last, both = len(config.search.trials), ("search", "report")
     while proposals := next_round(contest, picked, last):
         picked += train(proposals, f"finalists, seed {proposals[0].seed - config.seed} of {config.pick.seeds}", both)
-    picked += train(claim(contest, picked, last), "the winner and the baselines", both)
+    picked += train(claim(contest, picked, last), "the answer and the baselines", both)
     config = replace(config, tasks=replace(config.tasks, weights=goal))
     answer = pick(told, picked, read_items(folder, picked), domains, contest, config)
     answer["signal"] = signal_rows(told, [*repeated, *picked], goal)

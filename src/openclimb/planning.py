@@ -113,8 +113,9 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             for name, task in facts["tasks"].items()
         ),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
-        f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')} in up to "
-        f"{counted(costs['seeds'], 'rounds')}, then the best, natural and uniform × {costs['seeds']} fresh seeds",
+        f"at most {costs['pick']} to pick: {counted(costs['finalists'], 'finalists')}, natural and uniform in up to "
+        f"{counted(costs['seeds'], 'rounds')}, then the best and natural × {costs['seeds']} fresh seeds, "
+        f"uniform × {costs['uniform_seeds']}",
         *_prior_lines(facts["prior"]),
         *_cost_lines(facts),
         f"free disk {_size(facts['free_disk_bytes'])}",
@@ -172,7 +173,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     for i, one in enumerate(answer["rounds"], 1):
         ahead = one["left"][0]
         out = f"; out: {', '.join(one['dropped'])}" if one["dropped"] else ""
-        lines.append(f"round {i}: {ahead} is the best of the finalists with {one['probability_best'][ahead]:.0%}{out}")
+        lines.append(f"round {i}: {ahead} is the best with {one['probability_best'][ahead]:.0%}{out}")
     return "\n".join(lines)
 
 
@@ -256,7 +257,7 @@ def _weight_lines(answer: Mapping[str, Any], width: int) -> list[str]:
     lines = [f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others"]
     lines += [
         f"{row['name']:<{width}}  {row['weight']:6.1%}  {row['natural']:7.1%}  {row['repetitions']:11.2f}  "
-        + (f"{row['loss']:+.4f}" if row["weight"] else "–")
+        + (f"{row['loss']:+.4f}" if row["moved"] else "–")
         for row in sorted(answer["domains"], key=lambda row: -row["weight"])
     ]
     return lines
@@ -300,6 +301,7 @@ def _trial_costs(config: Config) -> dict[str, Any]:
         "pick": n_pick,
         "finalists": config.pick.finalists,
         "seeds": config.pick.seeds,
+        "uniform_seeds": min(config.pick.uniform_seeds, config.pick.seeds),
         "parameters": parameters,
         "token_budget": config.proxy.token_budget,
         "flops": flops,

@@ -280,8 +280,9 @@ class PickSettings:
 
     finalists: int = setting(3, "best predicted mixtures that are measured again, in rounds", low=1)
     seeds: int = setting(
-        3, "most rounds of finalists; and fresh seeds for the one that is left, natural and uniform", low=2
+        3, "most rounds of finalists, natural and uniform; and fresh seeds for the one that is left and natural", low=2
     )
+    uniform_seeds: int = setting(3, "fresh seeds for uniform beside them, at most pick.seeds", low=2)
     sure: float = setting(0.9, "probability of being the best at which no further round is played", low=0.0, high=1.0)
 
 

@@ -76,10 +76,17 @@ def least_trials(name: str) -> int:
     return 0
 
 
-def our_trials(root: Path, data: str) -> list[Trial]:
-    """Return what our own search cost: its trials, and its finalists', on tokens of the fingerprint `data`."""
+def search_budgets(root: Path, config: Config, data: str) -> list[int]:
+    """Return the tokens of each trial that our own search cost, on tokens of the fingerprint `data`.
+
+    These are its trials, those of the rounds, and the answer's own of the claim.
+    """
     trials = read_trials(root / "trials", data)
-    return [trial for trial in trials if trial.role in ("search", "finalist") and trial.state != "waiting"]
+    budgets = [trial.token_budget for trial in trials if trial.role == "search" and trial.state != "waiting"]
+    answer = read_json(root / "mixture" / "mixture.json")
+    chosen = next(one for one in answer["mixtures"] if one["name"] == answer["choice"])
+    n_picked = sum(len(one["expected"]) for one in answer["rounds"]) + len(chosen["seeds"])
+    return budgets + [config.proxy.token_budget] * n_picked
 
 
 def check_plan(plan: Plan, config: Config) -> None:
@@ -122,7 +129,7 @@ def validate(
             raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
         _check_tokenizer(workspace.root, plan, config)
         workspace.recover(STAGE)
-        n = len(our_trials(workspace.root, _data(config, recipes)))
+        n = len(search_budgets(workspace.root, config, _data(config, recipes)))
         plan = _whole(plan, n)
         recipe = validation_recipe(plan, recipes["mixture"])
         state = workspace.state(recipe)
@@ -234,8 +241,8 @@ class _Work:
 
     def _spent(self) -> Mixture:
         """Return what our own search cost, its finalists' trials among it."""
-        ours = our_trials(self.root, self.data)
-        return Mixture(FOUND, (), len(ours), sum(trial.token_budget for trial in ours))
+        budgets = search_budgets(self.root, self.config, self.data)
+        return Mixture(FOUND, (), len(budgets), sum(budgets))
 
     def _found(self, spent: Mixture) -> Mixture:
         weight = {row["name"]: row["weight"] for row in self.answer["domains"]}

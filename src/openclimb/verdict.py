@@ -1,7 +1,4 @@
-"""What a validation says: how the mixtures stand beside one another, a plain sentence, a table to read, a table for
-
-other programs.
-"""
+"""What a validation says: how the mixtures stand beside one another, in a sentence, a table to read and a CSV file."""
 
 import csv
 import io
@@ -15,9 +12,12 @@ from openclimb.config import format_count
 from openclimb.console import counted
 from openclimb.search.compare import compare, rank_correlation, read_scored
 from openclimb.search.measures import Items
-from openclimb.search.statistics import seed_noise, student
+from openclimb.stats.intervals import Estimate, estimate
+from openclimb.stats.multiple import HOLM
+from openclimb.stats.paired import draw_means, score_table
 from openclimb.trials import Trial, weights_key
 
+MARGIN = ("found_minus_it", "low", "high", "p", "p_holm")  # columns of validation.csv
 FOUND = "found"  # the name of the workspace's answer among the compared mixtures
 
 
@@ -49,7 +49,7 @@ def judge(
     scored = read_scored(distinct, items, share, metric, "report")
     margins, best = compare(scored, FOUND, share, seed)
     objective = {one.name: one.by_seed(share) for one in scored}
-    noise, freedom = seed_noise(list(objective.values()), paired=False)
+    scores = _scores(objective, seed)
     proxy_means = {
         name: float(np.mean([sum(share[task] * trial.scores[task] for task in share) for trial in some]))
         for name, some in (proxies or {}).items()
@@ -57,18 +57,16 @@ def judge(
     }
     rows = []
     for one in mixtures:
-        values = list(objective.get(twin[one.name], {}).values())
-        mean = float(np.mean(values)) if values else None
-        interval = student(mean, [(noise**2 / len(values), float(freedom))]).interval if mean is not None else None
+        score = scores.get(twin[one.name])
         rows.append(
             {
                 "name": one.name,
                 "weights": dict(zip(domains, one.weights, strict=True)),
                 "search_trials": one.search_trials,
                 "search_tokens": one.search_tokens,
-                "score": mean,
-                "interval": interval,
-                "by_seed": values,
+                "score": score.mean if score else None,
+                "interval": score.interval if score else None,
+                "by_seed": list(objective.get(twin[one.name], {}).values()),
                 "proxy_score": proxy_means.get(one.name),
                 "probability_best": best.get(twin[one.name], 0.0),
                 "margin": margins.get(twin[one.name]),
@@ -83,9 +81,17 @@ def judge(
     }
 
 
+def _scores(objective: Mapping[str, Mapping[int, float]], seed: int) -> dict[str, Estimate]:
+    """Return each mixture's objective over seeds, by the noise that all of them show."""
+    table = score_table(list(objective.values()))
+    draws = draw_means(table, np.random.default_rng([seed, 1]), paired=False)
+    drawn = table.mean(1)[None] if draws is None else draws
+    return {name: estimate(drawn[:, i]) for i, name in enumerate(objective)}
+
+
 def sentence(table: Mapping[str, Any]) -> str:
     """Return what a validation says, in plain words, where ours does not win too."""
-    said: dict[str, list[str]] = {"beaten": [], "not told apart": [], "better": []}
+    said: dict[str, list[str]] = {"beaten": [], "not significant": [], "better": []}
     lost, same = [], []
     for row in table["rows"]:
         if row["name"] == FOUND:
@@ -106,13 +112,14 @@ def sentence(table: Mapping[str, Any]) -> str:
         f"{where}, the found mixture "
     ]
     verdicts = [
-        (said["beaten"], "beats "),
-        (said["better"], "loses to "),
-        (said["not told apart"], "cannot be told apart from "),
-        (same, "is the same mixture as "),
+        (said["beaten"], "beats ", f": {HOLM}"),
+        (said["better"], "loses to ", f": {HOLM}"),
+        (said["not significant"], "differs from ", ": not significant"),
+        (same, "is the same mixture as ", ""),
     ]
     parts.append(
-        "; it ".join(text + ", ".join(names) for names, text in verdicts if names) or "has nothing to stand beside"
+        "; it ".join(text + ", ".join(names) + more for names, text, more in verdicts if names)
+        or "has nothing to stand beside"
     )
     ending = f" No target of {', '.join(lost)} has scores." if lost else ""
     return "".join(parts) + "." + ending
@@ -121,14 +128,14 @@ def sentence(table: Mapping[str, Any]) -> str:
 def validation_text(table: Mapping[str, Any]) -> str:
     """Return a validation as people read it."""
     lines = [table["sentence"], ""]
-    lines.append(f"{'mixture':<10} search tokens    score  found − it  95% interval        bootstrap           verdict")
+    lines.append(f"{'mixture':<10} search tokens    score  found − it  95% interval        p, Holm  verdict")
     for row in table["rows"]:
         score = "–" if row["score"] is None else f"{row['score']:+.4f}"
         line = f"{row['name']:<10} {format_count(row['search_tokens']):>13} {score:>8}"
         if row["margin"]:
             found = row["margin"]
-            (a, b), (c, d) = found["interval"], found["bootstrap"]
-            line += f"     {found['mean']:+.4f}  [{a:+.4f}, {b:+.4f}]  [{c:+.4f}, {d:+.4f}]  {found['verdict']}"
+            low, high = found["interval"]
+            line += f"     {found['mean']:+.4f}  [{low:+.4f}, {high:+.4f}]  {found['p_holm']:7.4f}  {found['verdict']}"
         lines.append(line)
     rho = table["rank_correlation"]
     if rho is not None:
@@ -144,9 +151,10 @@ def table_csv(table: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = list(table["rows"][0]["weights"])
-    writer.writerow(("mixture", "search_trials", "search_tokens", "score", "found_minus_it", "low", "high", *names))
+    writer.writerow(("mixture", "search_trials", "search_tokens", "score", *MARGIN, *names))
     for row in table["rows"]:
-        margin = row["margin"] or {"mean": "", "interval": ["", ""]}
-        numbers = (row["search_trials"], row["search_tokens"], row["score"], margin["mean"], *margin["interval"])
+        margin = row["margin"] or {"mean": "", "interval": ["", ""], "p": "", "p_holm": ""}
+        found = (margin["mean"], *margin["interval"], margin["p"], margin["p_holm"])
+        numbers = (row["search_trials"], row["search_tokens"], row["score"], *found)
         writer.writerow((row["name"], *numbers, *row["weights"].values()))
     return out.getvalue()

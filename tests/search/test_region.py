@@ -264,11 +264,32 @@ def test_the_best_mixture_keeps_constraints_and_says_what_weights_are_worth() ->
     answer = best(trials, without_old(domains, Required(constraints)), TargetSettings(), QUICK, {}, 0)
     weights = np.array([[row["weight"] for row in answer["domains"]]])
     holds(weights, domains, constraints)
-    moved = move(weights[0])
-    assert moved.sum(1) == pytest.approx(np.ones(5))
-    assert (moved >= 0).all()
-    assert moved[0, 0] == pytest.approx(weights[0, 0] - 0.05)
+    moved = move(weights[0], region_of(domains, constraints))
+    holds(moved, domains, constraints)
+    assert moved[0] == pytest.approx(weights[0])  # a fixed weight does not move
+    for i, row in enumerate(answer["domains"]):
+        assert row["moved"] == pytest.approx(weights[0, i] - moved[i, i])
+        assert (row["loss"] == 0.0) == (row["moved"] == 0.0)
+
+
+def test_a_move_over_a_cap_does_not_count() -> None:
+    domains = [Domain("a", 100), Domain("b", 100), Domain("c", 100)]
+    weights = np.array([0.5, 0.3, 0.2])
+    free = move(weights, region_of(domains))
+    assert free[2] == pytest.approx([0.5 + 0.05 * 5 / 8, 0.3 + 0.05 * 3 / 8, 0.15])
+    capped = move(weights, region_of(domains, ConstraintsSettings(cap={"a": 0.5})))
+    assert capped[2] == pytest.approx([0.5, 0.35, 0.15])  # b takes what a cannot
+    assert capped[0] == pytest.approx(free[0])
+    both = region_of(domains, ConstraintsSettings(cap={"a": 0.5, "b": 0.31}, floor={"c": 0.1}))
+    assert move(weights, both)[2] == pytest.approx([0.5, 0.30625, 0.19375])  # an eighth of the move is allowed
+    shut = region_of(domains, ConstraintsSettings(cap={"a": 0.5, "b": 0.3}))
+    assert move(weights, shut)[2] == pytest.approx(weights)
+    grouped = region_of(domains, ConstraintsSettings(groups={"a+b": (0.0, 0.8)}))
+    moved = move(weights, grouped)
+    assert moved[2] == pytest.approx(weights)
+    assert moved[0] == pytest.approx(free[0])
 
 
 def test_weight_that_is_all_in_one_domain_moves_to_the_others_equally() -> None:
-    assert move(np.array([1.0, 0.0, 0.0]))[0] == pytest.approx([0.95, 0.025, 0.025])
+    domains = [Domain("a", 100), Domain("b", 100), Domain("c", 100)]
+    assert move(np.array([1.0, 0.0, 0.0]), region_of(domains))[0] == pytest.approx([0.95, 0.025, 0.025])

@@ -48,7 +48,7 @@ def weights_chart(answer: Mapping[str, Any]) -> Figure:
 
 def losses_chart(answer: Mapping[str, Any]) -> Figure:
     """What the expected score loses when some of each weight goes to the other domains: which weights matter."""
-    rows = sorted((row for row in answer["domains"] if row["weight"] > 0), key=lambda row: row["loss"])
+    rows = sorted((row for row in answer["domains"] if row["moved"] > 0), key=lambda row: row["loss"])
     data = [
         {
             "type": "bar",
@@ -72,7 +72,7 @@ def margins_chart(answer: Mapping[str, Any]) -> Figure:
 
 
 def validation_chart(table: Mapping[str, Any]) -> Figure:
-    """By how much the found mixture beats each other one as a target, with Student's intervals."""
+    """By how much the found mixture beats each other one as a target, with intervals."""
     margins = {row["name"]: row["margin"] for row in table["rows"] if row["margin"]}
     return interval_chart(margins, "gain in the objective on targets")
 

@@ -13,7 +13,7 @@ TELLS = 2.0  # a task tells mixtures apart well when its scores spread so many t
 
 
 def contest_section(facts: Facts, figures: dict[str, charts.Figure]) -> str:
-    """The finalists' rounds: how probably each is the best after each round, and who was dropped."""
+    """The rounds: how probably each mixture is the best after each round, and which were dropped."""
     if not facts.answer or not facts.answer["rounds"]:
         return ""
     rounds = facts.answer["rounds"]
@@ -23,11 +23,11 @@ def contest_section(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     rows = []
     for name in sorted(names, key=lambda name: (_rounds_of(name, rounds), believed[name]["expected"]), reverse=True):
         cells = [_cell(name, one) for one in rounds]
-        mark = " ← went on to the baselines" if name == last else ""
+        mark = " ← the answer" if name == last else ""
         rows.append(
             f"<tr><td>{text(name)}{text(mark)}</td><td>{believed[name]['expected']:+.4f}</td>{''.join(cells)}</tr>"
         )
-    heads = ["finalist", "expected", *(f"round {i}" for i in range(1, len(rounds) + 1))]
+    heads = ["mixture", "expected", *(f"round {i}" for i in range(1, len(rounds) + 1))]
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
     body = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     sure = facts.config.get("pick", {}).get("sure", 0.9)
@@ -35,11 +35,11 @@ def contest_section(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     why = (
         f"The rounds ended because {last} was sure enough ({left:.0%}; pick.sure is {sure:.0%})."
         if left >= sure
-        else f"The rounds ended with {left:.0%} for {last}: the finalists left are about as good as one another."
+        else f"The rounds ended with {left:.0%} for {last}: the mixtures left are about as good as one another."
     )
     note = (
-        "The best predicted mixtures were trained again in rounds, one fresh seed a round, the same for all. A bar is "
-        f"the probability of being the best of the finalists; after each round the worse half goes. {why}"
+        "The best predicted mixtures, natural and uniform were trained in rounds, one fresh seed a round, the same for "
+        f"all. A bar is the probability of being the best of them; after each round the worse half goes. {why}"
     )
     return section("The finalists", note, body)
 

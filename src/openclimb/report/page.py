@@ -15,6 +15,7 @@ from openclimb.report import charts
 from openclimb.report.facts import Facts, read_facts, to_script
 from openclimb.report.learning import contest_section, search_section, signal_section
 from openclimb.report.parts import chart, details, interval, number, section, table, text
+from openclimb.stats.multiple import HOLM, significant
 from openclimb.workspace import write_text
 
 MEASURES = {
@@ -80,7 +81,8 @@ def _figures_row(facts: Facts) -> str:
     if facts.answer:
         for name, margin in facts.answer["margins"].items():
             low, high = margin["interval"]
-            cells.append((f"{margin['mean']:+.4f}", f"over {name}, 95 % interval {low:+.4f} to {high:+.4f}"))
+            said = HOLM if significant(margin["p_holm"]) else "not significant"
+            cells.append((f"{margin['mean']:+.4f}", f"over {name}, 95 % interval {low:+.4f} to {high:+.4f}; {said}"))
         n = len(facts.answer["domains"])
         cells.append((f"{facts.answer['effective_domains']:.1f} of {n}", "effective domains"))
         cells.append((f"{facts.answer['noise_floor']:.4f}", "noise floor: spread over seeds of one mixture"))
@@ -114,7 +116,7 @@ def _weights(facts: Facts, figures: dict[str, charts.Figure]) -> str:
                 f"{row['natural']:.1%}",
                 f"{row['cap']:.0%}",
                 f"{row['repetitions']:.2f}",
-                f"{row['loss']:+.4f}" if row["weight"] else "–",
+                f"{row['loss']:+.4f}" if row["moved"] else "–",
                 f"{row['tokens']:,}",
             )
             for row in rows
@@ -145,9 +147,10 @@ def _margins(facts: Facts, figures: dict[str, charts.Figure]) -> str:
     unseen = ", and scored on items that the search never saw" if has_items else ""
     paired, covered = ("seed by seed and item by item", "seeds and items") if has_items else ("seed by seed", "seeds")
     note = (
-        f"Each mixture was trained again, with seeds that had no part in choosing among the finalists{unseen}. "
+        f"Each mixture was trained again, with seeds that had no part in the choice{unseen}. "
         f"Differences are taken {paired}, which makes them far surer than the scores themselves; "
-        f"intervals are 95 % and cover {covered}."
+        f"intervals are 95 % and cover {covered}. Which differences are significant is said after Holm's correction "
+        "for the comparisons with both baselines."
     )
     gain = chart("margins", "gain of the found mixture over the baselines") if facts.answer["margins"] else ""
     return section("Beside the baselines", note, gain + scores)
@@ -164,11 +167,12 @@ def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         found = row["margin"]
         margin = ("–", "–", "–", "–")
         if found:
-            intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found["interval"], found["bootstrap"])]
-            margin = (f"{found['mean']:+.4f}", *intervals, found["verdict"])
+            low, high = found["interval"]
+            p = f"{found['p_holm']:.4f}"
+            margin = (f"{found['mean']:+.4f}", f"{low:+.4f} to {high:+.4f}", p, found["verdict"])
         scores = (number(row["score"], ".4f"), number(row["proxy_score"], ".4f"), f"{row['probability_best']:.0%}")
         rows.append((row["name"], margin[-1], *scores, *margin[:-1], f"{row['search_tokens']:,}"))
-    heads = ("mixture", "verdict", "target", "proxy", "is the best", "found − it", "95 % interval", "bootstrap")
+    heads = ("mixture", "verdict", "target", "proxy", "is the best", "found − it", "95 % interval", "p after Holm")
     body = (
         chart("validation", "gain of the found mixture over the others as targets") if "validation" in figures else ""
     )
@@ -182,7 +186,8 @@ def _validation(facts: Facts, figures: dict[str, charts.Figure]) -> str:
         found_table["sentence"]
         + old
         + " Every search had as many proxy trials as ours, its finalists included; DoReMi has a "
-        "reference and a proxy run instead. Intervals are Student's, and a bootstrap over items and seeds."
+        "reference and a proxy run instead. Intervals cover seeds and items, one comparison at a time; p-values are "
+        "corrected by Holm for all comparisons of the table."
     )
     return section("As targets", note, body)
 

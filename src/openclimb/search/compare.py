@@ -1,10 +1,8 @@
-"""How sure the difference between trained mixtures is: Student's interval beside a hierarchical paired bootstrap.
+"""How sure the difference between trained mixtures is.
 
-Mixtures are trained with the same seeds and scored on the same items. A replicate of the bootstrap draws items anew,
-the same ones for all mixtures (common random numbers), and for each trial a seed's luck from what the means of mixtures
-and of seeds leave, pooled over all mixtures. Drawing whole seeds of three instead would hold the truth far less often
-than it says: residuals are scaled up for the means that were fitted, and their scale itself is drawn (χ²), as Student's
-t does.
+Mixtures are trained with the same seeds and scored on the same items. Draws of their objectives, together, are those of
+the model of trial noise (`stats/paired.py`) and of the items, the same items for all mixtures. Margins, their intervals
+and p-values, and the probability of being the best are all counts of these draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +15,12 @@ from numpy.typing import NDArray
 
 from openclimb.errors import SearchError
 from openclimb.search.measures import Items, objective_table
-from openclimb.search.statistics import LEVEL, Estimate, seed_noise, student
+from openclimb.stats.intervals import estimate
+from openclimb.stats.multiple import holm, verdict
+from openclimb.stats.paired import CHAINS, KEEP, draw_items, draw_means, score_table
 from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
-
-REPLICATES = 4000
-CHUNK = 100  # replicates drawn at once
 
 
 @dataclass(frozen=True)
@@ -66,70 +63,45 @@ def read_scored(
     ]
 
 
-def margin(ours: Scored, other: Scored, all_of_them: Sequence[Scored], share: Mapping[str, float]) -> Estimate:
-    """Return ours minus other with Student's interval (`statistics.py`)."""
-    noise, freedom = seed_noise([one.by_seed(share) for one in all_of_them], paired=True)
-    parts = [(2.0 * noise**2 / len(ours.seeds), float(freedom))]
-    mean = 0.0
+def draw_objectives(
+    scored: Sequence[Scored], share: Mapping[str, float], rng: Generator, chains: int = CHAINS
+) -> Floats:
+    """Return draws (n, n_mixtures) of the mixtures' objectives; only differences within a row mean something.
+
+    With one seed nothing is known of the noise of trials, and the draws hold that of the items alone.
+    """
+    table = score_table([one.by_seed(share) for one in scored])
+    drawn = draw_means(table, rng, paired=True, chains=chains)
+    if drawn is None:
+        drawn = np.tile(table.mean(1), (chains * KEEP, 1))
     for task, weight in share.items():
-        each = ours.tasks[task].mean(0) - other.tasks[task].mean(0)
-        mean += weight * float(each.mean())
-        parts.append((weight**2 * float(each.var(ddof=1)) / len(each) if len(each) > 1 else 0.0, len(each) - 1.0))
-    return student(mean, parts)
-
-
-def bootstrap(scored: Sequence[Scored], share: Mapping[str, float], rng: Generator, n: int = REPLICATES) -> Floats:
-    """Return replicates (n, n_mixtures) of the mixtures' objectives; differences within a row are paired."""
-    drawn = np.zeros((n, len(scored)))
-    for task, weight in share.items():
-        means = np.stack([one.tasks[task].mean(0) for one in scored])
-        n_items = means.shape[1]
-        centre = means.mean(1)
-        spread = np.sqrt(n_items / (n_items - 1)) if n_items > 1 else 0.0  # a draw of n has the variance of n − 1
-        for start in range(0, n, CHUNK):
-            rows = slice(start, min(n, start + CHUNK))
-            chosen = rng.integers(n_items, size=(rows.stop - rows.start, n_items))
-            found = np.stack([row[chosen].mean(1) for row in means], axis=1)
-            drawn[rows] += weight * (centre + spread * (found - centre))
-    return drawn + _luck(scored, share, rng, n)
-
-
-def _luck(scored: Sequence[Scored], share: Mapping[str, float], rng: Generator, n: int) -> Floats:
-    """Return what the luck of the seeds may add to each mixture's mean, (n, n_mixtures)."""
-    table = np.array([list(one.by_seed(share).values()) for one in scored])
-    m, s = table.shape
-    freedom = (m - 1) * (s - 1)
-    if freedom < 1:
-        return np.zeros((n, m))
-    left = (table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()).ravel()
-    left *= np.sqrt(left.size / freedom)
-    means = np.stack([rng.choice(left, (n, s)).mean(1) for _ in range(m)], axis=1)
-    scale: Floats = np.sqrt(freedom / rng.chisquare(freedom, (n, 1)))
-    return means * scale
+        drawn = drawn + weight * draw_items(np.stack([one.tasks[task].mean(0) for one in scored]), len(drawn), rng)
+    return drawn
 
 
 def compare(
     scored: Sequence[Scored], ours: str, share: Mapping[str, float], seed: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Return ours against each other mixture, and each mixture's probability of being the best, by the bootstrap."""
-    mine = next(one for one in scored if one.name == ours)
-    replicates = bootstrap(scored, share, np.random.default_rng(seed))
-    column = {one.name: replicates[:, i] for i, one in enumerate(scored)}
-    tail = 100 * (1 - LEVEL) / 2
-    margins = {}
-    for other in scored:
-        if other is mine:
-            continue
-        found = margin(mine, other, scored, share)
-        low, high = np.percentile(column[ours] - column[other.name], [tail, 100 - tail])
-        verdict = "beaten" if min(found.low, low) > 0 else "better" if max(found.high, high) < 0 else "not told apart"
-        margins[other.name] = {
-            "mean": found.mean,
-            "interval": found.interval,
-            "bootstrap": [float(low), float(high)],
-            "verdict": verdict if len(mine.seeds) > 1 else "not told apart",
+    """Return ours against each other mixture, and each mixture's probability of being the best.
+
+    Verdicts are those of p-values corrected by Holm for all comparisons of the table. One seed claims nothing.
+    """
+    draws = draw_objectives(scored, share, np.random.default_rng(seed))
+    column = {one.name: draws[:, i] for i, one in enumerate(scored)}
+    found = {name: estimate(column[ours] - drawn) for name, drawn in column.items() if name != ours}
+    sure = len(scored[0].seeds) > 1
+    adjusted = holm([one.p if sure else 1.0 for one in found.values()])
+    margins = {
+        name: {
+            "mean": one.mean,
+            "interval": one.interval,
+            "p": one.p if sure else 1.0,
+            "p_holm": p,
+            "verdict": verdict(one.mean, p),
         }
-    best = np.bincount(replicates.argmax(1), minlength=len(scored)) / len(replicates)
+        for (name, one), p in zip(found.items(), adjusted, strict=True)
+    }
+    best = np.bincount(draws.argmax(1), minlength=len(scored)) / len(draws)
     return margins, {one.name: float(share) for one, share in zip(scored, best, strict=True)}
 
 

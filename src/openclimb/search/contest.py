@@ -1,8 +1,8 @@
 """The contest of the finalists: which trials decide it, round by round, and which then say what the answer is worth.
 
-First the finalists alone are measured in rounds (`rounds.py`). Then the one that is left, the natural and the uniform
-mixture are measured with further seeds, which had no part in the choice: what is claimed of the answer rests on these
-alone. Every function here follows from the told trials.
+First the finalists, the natural and the uniform mixture are measured in rounds (`rounds.py`). The one that is left is
+the answer. Then it, the natural and the uniform mixture are measured with further seeds. These decide nothing: what is
+claimed of the answer rests on them alone. Every function here follows from the told trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Contest:
     names: tuple[str, ...]  # finalist-1, …; natural and uniform last
     roles: tuple[str, ...]
     weights: Weights  # (n, n_domains)
-    playing: tuple[int, ...]  # rows of the finalists; one that equals a baseline has the baseline's name
+    playing: tuple[int, ...]  # all rows, the finalists first; one that equals a baseline has the baseline's name
     reuse: Reuse  # reads the mixtures as `history` and `forecast` do
     history: History
     forecast: Forecast
@@ -65,8 +65,8 @@ class Contest:
 class Standing:
     """What the trials so far say: the rounds, the row that is ahead, and what is believed of every mixture."""
 
-    rounds: tuple[Round, ...]  # finalists by their place in `Contest.playing`
-    ahead: int
+    rounds: tuple[Round, ...]  # mixtures by their place in `Contest.playing`
+    ahead: int  # row of the mixture that the rounds left: the answer
     belief: Belief
     probability: tuple[float, ...]  # of being the best of all mixtures of the contest
 
@@ -102,6 +102,7 @@ def open_contest(
             rows.append(weights)
         playing.append(same[0] if same else names[-1])
     names += [role for role, _ in baselines]
+    playing += [role for role, _ in baselines]
     roles += [role for role, _ in baselines]
     all_weights = np.array([*rows, *(row for _, row in baselines)])
     whole = reuse.whole
@@ -140,22 +141,39 @@ def next_round(contest: Contest, picked: Sequence[Trial], iteration: int) -> lis
 
 
 def claim(contest: Contest, picked: Sequence[Trial], iteration: int) -> list[Proposal]:
-    """Return the trials of the mixture that the rounds left and of the baselines, with seeds of their own."""
+    """Return the trials of the mixture that the rounds left and of the baselines, with seeds that no round had.
+
+    The uniform mixture, unless it is the answer, has `pick.uniform_seeds` of them.
+    """
+    rows = _claimed(contest, stand(contest, picked).ahead)
+    return [
+        _proposal(contest, row, seed, iteration)
+        for number, seed in enumerate(contest.claim_seeds)
+        for row, n_seeds in rows.items()
+        if number < n_seeds
+    ]
+
+
+def _claimed(contest: Contest, ahead: int) -> dict[int, int]:
+    """Return the rows that the claim measures, the answer first, and with how many seeds."""
     baselines = [row for row, role in enumerate(contest.roles) if role != "finalist"]
-    rows = list(dict.fromkeys([stand(contest, picked).ahead, *baselines]))
-    return [_proposal(contest, row, seed, iteration) for seed in contest.claim_seeds for row in rows]
+    few = min(contest.pick.uniform_seeds, contest.pick.seeds)
+    return {
+        row: few if contest.roles[row] == "uniform" and row != ahead else contest.pick.seeds
+        for row in (ahead, *baselines)
+    }
 
 
 @one_thread
 def stand(contest: Contest, picked: Sequence[Trial]) -> Standing:
     """Return how the contest stands by the trials with scores so far."""
     tables = by_mixture(contest, picked)
-    finalists = list(contest.playing)
+    playing = list(contest.playing)
     prior = contest.prior
     key = (contest.seed, DRAW)
     rounds = play(
-        Prior(prior.mean[finalists], prior.deviation[finalists], prior.noise),
-        [tables[row] for row in finalists],
+        Prior(prior.mean[playing], prior.deviation[playing], prior.noise),
+        [tables[row] for row in playing],
         contest.round_seeds,
         contest.share,
         contest.at_least,
@@ -165,7 +183,7 @@ def stand(contest: Contest, picked: Sequence[Trial]) -> Standing:
     belief = believe(prior, objectives(tables, contest.share))
     short = np.array([shortfall(table, contest.at_least) if table else 0.0 for table in tables])
     probability = belief.best(np.random.default_rng([*key, len(contest.round_seeds)]), short <= short.min())
-    ahead = finalists[rounds[-1].left[0]] if rounds else finalists[0]
+    ahead = playing[rounds[-1].left[0]] if rounds else playing[0]
     return Standing(tuple(rounds), ahead, belief, tuple(probability.tolist()))
 
 
@@ -187,8 +205,7 @@ def trials_of(contest: Contest, picked: Sequence[Trial]) -> list[list[Trial]]:
 def n_asked(contest: Contest, standing: Standing) -> int:
     """Return how many trials the contest asked for."""
     left = [len(contest.playing), *(len(one.left) for one in standing.rounds)]
-    baselines = [row for row, role in enumerate(contest.roles) if role != "finalist"]
-    return sum(left[: len(standing.rounds)]) + len({standing.ahead, *baselines}) * len(contest.claim_seeds)
+    return sum(left[: len(standing.rounds)]) + sum(_claimed(contest, standing.ahead).values())
 
 
 def _proposal(contest: Contest, row: int, seed: int, iteration: int) -> Proposal:

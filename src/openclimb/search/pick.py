@@ -1,37 +1,28 @@
 """The answer: which mixture, by how much it beats the natural and the uniform one, and how sure that is.
 
-The mixture is chosen by what is believed of it on search items (`rounds.py`, `contest.py`) and judged on report items,
-which nothing has seen before, by seeds that had no part in the choice among the finalists. Mixtures are trained with
-the same seeds (common random numbers) and scored on the same items, so margins are taken seed by seed and item by item
-(`statistics.py`).
+The mixture, natural and uniform among the candidates, is chosen by the rounds on search items (`rounds.py`,
+`contest.py`). It is judged on report items, which nothing has seen before, by seeds that had no part in the choice.
+Mixtures are trained with the same seeds (common random numbers) and scored on the same items, so margins are taken seed
+by seed and item by item (`confirmation.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain
 from openclimb.search.best import outlook
+from openclimb.search.confirmation import Compared, Comparison
 from openclimb.search.contest import Contest, Standing, by_mixture, n_asked, stand, trials_of
 from openclimb.search.least import least_sentence
 from openclimb.search.loop import NORMAL_80, one_thread
-from openclimb.search.measures import MEASURES, Items, ItemTable, item_table, objective_table, task_names
+from openclimb.search.measures import Items
 from openclimb.search.rounds import shortfall
-from openclimb.search.statistics import Estimate, seed_noise, student
 from openclimb.settings import Config
+from openclimb.stats.intervals import Estimate
+from openclimb.stats.multiple import HOLM, holm, significant
 from openclimb.trials import Trial
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A mixture that was trained with several seeds, and its trials by seed."""
-
-    name: str
-    weights: tuple[float, ...]
-    trials: tuple[Trial, ...]
 
 
 @one_thread
@@ -49,13 +40,12 @@ def pick(
     failed are absent: a mixture stands with the seeds it has. Raises SearchError when none is left.
     """
     standing = stand(contest, picked)
-    compared, everything = group(contest, picked)
-    comparison = Comparison(compared, everything, items, contest.share, config.tasks.metric)
-    found = choose(contest, standing, picked, compared)
+    compared, rest = group(contest, picked)
+    comparison = Comparison(compared, rest, items, contest.share, config.tasks.metric, contest.seed)
+    found = choose(contest, standing, compared)
     row = contest.names.index(found.name)
     baselines = [mixture for mixture in compared if mixture.name in ("natural", "uniform") and mixture is not found]
-    margins = {base.name: comparison.margin(found, base) for base in baselines}
-    sure = all(len(mixture.trials) > 1 for mixture in compared)
+    margins = correct({base.name: margin_of(comparison, found, base) for base in baselines})
     short = shortfalls(contest, picked)
     natural_reaches = short["natural"] <= short[found.name]
     believed, deviation = float(standing.belief.mean[row]), float(standing.belief.deviation[row])
@@ -69,15 +59,12 @@ def pick(
         "probability_best": standing.probability[row],
         "target": {"token_budget": config.target.token_budget, "max_repetitions": config.target.max_repetitions},
         "choice": found.name,
-        "sentence": sentence(found, margins, sure, comparison.has_items, natural_reaches)
+        "sentence": sentence(found, margins, comparison.has_items, natural_reaches)
         + least_sentence(found.trials, config.tasks.at_least, comparison.has_items),
         "objective": {"metric": config.tasks.metric, "tasks": dict(contest.share)},
         "has_items": comparison.has_items,
         "mixtures": [comparison.row(mixture) for mixture in compared],
-        "margins": {
-            name: {"mean": margin.mean, "interval": margin.interval, "beyond_noise": sure and margin.low > 0}
-            for name, margin in margins.items()
-        },
+        "margins": {name: margin.as_dict() for name, margin in margins.items()},
         "rounds": round_rows(contest, standing),
         "contest": [
             {
@@ -101,37 +88,29 @@ def pick(
 
 
 def group(contest: Contest, picked: Sequence[Trial]) -> tuple[list[Compared], list[Compared]]:
-    """Return the mixtures with trials of the claim, and all mixtures with trials of any kind, natural and uniform last.
+    """Return the mixtures with their trials of the claim, and those with their trials of the rounds.
 
     Raises SearchError when no trial of the claim has scores.
     """
-    everything = [
-        Compared(name, trials[0].weights, tuple(trials))
-        for name, trials in zip(contest.names, trials_of(contest, picked), strict=True)
-        if trials
-    ]
-    claimed = [
-        Compared(one.name, one.weights, trials)
-        for one in everything
-        if (trials := tuple(trial for trial in one.trials if trial.seed in contest.claim_seeds))
-    ]
+    claimed: list[Compared] = []
+    rest: list[Compared] = []
+    for name, trials in zip(contest.names, trials_of(contest, picked), strict=True):
+        for there, grouped in ((True, claimed), (False, rest)):
+            some = tuple(trial for trial in trials if (trial.seed in contest.claim_seeds) == there)
+            if some:
+                grouped.append(Compared(name, some[0].weights, some))
     if not claimed:
         raise SearchError("no trial of the finalists has scores", "see failure.json of the last trials; then --retry")
-    return claimed, everything
+    return claimed, rest
 
 
-def choose(contest: Contest, standing: Standing, picked: Sequence[Trial], compared: Sequence[Compared]) -> Compared:
-    """Return the mixture, of those with trials of the claim, that is believed the best; on a tie, the natural one.
+def choose(contest: Contest, standing: Standing, compared: Sequence[Compared]) -> Compared:
+    """Return the mixture that the rounds left, whatever the claim's trials say of it.
 
-    Those that reach the least scores of tasks stand before those that do not, which stand by how far they fall short.
+    Where none of its trials of the claim has scores, the natural mixture, or else the uniform one.
     """
-    rank, short = {"natural": 0, "uniform": 2}, shortfalls(contest, picked)
-
-    def order(mixture: Compared) -> tuple[float, float, int]:
-        believed = float(standing.belief.mean[contest.names.index(mixture.name)])
-        return short[mixture.name], -believed, rank.get(mixture.name, 1)
-
-    return min(compared, key=order)
+    there = {mixture.name: mixture for mixture in compared}
+    return there.get(contest.names[standing.ahead]) or there.get("natural") or compared[-1]
 
 
 def shortfalls(contest: Contest, picked: Sequence[Trial]) -> dict[str, float]:
@@ -158,98 +137,54 @@ def round_rows(contest: Contest, standing: Standing) -> list[dict[str, Any]]:
     return rows
 
 
-class Comparison:
-    """The mixtures of the claim with their scores by seed, and the noise pooled over all trials of the contest."""
+@dataclass(frozen=True)
+class Margin:
+    """The answer minus a baseline, on report items by the claim's seeds."""
 
-    def __init__(
-        self,
-        compared: Sequence[Compared],
-        everything: Sequence[Compared],
-        items: Items,
-        share: Mapping[str, float],
-        metric: str,
-    ) -> None:
-        self.compared, self.everything, self.items, self.share = compared, everything, items, share
-        self.search = {
-            m.name: {t.seed: sum(share[task] * t.scores[task] for task in share) for t in m.trials} for m in everything
-        }
-        self.report = {
-            m.name: {task: objective_table(m.trials, items, task, "report", metric) for task in share} for m in compared
-        }
-        self.by_seed = {name: _objective(self.report[name], share) for name in self.report}
-        self.has_items = bool(task_names(items, "report")) and not all(
-            name.endswith("/score") for one in items.values() for name in one
-        )
-        tables = [
-            _objective({task: objective_table(m.trials, items, task, "report", metric) for task in share}, share)
-            for m in everything
-        ]
-        self.search_noise = seed_noise(list(self.search.values()), paired=False)
-        self.report_noise = seed_noise(tables, paired=False)
-        self.paired_noise = seed_noise(tables, paired=True)
+    estimate: Estimate
+    seeds: int  # of the one that has fewer
+    adjusted: float = 1.0  # p-value after Holm, over the comparisons of the answer
 
-    def margin(self, found: Compared, base: Compared) -> Estimate:
-        """Return found minus base on report items, over the seeds that both have (all seeds where they share none)."""
-        ours, theirs = self.by_seed[found.name], self.by_seed[base.name]
-        shared = sorted(set(ours) & set(theirs))
-        noise, freedom = self.paired_noise if shared else self.report_noise
-        used = [shared, shared] if shared else [sorted(ours), sorted(theirs)]
-        mean = float(np.mean([ours[s] for s in used[0]]) - np.mean([theirs[s] for s in used[1]]))
-        if found.name == base.name:
-            return Estimate(0.0, 0.0, 0.0)
-        parts = [(noise**2 / len(used[0]) + noise**2 / len(used[1]), float(freedom))]
-        for task, share in self.share.items():
-            pair = [self.report[m.name][task] for m in (found, base)]
-            kept = [
-                table.scores[[table.seeds.index(seed) for seed in seeds]]
-                for table, seeds in zip(pair, used, strict=True)
-            ]
-            differences = kept[0].mean(0) - kept[1].mean(0)
-            parts.append(_item_part(share, differences))
-        return student(mean, parts)
+    @property
+    def better(self) -> bool:
+        """Whether the answer is better, significantly."""
+        return self.estimate.mean > 0 and significant(self.adjusted)
 
-    def row(self, mixture: Compared) -> dict[str, Any]:
-        """Return a mixture's entry in mixture.json."""
-        search = [self.search[mixture.name][trial.seed] for trial in mixture.trials]
-        error = self.search_noise[0] / np.sqrt(len(search)) if self.search_noise[1] else 0.0
+    @property
+    def worse(self) -> bool:
+        """Whether the answer is worse, significantly."""
+        return self.estimate.mean < 0 and significant(self.adjusted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the margin's entry in mixture.json."""
         return {
-            "name": mixture.name,
-            "weights": mixture.trials[0].mixture.as_dict(),
-            "trials": [trial.number for trial in mixture.trials],
-            "seeds": [trial.seed for trial in mixture.trials],
-            "search": {"mean": float(np.mean(search)), "standard_error": float(error)},
-            "report": {**self._report(mixture), "tasks": self._tasks(mixture)},
+            "mean": self.estimate.mean,
+            "interval": self.estimate.interval,
+            "p": self.estimate.p,
+            "p_holm": self.adjusted,
+            "beyond_noise": self.better,
         }
 
-    def _report(self, mixture: Compared) -> dict[str, Any]:
-        values = list(self.by_seed[mixture.name].values())
-        noise, freedom = self.report_noise
-        parts = [(noise**2 / len(values), float(freedom))]
-        parts += [
-            _item_part(share, self.report[mixture.name][task].scores.mean(0)) for task, share in self.share.items()
-        ]
-        estimate = student(float(np.mean(values)), parts)
-        return {"mean": estimate.mean, "interval": estimate.interval}
+    def __str__(self) -> str:
+        low, high = self.estimate.interval
+        return f"{self.estimate.mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {self.seeds} seeds)"
 
-    def _tasks(self, mixture: Compared) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for task in task_names(self.items, "report"):
-            rows[task] = {}
-            for metric in MEASURES:
-                table = item_table(mixture.trials, self.items, task, "report", metric)
-                if table is None:
-                    continue
-                others = [item_table(m.trials, self.items, task, "report", metric) for m in self.everything]
-                noise, freedom = seed_noise([other.by_seed for other in others if other is not None], paired=False)
-                parts = [(noise**2 / len(table.seeds), float(freedom)), _item_part(1.0, table.scores.mean(0))]
-                estimate = student(float(table.scores.mean()), parts)
-                rows[task][metric] = {"mean": estimate.mean, "interval": estimate.interval}
-                rows[task]["n"] = table.scores.shape[1]
-        return rows
+
+def margin_of(comparison: Comparison, found: Compared, base: Compared) -> Margin:
+    """Return the answer's margin over a baseline, not yet corrected. One seed claims nothing: its p-value is 1."""
+    fewest = min(len(found.trials), len(base.trials))
+    estimate = comparison.margin(found, base)
+    return Margin(estimate if fewest > 1 else replace(estimate, p=1.0), fewest)
+
+
+def correct(margins: Mapping[str, Margin]) -> dict[str, Margin]:
+    """Return the margins with p-values adjusted by Holm for their number."""
+    adjusted = holm([margin.estimate.p for margin in margins.values()])
+    return {name: replace(one, adjusted=p) for (name, one), p in zip(margins.items(), adjusted, strict=True)}
 
 
 def sentence(
-    found: Compared, margins: Mapping[str, Estimate], sure: bool, has_items: bool = True, natural_reaches: bool = True
+    found: Compared, margins: Mapping[str, Margin], has_items: bool = True, natural_reaches: bool = True
 ) -> str:
     """Return the answer in plain words. Trials that were scored elsewhere have no items.
 
@@ -261,39 +196,36 @@ def sentence(
     what = "the uniform mixture" if found.name == "uniform" else "the found mixture"
     if "natural" not in margins:
         return f"{what.capitalize()} was best{where}; the natural mixture has no scores to compare it with."
-    margin = margins["natural"]
-    numbers = f"{margin.mean:+.4f} (95 % interval {margin.low:+.4f} to {margin.high:+.4f}, {len(found.trials)} seeds)"
-    if sure and margin.low > 0:
-        return f"{what.capitalize()} beats the natural mixture{on_report} by {numbers}."
-    if not sure:
+    margin, uniform = margins["natural"], margins.get("uniform")
+    if margin.seeds < 2:
         return (
-            f"{what.capitalize()} differs from the natural mixture by {numbers}, "
+            f"{what.capitalize()} differs from the natural mixture by {margin}, "
             "but one seed cannot tell that from noise."
         )
+    if margin.better:
+        return f"{what.capitalize()} beats the natural mixture{on_report} by {margin}{_beside(uniform)}."
     if not natural_reaches:
         return (
             f"{what.capitalize()} is given because it comes nearer to the least scores than the natural mixture, from "
-            f"which it differs{on_report} by {numbers}."
+            f"which it differs{on_report} by {margin}."
         )
-    if margin.high < 0:
+    if margin.worse:
         return (
-            f"{what.capitalize()} does worse than the natural mixture{on_report}, by {numbers}, although it was "
+            f"{what.capitalize()} does worse than the natural mixture{on_report}, by {margin}, although it was "
             "believed the best: use the natural mixture."
         )
     return (
-        f"Nothing beats the natural mixture beyond noise:{on_report} {what} differs from it by {numbers}. "
-        "Both are given; the natural mixture is the safe choice."
+        f"Nothing beats the natural mixture beyond noise:{on_report} {what} differs from it by {margin}, not "
+        "significant. Both are given; the natural mixture is the safe choice."
     )
 
 
-def _objective(tables: Mapping[str, ItemTable], share: Mapping[str, float]) -> dict[int, float]:
-    """Return the objective by seed of one mixture's tables by task."""
-    by_task = {task: table.by_seed for task, table in tables.items()}
-    seeds = next(iter(by_task.values()))
-    return {seed: sum(share[task] * by_task[task][seed] for task in share) for seed in seeds}
-
-
-def _item_part(share: float, scores: Any) -> tuple[float, float]:
-    """Return the variance that the choice of items gives share × mean(scores), and its degrees of freedom."""
-    n = len(scores)
-    return (share**2 * float(scores.var(ddof=1)) / n if n > 1 else 0.0), float(n - 1)
+def _beside(uniform: Margin | None) -> str:
+    """Return how the sentence goes on that says that the answer beats the natural mixture."""
+    if uniform is None:
+        return f", {HOLM.removesuffix(' after Holm')}"
+    if uniform.better:
+        return f" and the uniform mixture by {uniform}, both {HOLM}"
+    if uniform.worse:
+        return f", {HOLM}; it does worse than the uniform mixture, by {uniform}"
+    return f", {HOLM}; from the uniform mixture it differs by {uniform}, not significant"

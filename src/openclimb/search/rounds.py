@@ -1,7 +1,7 @@
-"""Finalists measured again in rounds: sequential halving under what is believed of each.
+"""Finalists and baselines measured in rounds: sequential halving under what is believed of each.
 
-A round gives every finalist that is left one fresh seed, the same for all. What is believed of a finalist is its
-forecast with the calibrated deviation, brought up to date by the scores; a seed's luck is common to the finalists of a
+A round gives every mixture that is left one fresh seed, the same for all. What is believed of a mixture is its
+forecast with the calibrated deviation, brought up to date by the scores; a seed's luck is common to the mixtures of a
 round, so only differences within a round count. After each round the worse half goes; it ends when one is sure enough
 to be the best, or after as many rounds as `pick.seeds`. Everything follows from the scores, so that a killed run
 comes to the same rounds. Sequential halving: Karnin, Koren and Somekh 2013.
@@ -22,7 +22,8 @@ Table = Mapping[int, Mapping[str, float]]  # seed → score by task: the trials 
 
 DRAWS = 20_000  # of the scores, for the probability of being best: its standard error is at most .0035
 NOISE_TRUST = 4.0  # degrees of freedom that the predictor's noise is worth beside that of the rounds
-FEWEST = 2  # finalists that go on until one of them is sure
+FEWEST = 2  # mixtures that go on until one of them is sure
+BASELINES = 2  # natural and uniform
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Belief:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round came to: the finalists by their number, 0 first."""
+    """What one round came to: the mixtures by their number, 0 first."""
 
     seed: int
     measured: tuple[int, ...]
-    mean: tuple[float, ...]  # of all finalists, as believed after the round
-    probability: tuple[float, ...]  # of being the best of all finalists
+    mean: tuple[float, ...]  # of all mixtures, as believed after the round
+    probability: tuple[float, ...]  # of being the best of all mixtures
     left: tuple[int, ...]  # those that go on, the best first
-    over: bool  # one finalist is sure enough to be the best, or is the only one left
+    over: bool  # one mixture is sure enough to be the best, or is the only one left
 
 
 def believe(prior: Prior, scores: Sequence[Mapping[int, float]]) -> Belief:
@@ -99,10 +100,10 @@ def play(
     sure: float,
     key: Sequence[int],
 ) -> list[Round]:
-    """Return the rounds that the finalists' trials so far make up.
+    """Return the rounds that the mixtures' trials so far make up.
 
-    `tables` are the finalists' scores by seed and task, `seeds` those of the rounds in order, `share` the weights of
-    the tasks in the objective, `key` the seed of the draws. A finalist that falls short of `at_least` stands behind
+    `tables` are the mixtures' scores by seed and task, `seeds` those of the rounds in order, `share` the weights of
+    the tasks in the objective, `key` the seed of the draws. A mixture that falls short of `at_least` stands behind
     those that do not. A round that no trial came back from is not played.
     """
     left = tuple(range(len(tables)))
@@ -137,9 +138,10 @@ def finished(rounds: Sequence[Round], most: int) -> bool:
 
 
 def most_trials(pick: PickSettings) -> int:
-    """Return the most trials that the finalists, and then the best of them and the baselines, take."""
-    n, total = pick.finalists, 3 * pick.seeds
-    for _ in range(pick.seeds if n > 1 else 0):
+    """Return the most trials that the rounds, and then the claim of the best mixture and the baselines, take."""
+    n = pick.finalists + BASELINES
+    total = 2 * pick.seeds + min(pick.uniform_seeds, pick.seeds)
+    for _ in range(pick.seeds):
         total += n
         n = max(min(n, FEWEST), (n + 1) // 2)
     return total

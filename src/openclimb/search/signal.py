@@ -17,8 +17,9 @@ from openclimb.errors import ConfigError
 from openclimb.mixture import Domain
 from openclimb.search.baselines import natural_mixture
 from openclimb.search.required import required_of
-from openclimb.search.statistics import LEVEL, seed_noise
+from openclimb.search.statistics import seed_noise
 from openclimb.settings import Config
+from openclimb.stats.intervals import LEVEL
 from openclimb.trials import Proposal, Trial
 
 OBJECTIVE = "objective"

@@ -1,36 +1,16 @@
-"""How sure a mean over seeds and items is.
+"""Folds over mixtures, and the standard deviation of a trial's score over seeds.
 
-A mean's variance has two parts. Seeds: mixtures × seeds is a table with one number a cell; what its row means (and, for
-differences between mixtures, its column means) leave is the noise of a trial, pooled over all mixtures, so that three
-seeds of five mixtures give eight degrees of freedom instead of two. Items: the variance of the items' scores, or of
-their paired differences, over their number. Intervals are Student's t. *Not* a bootstrap over seeds: of three seeds, it
-gives intervals that are far too narrow.
+The standard deviation is pooled over mixtures and has no defence against outliers: it describes, and weighs beliefs in
+the rounds. Intervals and claims are by `stats/paired.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.mixture import Weights
 from openclimb.trials import DIGITS
-
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def interval(self) -> list[float]:
-        """[low, high]."""
-        return [self.low, self.high]
 
 
 def folds_of(weights: Weights, n_folds: int) -> tuple[NDArray[np.intp], int]:
@@ -64,19 +44,3 @@ def seed_noise(tables: Sequence[Mapping[int, float]], *, paired: bool) -> tuple[
     if left < 1:
         return 0.0, 0
     return float(np.sqrt(((values - design @ solution) ** 2).sum() / left)), left
-
-
-def student(mean: float, parts: Sequence[tuple[float, float]]) -> Estimate:
-    """Return the interval of a mean whose variance is the sum of `parts`, each (variance, degrees of freedom).
-
-    Degrees of freedom by Welch and Satterthwaite. A part without any (one seed only) cannot be told and is left out.
-    """
-    from scipy.stats import t
-
-    parts = [part for part in parts if part[1] >= 1]
-    total = sum(variance for variance, _ in parts)
-    if total <= 0:
-        return Estimate(mean, mean, mean)
-    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
-    half = float(t.ppf(0.5 + LEVEL / 2, freedom)) * float(np.sqrt(total))
-    return Estimate(mean, mean - half, mean + half)
