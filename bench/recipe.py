@@ -119,7 +119,17 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     result = evaluate(model, folder / "tokens", config.tasks, ("search",), "cpu")[0]
     held = heldout(model, folder / "tokens")
     scores = {task: float(found["bpb"]) for task, found in result.means["search"].items()}
-    return {"seconds": seconds, "evaluation": time.process_time() - began - seconds, "scores": scores, "heldout": held}
+    evaluation = time.process_time() - began - seconds
+    whole = {}
+    for task in scores:
+        with np.load(folder / "tokens" / "tasks" / f"{task}.npz", allow_pickle=False) as stored:
+            item, gold = stored["search/item"], stored["search/gold"]
+            n_bytes = stored["search/bytes"][np.searchsorted(item, np.arange(len(gold))) + gold].astype(np.float64)
+        bits = result.items[f"{task}/search/bpb"] * n_bytes
+        whole[task] = float(bits.sum() / n_bytes.sum())
+        roots = np.sqrt(n_bytes)
+        whole[f"{task} root"] = float((bits / roots).sum() / roots.sum())
+    return {"seconds": seconds, "evaluation": evaluation, "scores": scores, "by bytes": whole, "heldout": held}
 
 
 def stepper(
