@@ -19,8 +19,8 @@ from openclimb.errors import MissingDependency
 from openclimb.proxy.optimise import clip, schedule
 from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
-from openclimb.proxy.train import plan_stack, run_stack, stack_size
-from openclimb.settings import ProxySettings, TasksSettings
+from openclimb.proxy.train import plan_stack, run_stack
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 from openclimb.workspace import read_json, write_json
 
@@ -135,20 +135,6 @@ def test_where_trials_run(tokens: Path) -> None:
             plan_stack("cuda", 0, 10, PROXY, tokens)
 
 
-def test_memory_that_torch_keeps_counts_as_free(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sizes(free: int, reserved: int, allocated: int) -> int:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 1 << 30))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved)
-        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: allocated)
-        return plan_stack("cuda", 0, 64, PROXY, tokens)[1]
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fresh = sizes(10_000_000, 0, 0)
-    assert 2 < fresh < 64
-    assert sizes(1_000_000, 9_000_000, 0) == fresh
-    assert sizes(1_000_000, 9_000_000, 9_000_000) < fresh
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return what a finished trial leaves, but for its seconds."""
     scores = {**read_json(folder / "scores.json"), "seconds": 0}
@@ -226,15 +212,8 @@ def test_a_state_of_another_trial_or_version_is_not_used(tmp_path: Path, tokens:
 
 def test_a_short_stack_is_filled_up_and_the_copies_are_nobodys(tmp_path: Path, tokens: Path) -> None:
     filled, alone = asked(tmp_path, "a", (1.0, 0.0), (0.5, 0.5)), asked(tmp_path, "b", (1.0, 0.0), (0.5, 0.5))
-    assert run_stack(filled, tokens, PROXY, TasksSettings(), ("search",), "cpu", size=4) == {}
+    assert run_stack(filled, tokens, PROXY, TasksSettings(), ("search",), "cpu", RunSettings(stack=4)) == {}
     for folder in alone:
         assert run([folder], tokens) == {}
     for one, two in zip(filled, alone, strict=True):
         assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("n_waiting", "most", "size"), [(16, 1000, 16), (15, 1000, 16), (5, 1000, 8), (64, 30, 16), (1, 8, 1), (7, 0, 1)]
-)
-def test_few_sizes_of_stacks(n_waiting: int, most: int, size: int) -> None:
-    assert stack_size(n_waiting, most) == size
