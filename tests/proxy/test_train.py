@@ -7,15 +7,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.early import read_early
 from openclimb.errors import MissingDependency
+from openclimb.proxy import gradient
 from openclimb.proxy.optimise import clip, schedule
 from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
@@ -217,3 +220,45 @@ def test_a_short_stack_is_filled_up_and_the_copies_are_nobodys(tmp_path: Path, t
         assert run([folder], tokens) == {}
     for one, two in zip(filled, alone, strict=True):
         assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
+
+
+class LittleMemory(TorchDispatchMode):
+    """A device that has no room for a tensor of more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.nbytes > self.most:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return made
+
+
+def test_a_stack_that_runs_out_of_memory_is_halved_and_that_is_said_once(tmp_path: Path, tokens: Path) -> None:
+    weights, notes = [(1.0, 0.0), (0.7, 0.3), (0.5, 0.5), (0.0, 1.0)], []
+    halved, alone = asked(tmp_path, "a", *weights), asked(tmp_path, "b", *weights)
+    with LittleMemory(300_000):  # logits of three models
+        failed = run_stack(halved, tokens, PROXY, TasksSettings(), ("search",), "cpu", note=notes.append)
+    assert failed == {}
+    assert [note[:30] for note in notes] == ["4 proxies at once with 4 seque"]
+    for folder in alone:
+        assert run([folder], tokens) == {}
+    for one, two in zip(halved, alone, strict=True):
+        assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
+
+
+def test_a_pass_that_runs_out_of_memory_reads_fewer_rows(
+    tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "MOST_KEPT", 0)  # so that a batch is read in passes
+    proxy, notes = replace(PROXY, batch=16), []
+    fewer, whole = asked(tmp_path, "a", (0.5, 0.5), proxy=proxy), asked(tmp_path, "b", (0.5, 0.5), proxy=proxy)
+    with LittleMemory(200_000):  # logits of eight rows
+        failed = run_stack(fewer, tokens, proxy, TasksSettings(), ("search",), "cpu", note=notes.append)
+    assert failed == {}
+    assert len(notes) == 1
+    assert "going on with 1 and 8" in notes[0]
+    assert run(whole, tokens, proxy) == {}
+    assert read_trial(fewer[0]).scores == pytest.approx(dict(read_trial(whole[0]).scores), abs=2e-3)
