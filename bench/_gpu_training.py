@@ -152,7 +152,7 @@ def rates(report: "Report") -> None:
     proxy, vocab_size = sized(report, "62M")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
-        texts = list(documents("packages", 60_000 if report.tiny else 100_000_000))
+        texts = list(documents("packages", 60_000 if report.tiny else 40_000_000))
         train_tokenizer(texts[: len(texts) // 8], vocab_size, path)
         rows = into_rows(encoded(texts, path), proxy.sequence)
     n_held = min(proxy.batch, len(rows) // 4)
@@ -161,7 +161,7 @@ def rates(report: "Report") -> None:
     program = start(proxy, vocab_size, 1, report.device)
     for i in range(3):
         began = time.perf_counter()
-        program.step(batch_of(rows, proxy.batch, i), 0.0)
+        program.step(batch_of(rows, proxy.batch, i).to(report.device), 0.0)
         wait(report.device)
         step = time.perf_counter() - began
     most = 4 if report.tiny else 400
@@ -172,8 +172,8 @@ def rates(report: "Report") -> None:
         program.take(StackedDecoder(proxy, vocab_size, [0]))
         for i in range(n_steps):
             now = multiple * proxy.learning_rate * schedule(i, n_steps, 0.1, 0.5)
-            program.step(batch_of(rows, proxy.batch, i), now)
-        loss = float(program.gradient(batch_of(held, n_held, 0)))
+            program.step(batch_of(rows, proxy.batch, i).to(report.device), now)
+        loss = float(program.gradient(batch_of(held, n_held, 0).to(report.device)))
         report.row(f"62M at {multiple} × {proxy.learning_rate:g}", "held-out nats/token", round(loss, 4))
 
 

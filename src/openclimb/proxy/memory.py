@@ -17,7 +17,7 @@ from openclimb.proxy.model import OURS, Form
 from openclimb.settings import ProxySettings
 
 SHARE = 0.85  # of free memory that is planned for; the rest is for fragments, workspaces of libraries and evaluation
-LOGITS_SHARE = 0.125  # of that, for a block of the head
+LOGITS_SHARE = 1 / 16  # of that, for a block of the head
 MOST_LOGITS = 1 << 30  # of a block: larger ones gain nothing, and indices stay below 2^31
 # Positions a model reads in a pass, at least, before models are stacked further. A pass reads and writes about 40 bytes
 # a parameter and does 6 floating-point operations a parameter and position: on an H100 (3 TB/s, 450 of 989 TFLOP/s)
@@ -75,8 +75,8 @@ def kept_of_layer(width: int, inner: int, groups: int, hidden: int, size: int, c
     """Return the bytes that a layer keeps of a position; `inner`, `groups`: all heads of queries, of keys; `size`: of a
     product's number.
 
-    Eager: each norm keeps what it read, its unit and its product's input; the qkv product stays for the values in it,
-    beside turned queries and keys; attention keeps its output, twice; the feed-forward part gate and up, silu, product.
+    Eager: each norm keeps what it read, its unit and its product's input; the qkv product stays for the values in it
+    (unless they are repeated), beside turned queries and keys; attention keeps its output, twice; the feed-forward part gate and up, silu, product.
     Compiled: units and silu are computed again, and the residual stream is kept up to three times.
     """
     shared = groups < inner  # keys and values are repeated, a copy each
@@ -84,7 +84,8 @@ def kept_of_layer(width: int, inner: int, groups: int, hidden: int, size: int, c
     if compiled:
         return 12 * width + size * (2 * width + inner + heads + (0 if shared else groups) + inner + 3 * hidden)
     norms = 2 * (4 + 4 + size) * width
-    return norms + size * (inner + 2 * groups + heads + 2 * inner + 4 * hidden)
+    product = 0 if shared else inner + 2 * groups
+    return norms + size * (product + heads + 2 * inner + 4 * hidden)
 
 
 def plan(need: Need, proxy: ProxySettings, vocab_size: int, free: float, wanted: int, exact: bool = False) -> Room:
