@@ -74,11 +74,11 @@ def need_of(proxy: ProxySettings, vocab_size: int, form: Form = OURS, compiled: 
 def kept_of_layer(width: int, inner: int, groups: int, hidden: int, size: int, compiled: bool) -> int:
     """Return the bytes that a layer keeps of a position.
 
-    `inner`, `groups`: dimensions of all heads of queries, of keys; `size`: bytes of a product's number. Eager: each norm
-    keeps what it read, its unit and its product's input; the product of queries, keys and values stays for the values in
-    it (unless they are repeated for groups), beside turned queries and keys; attention keeps its output, twice; the
-    feed-forward part gate and up, silu, product. Compiled: units and silu are computed again, and the residual stream
-    is kept up to three times.
+    `inner`, `groups`: dimensions of all heads of queries, of keys; `size`: bytes of a product's number.
+    Eager: each norm keeps what it read, its unit and its product's input; the product of queries, keys and values
+    stays for the values in it (unless they are repeated for groups), beside turned queries and keys; attention keeps
+    its output, twice; the feed-forward part gate and up, silu, product.
+    Compiled: units and silu are computed again, and the residual stream is kept up to three times.
     """
     shared = groups < inner  # keys and values are repeated, a copy each
     heads = inner + (2 * inner if shared else groups)
