@@ -167,7 +167,7 @@ def rates(report: "Report") -> None:
     most = 4 if report.tiny else 400
     n_steps = max(2, min(most, int((report.left - 15) / (step * len(multiples)))))
     report.row("steps of each rate", "tokens a step", proxy.batch * proxy.sequence, n_steps)
-    report.row("tokens at hand for a run's", "tokens", rows.size, n_steps * proxy.batch * proxy.sequence)
+    report.row("tokens at hand for a run's", "tokens", rows.numel(), n_steps * proxy.batch * proxy.sequence)
     for multiple in multiples:
         program.take(StackedDecoder(proxy, vocab_size, [0]))
         for i in range(n_steps):

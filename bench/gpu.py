@@ -13,6 +13,7 @@ everything on a CPU in two minutes.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -45,7 +46,9 @@ class Report:
         return LIMITS[self.part] * (TINY_LIMITS if self.tiny else 1) - (time.monotonic() - self.began)
 
     def row(self, case: str, metric: str, value: Any, reference: Any = None) -> None:
-        """Add a row, and write all so far."""
+        """Add a row, and write all so far. A loss may be no number: JSON takes its name."""
+        if isinstance(value, float) and not math.isfinite(value):
+            value = str(value)
         self.rows.append({"case": f"{self.part}: {case}", "metric": metric, "value": value, "reference": reference})
         print(
             f"{self.part}: {case:<44} {metric:<24} {value!s:>14} {'' if reference is None else reference}", flush=True
@@ -127,10 +130,10 @@ def state_of(options: argparse.Namespace, part: str) -> dict[str, Any]:
     return found if found.get("tiny") == options.tiny else none
 
 
-def stopped(options: argparse.Namespace, part: str) -> None:
-    """Write into a part's file that it ran out of time; the rows that are there stay."""
-    state = state_of(options, part)
-    write_json(path_of(options.out, part), {**state, "part": part, "tiny": options.tiny, "status": "out of time"})
+def stopped(options: argparse.Namespace, part: str, status: str, message: str) -> None:
+    """Write into a part's file how it was stopped; the rows that are there stay."""
+    known = {"part": part, "tiny": options.tiny, "status": status, "message": message}
+    write_json(path_of(options.out, part), {**state_of(options, part), **known})
 
 
 def gathered(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
