@@ -1,14 +1,13 @@
 """How fast proxies train, and how a learning rate carries over from one width to another.
 
     python bench/proxy.py [--quick] [--part cpu|share|rate|all] [--corpus corpus.jsonl]
-    python bench/proxy.py --device cuda
 
 cpu: tokens a second on all cores against a plain transformers Llama loop and one like nanoGPT's, in turns; each in the
 way it is fastest (a process a core with one thread, or one process with all threads); by processor time, so that
 other work on the machine does not count. share: the time that the same
 matrix products take by themselves ÷ the time of a training step. rate (needs --corpus): the held-out loss of three
-widths at several rates. On a GPU: 64 trials stacked against one after the other, and model FLOP utilisation.
-Writes bench/results/proxy.json; parts that did not run keep their rows.
+widths at several rates. What is measured on a GPU is in bench/gpu.py. Writes bench/results/proxy.json; parts that did
+not run keep their rows.
 """
 
 import argparse
@@ -16,7 +15,6 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -28,10 +26,9 @@ from _results import FOLDER, write_results
 from openclimb.config import preset
 from openclimb.engine import n_cores, set_allocator
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
 from openclimb.settings import ProxySettings
-from openclimb.shapes import n_parameters, shape_of, vocabulary_of
 
 SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}
 STACK = 4
@@ -45,15 +42,13 @@ WAYS = {
     "nanoGPT-like": ("nanoGPT-like", 1, 1),
     "nanoGPT-like, all threads": ("nanoGPT-like", 0, 1),
 }
-GPU_STACK = 64
-GPU_NOT_RUN = "not run: no GPU at hand; python bench/proxy.py --device cuda"
 
 
-def tokens_of(proxy: ProxySettings, vocab_size: int, n_models: int, device: str = "cpu") -> list[torch.Tensor]:
+def tokens_of(proxy: ProxySettings, vocab_size: int, n_models: int) -> list[torch.Tensor]:
     """Return batches of random tokens, (n_models, batch, sequence + 1) each."""
     draw = torch.Generator().manual_seed(0)
     shape = (n_models, proxy.batch, proxy.sequence + 1)
-    return [torch.randint(0, vocab_size, shape, generator=draw).to(device) for _ in range(8)]
+    return [torch.randint(0, vocab_size, shape, generator=draw) for _ in range(8)]
 
 
 def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> Callable[[torch.Tensor], Any]:
@@ -182,65 +177,19 @@ def share(scale: str, turns: int) -> list[dict[str, Any]]:
     ]
 
 
-def gpu(turns: int) -> list[dict[str, Any]]:
-    """Return rows for one GPU: stacked against one after the other, and model FLOP utilisation."""
-    rows = []
-    for size in ("1M", "5M"):
-        proxy = replace(ProxySettings(**shape_of(size)), sequence=128, batch=8)
-        one, stacked = (gpu_rate(proxy, vocabulary_of(size), n, turns) for n in (1, GPU_STACK))
-        rows.append(row(f"{size}: {GPU_STACK} stacked against one by one", "tokens/s", round(stacked), round(one)))
-    for size, batch in (("62M", 32), ("350M", 16)):
-        proxy, vocab_size = replace(ProxySettings(**shape_of(size)), sequence=1024, batch=batch), vocabulary_of(size)
-        flops = 6 * n_parameters(proxy.width, proxy.depth, vocab_size)
-        flops += 12 * proxy.depth * proxy.width * proxy.sequence  # attention, as Chowdhery et al. 2022 count it
-        reached = gpu_rate(proxy, vocab_size, 1, turns) * flops
-        rows.append(row(f"{size}: model FLOP utilisation (bf16)", "FLOP/s", reached, peak()))
-    return rows
-
-
-def gpu_rate(
-    proxy: ProxySettings, vocab_size: int, n_models: int, turns: int, device: str = "cuda", how: str = "compiled"
-) -> float:
-    """Return tokens a second of a compiled stack (tests run it on a CPU, uncompiled)."""
-    program = Program(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, device, how)
-    batches = tokens_of(proxy, vocab_size, n_models, device)
-    wait = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
-    times = []
-    for turn in range(turns + 1):
-        wait()
-        began = time.perf_counter()
-        for batch in batches:
-            program.step(batch, 1e-3)
-        wait()
-        times.append(time.perf_counter() - began)
-        del times[: turn == 0]
-    return len(batches) * n_models * proxy.batch * proxy.sequence / median(times)
-
-
-def peak() -> float:
-    """Return the card's dense bf16 FLOP/s by its data sheet."""
-    name = torch.cuda.get_device_name()
-    known = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "4090": 165e12}
-    return next((value for key, value in known.items() if key in name), float("nan"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("cpu", "share", "rate", "all"), default="all")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--corpus", default="", help="JSONL with the column text, for the part rate")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     turns, seconds = (3, 0.5) if options.quick else (9, 2.0)
     rows: list[dict[str, Any]] = []
-    if options.device == "cuda":
-        rows += gpu(turns)
-    else:
-        for scale in SHAPES:
-            if options.part in ("share", "all"):
-                rows += share(scale, turns * 3)
-            if options.part in ("cpu", "all"):
-                rows += cpu(scale, turns, seconds)
+    for scale in SHAPES:
+        if options.part in ("share", "all"):
+            rows += share(scale, turns * 3)
+        if options.part in ("cpu", "all"):
+            rows += cpu(scale, turns, seconds)
     if options.corpus and options.part in ("rate", "all"):
         from _proxy_rate import rate_rows, size_rows
 
@@ -252,15 +201,11 @@ def main() -> None:
 
 
 def with_earlier(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return these rows and those of earlier runs whose case is not among them; GPU cases that never ran say so."""
+    """Return these rows and those of earlier runs whose case is not among them."""
     path = FOLDER / "proxy.json"
     earlier = json.loads(path.read_text())["rows"] if path.is_file() else []
-    cases = [f"{size}: {GPU_STACK} stacked against one by one" for size in ("1M", "5M")]
-    cases += [f"{size}: model FLOP utilisation (bf16)" for size in ("62M", "350M")]
     known = {one["case"] for one in rows}
-    kept = [one for one in earlier if one["case"] not in known]
-    known |= {one["case"] for one in kept}
-    return [*rows, *kept, *(row(case, GPU_NOT_RUN, None) for case in cases if case not in known)]
+    return [*rows, *(one for one in earlier if one["case"] not in known)]
 
 
 if __name__ == "__main__":

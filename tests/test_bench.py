@@ -1,5 +1,6 @@
 """Every bench can be started, and that of the search takes tables of any kind."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import proxy as proxy_bench
 from _search_tables import emulate
 from openclimb.mixture import natural
-from openclimb.settings import ProxySettings
 
 FOLDER = Path(__file__).parent.parent / "bench"
 
@@ -23,9 +22,35 @@ def test_every_bench_imports() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_timed_on_a_gpu_runs() -> None:
-    proxy = ProxySettings(width=16, depth=1, heads=2, sequence=16, batch=2)
-    assert proxy_bench.gpu_rate(proxy, 100, 3, 1, "cpu", "autograd") > 0
+def test_parts_for_a_gpu_are_written_apart_and_gone_on_with(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "gpu.py"), str(tmp_path), "--tiny", "--part"]
+    for part in ("evaluation", "single", "single"):
+        done = subprocess.run([*command, part], capture_output=True, text=True, check=False)
+        assert done.returncode == 1  # other parts are not done
+    assert "FLOP" not in done.stdout  # it was done before
+    found = json.loads((tmp_path / "part_single.json").read_text())
+    assert found["status"] == "done"
+    assert found["rows"][0]["value"] > 0
+    cases = {row["case"]: row["value"] for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]}
+    assert cases["single"] == cases["evaluation"] == "done"
+    assert cases["stacked"] == "not run"
+
+
+def test_a_part_for_a_gpu_that_fails_says_why(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(FOLDER / "gpu.py"),
+        str(tmp_path),
+        "--tiny",
+        "--part",
+        "embedding",
+        "--minilm",
+        "none",
+    ]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 1
+    found = json.loads((tmp_path / "part_embedding.json").read_text())
+    assert found["status"] == "failed"
+    assert "embed.model" in found["message"]
 
 
 @pytest.mark.parametrize("kind", ["smooth", "rough"])

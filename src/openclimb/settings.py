@@ -292,7 +292,9 @@ class RunSettings:
 
     workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
     device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
-    stack: int = setting(0, "trials trained as one program on a GPU; 0: from its memory", low=0, where=True)
+    stack: int = setting(
+        0, "trials trained as one program on a GPU, halved where memory runs out; 0: from its memory", low=0, where=True
+    )
     keep_models: str = setting(
         "none",
         "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
@@ -301,7 +303,11 @@ class RunSettings:
     )
     compile: bool = setting(True, "on a GPU, compile a proxy once for the whole search (torch.compile)", where=True)
     save_seconds: float = setting(
-        60.0, "seconds between two states of a trial, from which it goes on when it was killed", low=0.0, where=True
+        60.0,
+        "least seconds between two states of a trial, from which it goes on when it was killed; large ones are written "
+        "less often, in at most 2 % of the time",
+        low=0.0,
+        where=True,
     )
 
 

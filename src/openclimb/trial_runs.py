@@ -3,7 +3,8 @@
 Where all failed the run ends, and the next one tries them again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from openclimb.console import Progress
 from openclimb.engine import Engine
 from openclimb.errors import OpenclimbError
 from openclimb.proxy.checkpoint import shaped
+from openclimb.proxy.program import silent
 from openclimb.proxy.train import plan_stack, run_stack
 from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Trial, claim, fail, open_trials, read_trial, told_trials, trial_folder
@@ -44,10 +46,17 @@ def run_trials(
     progress.start(label, len(paths), "trials")
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
     while waiting := [path for path in paths if read_trial(path).state == "waiting"]:
-        device, size = plan_stack(where.device, where.stack, len(waiting), proxy, tokens)
+        device, size = plan_stack(where.device, where.stack, len(waiting), proxy, tokens, where.compile)
         stacks = [waiting[i : i + size] for i in range(0, len(waiting), size)]
         work = partial(
-            _run, tokens=tokens, proxy=proxy, tasks=tasks, parts=parts, device=device, where=where, size=size
+            _run,
+            tokens=tokens,
+            proxy=proxy,
+            tasks=tasks,
+            parts=parts,
+            device=device,
+            where=replace(where, stack=size),
+            note=silent if device == "cpu" else progress.note,  # another process has no view to write to
         )
         for _, messages in engine.map(work, stacks, workers=None if device == "cpu" else 1):
             progress.advance(sum(read_trial(path).state != "waiting" for path in messages))
@@ -66,13 +75,13 @@ def _run(
     parts: tuple[str, ...],
     device: str,
     where: RunSettings,
-    size: int,
+    note: Callable[[str], None],
 ) -> dict[Path, str]:
     """Run the trials of one stack; return the message of each that failed ("" for success)."""
     for path in stack:
         claim(path)
     try:
-        failed = run_stack(stack, tokens, proxy, tasks, parts, device, where, size)
+        failed = run_stack(stack, tokens, proxy, tasks, parts, device, where, note=note)
     except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
         failed = dict.fromkeys(stack, f"{type(error).__name__}: {error}")
     for path, message in failed.items():

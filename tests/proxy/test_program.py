@@ -1,15 +1,20 @@
 """Three ways to the gradient, one result; short batches and short stacks; flat parameters; a program used again."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 
 from decoders import drawn_decoder
 from openclimb.proxy import program
+from openclimb.proxy.head import head_block
+from openclimb.proxy.memory import Room
 from openclimb.proxy.model import Form
 from openclimb.proxy.optimise import Optimiser
-from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.program import Program, Resident, program_for
 from openclimb.settings import ProxySettings
 
 PROXY = ProxySettings(width=32, depth=2, heads=4, sequence=16, batch=4, learning_rate=1e-2)
@@ -33,36 +38,12 @@ def same(one: tuple[torch.Tensor, list[torch.Tensor]], two: tuple[torch.Tensor, 
 
 @pytest.mark.parametrize("n_models", [1, 3])
 @pytest.mark.parametrize("batch", [4, 3])
-def test_by_hand_and_by_autograd(n_models: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(program.POSITIONS, "cpu", n_models * 16 * 2)  # two rows a pass, so a batch takes two
-    monkeypatch.setattr(program, "HEAD_FLOATS", n_models * VOCAB * 10)
+def test_by_hand_and_by_autograd(n_models: int, batch: int) -> None:
+    room = Room(n_models, 2, n_models * VOCAB * 10)  # two rows a pass, so a batch takes two
     hand, auto = (
-        Program(drawn_decoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how) for how in ("hand", "autograd")
+        Program(drawn_decoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how, room) for how in ("hand", "autograd")
     )
-    assert auto.rows == 2
     same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 10, 25, 48, 64])
-def test_blocks_of_the_head_have_one_size_and_give_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = torch.Generator().manual_seed(2)
-    states = torch.randn(2, 48, 8, generator=draw, requires_grad=True)
-    matrix = torch.randn(2, VOCAB, 8, generator=draw, requires_grad=True)
-    targets, weights = torch.randint(0, VOCAB, (2, 48), generator=draw), torch.rand(48, generator=draw)
-    sizes = []
-
-    def block(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        sizes.append(given[0].shape[1])
-        return program.head_block(*given)
-
-    monkeypatch.setattr(program, "HEAD_FLOATS", 2 * VOCAB * rows)
-    losses = program._Head.apply(states, matrix, targets, weights, block)
-    found = torch.autograd.grad(losses.sum(), [states, matrix])
-    plain = torch.nn.functional.cross_entropy((states @ matrix.mT).flatten(0, 1), targets.flatten(), reduction="none")
-    whole = (plain.view(2, 48) * weights).sum(1)
-    same((losses.detach(), list(found)), (whole.detach(), list(torch.autograd.grad(whole.sum(), [states, matrix]))))
-    assert len(set(sizes)) == 1
-    assert len(sizes) == -(-48 // min(rows, 48))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as below
@@ -71,9 +52,9 @@ def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
     from torch._dynamo.testing import CompileCounter
 
     with dynamo.patch({name: 8 for name in ("recompile_limit", "cache_size_limit") if hasattr(dynamo, name)}):
-        Program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", "compiled")
+        program._allow_shapes()
         counter = CompileCounter()
-        compiled = torch.compile(program.head_block, backend=counter, dynamic=False)
+        compiled = torch.compile(head_block, backend=counter, dynamic=False)
         for n in range(2, 14):
             compiled(torch.ones(1, n, 4), torch.ones(1, 5, 4), torch.ones(1, n, dtype=torch.long), torch.ones(n))
     assert counter.frame_count == 12
@@ -81,8 +62,7 @@ def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
-def test_compiled_code_is_made_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(program.POSITIONS, "cpu", 2 * 16 * 4)
+def test_compiled_code_is_made_once_and_gives_the_same() -> None:
     made = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "compiled")
     plain = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "autograd")
     same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
@@ -154,3 +134,56 @@ def test_a_program_begins_again_with_other_weights() -> None:
         fresh.step(tokens(1), 1e-2)
         used.step(tokens(1), 1e-2)
     assert all(torch.equal(a, b) for a, b in zip(fresh.model.parameters(), used.model.parameters(), strict=True))
+
+
+UNCOMPILABLE = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_code_that_does_not_compile_runs_as_it_is() -> None:
+    with inductor.patch(UNCOMPILABLE):
+        notes: list[str] = []
+        resident = Resident()
+        room = Room(2, 4, 1 << 20)
+        made = resident.program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", True, room, notes.append)
+        plain = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "hand")
+        assert made.how == "compiled"
+        for _ in range(2):
+            same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
+        assert made.how == "autograd"
+        assert made.room.rows == 2  # it keeps more of a row
+        other = resident.program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", True, room, notes.append)
+        other.step(tokens(1), 1e-2)
+    assert other.how == "autograd"
+    assert len(notes) == 1
+    assert "trains uncompiled" in notes[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_what_is_wrong_with_a_step_is_not_taken_for_code_that_does_not_compile() -> None:
+    made = Resident().program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", True, Room(1, 4, 1 << 20))
+    with inductor.patch(UNCOMPILABLE), pytest.raises(IndexError):
+        made.step(tokens(1) + VOCAB, 1e-2)
+
+
+def test_one_program_stays_and_another_takes_its_place() -> None:
+    resident = Resident()
+    first = resident.program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", False, None)
+    assert resident.program(drawn_decoder(PROXY, VOCAB, [7]), PROXY, "cpu", False, None) is first
+    assert torch.equal(first.model.embedding, drawn_decoder(PROXY, VOCAB, [7]).embedding)
+    gone = weakref.ref(first)
+    del first
+    second = resident.program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", False, None)
+    assert gone() is None
+    assert second.model.n_models == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_compiled_code_goes_with_its_program() -> None:
+    made = Program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", "autograd")
+    made._forward = torch.compile(made.model, backend="aot_eager", dynamic=False)
+    made.step(tokens(1), 1e-2)
+    gone = weakref.ref(made.model)
+    del made
+    gc.collect()
+    assert gone() is None

@@ -7,20 +7,23 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.early import read_early
 from openclimb.errors import MissingDependency
+from openclimb.proxy import gradient
 from openclimb.proxy.optimise import clip, schedule
 from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
-from openclimb.proxy.train import plan_stack, run_stack, stack_size
-from openclimb.settings import ProxySettings, TasksSettings
+from openclimb.proxy.train import plan_stack, run_stack
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 from openclimb.workspace import read_json, write_json
 
@@ -135,20 +138,6 @@ def test_where_trials_run(tokens: Path) -> None:
             plan_stack("cuda", 0, 10, PROXY, tokens)
 
 
-def test_memory_that_torch_keeps_counts_as_free(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sizes(free: int, reserved: int, allocated: int) -> int:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 1 << 30))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved)
-        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: allocated)
-        return plan_stack("cuda", 0, 64, PROXY, tokens)[1]
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fresh = sizes(10_000_000, 0, 0)
-    assert 2 < fresh < 64
-    assert sizes(1_000_000, 9_000_000, 0) == fresh
-    assert sizes(1_000_000, 9_000_000, 9_000_000) < fresh
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return what a finished trial leaves, but for its seconds."""
     scores = {**read_json(folder / "scores.json"), "seconds": 0}
@@ -226,15 +215,50 @@ def test_a_state_of_another_trial_or_version_is_not_used(tmp_path: Path, tokens:
 
 def test_a_short_stack_is_filled_up_and_the_copies_are_nobodys(tmp_path: Path, tokens: Path) -> None:
     filled, alone = asked(tmp_path, "a", (1.0, 0.0), (0.5, 0.5)), asked(tmp_path, "b", (1.0, 0.0), (0.5, 0.5))
-    assert run_stack(filled, tokens, PROXY, TasksSettings(), ("search",), "cpu", size=4) == {}
+    assert run_stack(filled, tokens, PROXY, TasksSettings(), ("search",), "cpu", RunSettings(stack=4)) == {}
     for folder in alone:
         assert run([folder], tokens) == {}
     for one, two in zip(filled, alone, strict=True):
         assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("n_waiting", "most", "size"), [(16, 1000, 16), (15, 1000, 16), (5, 1000, 8), (64, 30, 16), (1, 8, 1), (7, 0, 1)]
-)
-def test_few_sizes_of_stacks(n_waiting: int, most: int, size: int) -> None:
-    assert stack_size(n_waiting, most) == size
+class LittleMemory(TorchDispatchMode):
+    """A device that has no room for a tensor of more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.nbytes > self.most:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return made
+
+
+def test_a_stack_that_runs_out_of_memory_is_halved_and_that_is_said_once(tmp_path: Path, tokens: Path) -> None:
+    weights, notes = [(1.0, 0.0), (0.7, 0.3), (0.5, 0.5), (0.0, 1.0)], []
+    halved, alone = asked(tmp_path, "a", *weights), asked(tmp_path, "b", *weights)
+    with LittleMemory(300_000):  # logits of three models
+        failed = run_stack(halved, tokens, PROXY, TasksSettings(), ("search",), "cpu", note=notes.append)
+    assert failed == {}
+    assert [note[:30] for note in notes] == ["4 proxies at once with 4 seque"]
+    for folder in alone:
+        assert run([folder], tokens) == {}
+    for one, two in zip(halved, alone, strict=True):
+        assert read_trial(one).scores == pytest.approx(dict(read_trial(two).scores), abs=2e-3)
+
+
+def test_a_pass_that_runs_out_of_memory_reads_fewer_rows(
+    tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "MOST_KEPT", 0)  # so that a batch is read in passes
+    proxy, notes = replace(PROXY, batch=16), []
+    fewer, whole = asked(tmp_path, "a", (0.5, 0.5), proxy=proxy), asked(tmp_path, "b", (0.5, 0.5), proxy=proxy)
+    with LittleMemory(200_000):  # logits of eight rows
+        failed = run_stack(fewer, tokens, proxy, TasksSettings(), ("search",), "cpu", note=notes.append)
+    assert failed == {}
+    assert len(notes) == 1
+    assert "going on with 1 and 8" in notes[0]
+    assert run(whole, tokens, proxy) == {}
+    assert read_trial(fewer[0]).scores == pytest.approx(dict(read_trial(whole[0]).scores), abs=2e-3)

@@ -93,7 +93,7 @@ class _Run:
         self.n_steps = -(-len(self.reader) // proxy.batch)
         self.model = make_decoder(proxy, tokens.vocab_size, [seed]).to(device)
         self.optimiser = Optimiser(self.model, proxy)
-        most = min(POSITIONS[device], HEAD_FLOATS // tokens.vocab_size)  # logits of a pass are kept for its gradient
+        most = min(POSITIONS, HEAD_FLOATS // tokens.vocab_size)  # logits of a pass are kept for its gradient
         self.rows = max(1, most // proxy.sequence)  # of a pass: a larger batch takes several
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, NDArray[np.int64]]]:

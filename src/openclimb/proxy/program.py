@@ -2,45 +2,63 @@
 
 Three ways to the gradient, one result: written out by hand (CPU), autograd, autograd of compiled code (GPU). All shapes
 are static, so that code is compiled once for a search: a short batch is filled up with rows that weigh nothing, a short
-stack with copies of its last trial (train.py).
+stack with copies of its last trial (train.py). Code that cannot be compiled runs as it is.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
+import gc
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from openclimb.proxy.gradient import Gradient, can_write_out
+from openclimb.proxy.head import Block, head_block, head_gradient
+from openclimb.proxy.memory import Room, free_memory, need_of, plan
 from openclimb.proxy.model import Form, StackedDecoder
 from openclimb.proxy.optimise import Optimiser
 from openclimb.settings import ProxySettings
 
-POSITIONS = {"cpu": 1 << 14, "cuda": 1 << 17}  # tokens of all models in one pass; a larger batch takes several
-HEAD_FLOATS = 1 << 28  # logits held at once: 1 GB in fp32
-KEPT = 6  # compiled shapes that stay in memory
+POSITIONS = 1 << 14  # tokens of all models in one pass on a CPU; a larger batch takes several
+HEAD_FLOATS = 1 << 28  # logits held at once on a CPU: 1 GB
 SHAPES = 64  # that one function may be compiled for: stacks of 1, 2, 4 … for each proxy of a search and its validation
+EAGER_SHARE = 0.6  # of a compiled pass's rows: uncompiled code keeps half as much again, and twice a logit
+KNOWN_SHARE = 0.8  # of a plan's memory: what the next plan takes after one that did not fit
+
+
+def silent(text: str) -> None:
+    """Say nothing."""
+
+
+def cpu_room(proxy: ProxySettings, n_models: int) -> Room:
+    """Return what a CPU does at once, whatever its memory: more is not faster there."""
+    return Room(n_models, max(1, min(proxy.batch, POSITIONS // (n_models * proxy.sequence))), HEAD_FLOATS)
 
 
 class Program:
     """Trains stacks of one shape, one after the other. `how`: "hand", "autograd" or "compiled"."""
 
-    def __init__(self, model: StackedDecoder, proxy: ProxySettings, device: str, how: str) -> None:
+    def __init__(
+        self,
+        model: StackedDecoder,
+        proxy: ProxySettings,
+        device: str,
+        how: str,
+        room: Room | None = None,
+        note: Callable[[str], None] = silent,
+    ) -> None:
         self.model = model.to(device)
-        self.device, self.how, self.batch = device, how, proxy.batch
+        self.device, self.how, self.note = device, how, note
+        self.room = room or cpu_room(proxy, model.n_models)
         self.optimiser = Optimiser(self.model, proxy)
-        self.rows = max(1, min(proxy.batch, POSITIONS[device] // (model.n_models * proxy.sequence)))
-        self._parameters = list(self.model.parameters())
+        named = dict(self.model.named_parameters())
+        self._matrix = named["embedding" if model.form.tied else "output"]
+        self._parameters = [parameter for name, parameter in named.items() if name != "output"]
         self._gradients = [cast(Tensor, parameter.grad) for parameter in self._parameters]
         self._written: dict[int, Gradient] = {}
-        if how == "compiled":
-            _allow_shapes()
-        forward: Any = self.model
-        self._forward: Callable[[Tensor], Tensor] = (
-            torch.compile(forward, dynamic=False) if how == "compiled" else forward
-        )
-        self._block = torch.compile(head_block, dynamic=False) if how == "compiled" else head_block
+        self._forward: Callable[[Tensor], Tensor] = self.model
+        self._block: Block = head_block
+        self._compiled = False  # whether compiled code has run
 
     @torch.no_grad()
     def take(self, model: StackedDecoder) -> None:
@@ -57,48 +75,142 @@ class Program:
 
     def gradient(self, batch: Tensor) -> Tensor:
         """Fill the gradients for tokens (M, B, L + 1) and return each model's mean loss, (M,)."""
-        m, n_rows, length = batch.shape[0], batch.shape[1], batch.shape[2] - 1
+        n_rows, length = batch.shape[1], batch.shape[2] - 1
         if self.how == "hand":
             if n_rows not in self._written:
                 self._written[n_rows] = Gradient(self.model, n_rows, length)
             return self._written[n_rows](batch)
+        if self.how == "autograd" or self._compiled:
+            return self._passes(batch)
+        try:
+            _allow_shapes()
+            self._forward = torch.compile(cast(Any, self.model), dynamic=False)
+            self._block = torch.compile(head_block, dynamic=False)
+            losses = self._passes(batch)
+        except Exception as error:  # compilers fail in many ways; what is wrong with the step itself fails again
+            if _out_of_memory(error):
+                raise torch.cuda.OutOfMemoryError(str(error)) from error
+            reason = str(error).strip().splitlines() or [""]
+        else:
+            self._compiled = True
+            return losses
+        self._run_eagerly(reason[0])
+        return self._passes(batch)
+
+    def _run_eagerly(self, reason: str) -> None:
+        self.how, self._forward, self._block = "autograd", self.model, head_block
+        room = self.room
+        self.room = Room(room.stack, max(1, int(EAGER_SHARE * room.rows)), max(1, room.logits // 2))
+        self.note(f"the proxy cannot be compiled and trains uncompiled, which is slower: {reason}")
+
+    def _passes(self, batch: Tensor) -> Tensor:
+        (m, n_rows), length, rows = batch.shape[:2], batch.shape[2] - 1, self.room.rows
         self.optimiser.zero()
         losses = torch.zeros(m, device=batch.device)
-        for begin in range(0, n_rows, self.rows):
-            part = batch[:, begin : begin + self.rows]
-            weights = torch.zeros(self.rows, 1, device=batch.device)
+        for begin in range(0, n_rows, rows):
+            part = batch[:, begin : begin + rows]
+            weights = torch.zeros(rows, 1, device=batch.device)
             weights[: part.shape[1]] = 1.0 / (n_rows * length)
-            if part.shape[1] < self.rows:
-                part = torch.cat([part, part[:, :1].expand(-1, self.rows - part.shape[1], -1)], 1)
+            if part.shape[1] < rows:
+                part = torch.cat([part, part[:, :1].expand(-1, rows - part.shape[1], -1)], 1)
             losses += self._backward(part.to(self.device), weights.expand(-1, length).flatten())
         return losses
 
     def _backward(self, part: Tensor, weights: Tensor) -> Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             states = self._forward(part[:, :, :-1])
-        matrix = self.model.embedding if self.model.form.tied else cast(Tensor, self.model.output)
         targets = part[:, :, 1:].reshape(part.shape[0], -1)
-        losses = cast(Tensor, _Head.apply(states, matrix, targets, weights, self._block))  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            losses, gradient = head_gradient(
+                states.detach(), self._matrix, targets, weights, self.room.logits, self._block
+            )
         # Not backward(): a parameter of a stack is a view with gaps, into which autograd would add one by one.
-        torch._foreach_add_(self._gradients, torch.autograd.grad(losses.sum(), self._parameters))
-        return losses.detach()
+        torch._foreach_add_(self._gradients, torch.autograd.grad(states, self._parameters, gradient))
+        return losses
 
 
-def program_for(model: StackedDecoder, proxy: ProxySettings, device: str, compiled: bool) -> Program:
+def program_for(
+    model: StackedDecoder,
+    proxy: ProxySettings,
+    device: str,
+    compiled: bool,
+    room: Room | None = None,
+    note: Callable[[str], None] = silent,
+) -> Program:
     """Return a program with this stack's weights: its own on a CPU, the resident one of its shape on a GPU."""
     if device == "cpu":
-        return Program(
-            model, proxy, device, "hand" if can_write_out(model, proxy.batch, proxy.sequence) else "autograd"
-        )
-    program = _resident(proxy, model.embedding.shape[1], model.n_models, model.form, device, compiled)
-    program.take(model)
-    return program
+        how = "hand" if can_write_out(model, proxy.batch, proxy.sequence) else "autograd"
+        return Program(model, proxy, device, how, room, note)
+    return RESIDENT.program(model, proxy, device, compiled, room, note)
 
 
-@lru_cache(maxsize=KEPT)
-def _resident(proxy: ProxySettings, vocab_size: int, n_models: int, form: Form, device: str, compiled: bool) -> Program:
-    model = StackedDecoder(proxy, vocab_size, range(n_models), form)
-    return Program(model, proxy, device, "compiled" if compiled else "autograd")
+class Resident:
+    """The one program that stays in memory from one stack to the next; another shape takes its place."""
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._program: Program | None = None
+        self._compiles = True
+        self._rooms: dict[Hashable, Room] = {}  # what was planned for a shape, or found to fit
+        self._share = 1.0  # of the memory that a plan may take, by what was found
+
+    def room(
+        self, proxy: ProxySettings, vocab_size: int, form: Form, compiled: bool, wanted: int, exact: bool = False
+    ) -> Room:
+        """Return what of a stack of `wanted` models is done at once: planned with all memory free, then kept."""
+        key = (proxy, vocab_size, form, compiled, wanted, exact)
+        if key not in self._rooms:
+            self.release()
+            need = need_of(proxy, vocab_size, form, compiled and self._compiles)
+            self._rooms[key] = plan(need, proxy, vocab_size, self._share * free_memory(), wanted, exact)
+        return self._rooms[key]
+
+    def shrink(self, proxy: ProxySettings, room: Room, smaller: Room) -> None:
+        """Let go of what did not fit, and remember what is tried instead."""
+        self._share *= KNOWN_SHARE
+        same = [key for key, kept in self._rooms.items() if kept == room and proxy in cast("tuple[Any, ...]", key)]
+        self._rooms.update(dict.fromkeys(same, smaller))
+        self.release()
+
+    def program(
+        self,
+        model: StackedDecoder,
+        proxy: ProxySettings,
+        device: str,
+        compiled: bool,
+        room: Room | None,
+        note: Callable[[str], None] = silent,
+    ) -> Program:
+        """Return the program of this shape with the weights of the stack; one that is made lets go of the other."""
+        key = (proxy, model.embedding.shape[1], model.n_models, model.form, device, compiled, room)
+        if self._program is not None and self._key == key:
+            self._program.take(model)
+            return self._program
+        self.release()
+        how = "compiled" if compiled and self._compiles else "autograd"
+
+        def noted(text: str) -> None:
+            self._compiles = False  # it takes minutes to find that out, and it is said once
+            note(text)
+
+        self._key, self._program = key, Program(model, proxy, device, how, room, noted)
+        return self._program
+
+    def release(self) -> None:
+        """Give the memory of the resident program back."""
+        self._key = self._program = None
+        gc.collect()  # compiled code and the model point to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+RESIDENT = Resident()
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error is, or was caused by, one of memory: a compiler wraps what it meets."""
+    inner = (error, getattr(error, "inner_exception", None), getattr(error, "__cause__", None))
+    return any(isinstance(each, torch.cuda.OutOfMemoryError) for each in inner)
 
 
 def _allow_shapes() -> None:
@@ -111,49 +223,3 @@ def _allow_shapes() -> None:
 
     name = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # the name before 2.6
     setattr(dynamo, name, max(getattr(dynamo, name), SHAPES))
-
-
-def head_block(states: Tensor, matrix: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return losses (M,) of states (M, n, W) under weights (n,), and their gradient to the states and the matrix."""
-    logits = torch.bmm(states, matrix.mT).float()
-    total = logits.logsumexp(2, keepdim=True)
-    gold = logits.gather(2, targets[:, :, None])
-    losses = ((total - gold)[:, :, 0] * weights).sum(1)
-    chances = (logits - total).exp().scatter_add(2, targets[:, :, None], gold.new_full(gold.shape, -1.0))
-    gradient = (chances * weights[:, None]).to(states.dtype)
-    return losses, torch.bmm(gradient, matrix), torch.bmm(gradient.mT, states)
-
-
-class _Head(torch.autograd.Function):
-    """Softmax cross-entropy over the vocabulary in blocks: the gradient is taken in the forward pass, logits are never
-    kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, matrix: Tensor, targets: Tensor, weights: Tensor, block: Callable[..., Any]
-    ) -> Tensor:
-        m, n, _ = states.shape
-        low = torch.bfloat16 if states.is_cuda else states.dtype
-        states_low, matrix_low = states.detach().to(low), matrix.detach().to(low)
-        losses = torch.zeros(m, device=states.device)
-        to_states, to_matrix = torch.empty_like(states), torch.zeros_like(matrix)
-        size = max(1, min(n, HEAD_FLOATS // (m * matrix.shape[1])))
-        size = -(-n // -(-n // size))
-        for begin in range(0, n, size):
-            # All blocks have one size, so that one is compiled: the last begins among rows that were done before,
-            # which weigh nothing now.
-            rows = slice(min(begin, n - size), min(n, begin + size))
-            again = begin - rows.start
-            share = torch.cat([weights.new_zeros(again), weights[begin : rows.stop]])
-            loss, gradient, more = block(states_low[:, rows], matrix_low, targets[:, rows], share)
-            to_states[:, begin : rows.stop] = gradient[:, again:]
-            to_matrix += more
-            losses += loss
-        ctx.save_for_backward(to_states, to_matrix)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        to_states, to_matrix = ctx.saved_tensors
-        scale = outputs[0][:, None, None]
-        return to_states * scale.to(to_states.dtype), to_matrix * scale, None, None, None

@@ -5,6 +5,8 @@ whose state it is.
 """
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,31 @@ from openclimb.workspace import atomic
 
 NAME = "state.safetensors"
 VERSION = 4  # raise it when training gives other numbers for the same trial
+SHARE = 0.02  # of the time that writing states may take
+SPEED = 500e6  # bytes a second, assumed until a state was written
+
+
+class Pace:
+    """When states are written: no more often than every `seconds`, and so that it takes at most SHARE of the time.
+
+    `n_bytes`: of all states that are written at once. `now`: a clock, seconds.
+    """
+
+    def __init__(self, n_bytes: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.now = seconds, now
+        self.cost = n_bytes / SPEED  # seconds that writing takes
+        self.last = now()
+
+    def due(self) -> bool:
+        """Return whether it is time to write."""
+        return self.now() - self.last >= max(self.seconds, self.cost * (1.0 / SHARE - 1.0))
+
+    def write(self, save: Callable[[], None]) -> None:
+        """Write by calling `save`, and note how long it took."""
+        began = self.now()
+        save()
+        self.last = self.now()
+        self.cost = self.last - began
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ bits, also when it was killed and went on.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from openclimb.early import EarlyScores, write_early
 from openclimb.engine import set_allocator
 from openclimb.errors import MissingDependency
 from openclimb.proxy.batches import Reader, Tokens, batches, open_tokens
+from openclimb.proxy.checkpoint import find_checkpoint, read_checkpoint
 from openclimb.proxy.evaluate import Result, evaluate, score_of
 from openclimb.proxy.llama import make_decoder, save_llama
+from openclimb.proxy.memory import Room, in_rooms
+from openclimb.proxy.model import OURS
 from openclimb.proxy.optimise import schedule
-from openclimb.proxy.program import POSITIONS, Program, program_for
-from openclimb.proxy.state import About, read_about, read_tensors, remove_state, save_state
+from openclimb.proxy.program import RESIDENT, Program, cpu_room, program_for, silent
+from openclimb.proxy.state import About, Pace, read_about, read_tensors, remove_state, save_state
 from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.trials import Trial, read_trial, tell
 from openclimb.workspace import atomic, write_text
@@ -33,31 +36,42 @@ from openclimb.workspace import atomic, write_text
 HERE = RunSettings()
 LOG_LINES = 50  # of train.jsonl
 KEPT_BLOCK = 1 << 30  # bytes: larger than any block of a step, so that memory is asked for once
-GPU_SHARE = 0.6  # of free memory that a stack may fill
 AHEAD = 4  # batches that are read before a GPU asks for them
 
 
-def plan_stack(device: str, stack: int, n_waiting: int, proxy: ProxySettings, tokens: Path) -> tuple[str, int]:
-    """Return where to train ("cpu" or "cuda") and how many trials as one program."""
+def plan_stack(
+    device: str, stack: int, n_waiting: int, proxy: ProxySettings, tokens: Path, compiled: bool = HERE.compile
+) -> tuple[str, int]:
+    """Return where to train ("cpu" or "cuda") and how many trials as one program: a power of two where `stack` is 0."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device, 1  # one process a core beats a stack there
     if not torch.cuda.is_available():
         raise MissingDependency("a CUDA device", "set device = 'cpu' or 'auto' in [run]")
-    vocab_size = open_tokens(tokens).vocab_size
-    model = vocab_size * proxy.width + proxy.depth * 12 * proxy.width**2
-    positions = min(proxy.batch * proxy.sequence, POSITIONS[device])
-    activations = positions * proxy.depth * proxy.width * 34
-    free, _ = torch.cuda.mem_get_info()
-    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by PyTorch, and used again
-    return device, stack or stack_size(n_waiting, int(GPU_SHARE * free / (16 * model + activations)))
+    return device, stack or _planned(proxy, tokens, compiled, 1 << (n_waiting - 1).bit_length()).stack
 
 
-def stack_size(n_waiting: int, most: int) -> int:
-    """Return how many trials to stack where `most` fit: a power of two, so that few sizes are compiled."""
-    enough = 1 << (n_waiting - 1).bit_length()
-    return min(enough, 1 << (max(1, most).bit_length() - 1))
+def _planned(proxy: ProxySettings, tokens: Path, compiled: bool, wanted: int, exact: bool = False) -> Room:
+    vocab_size, form = open_tokens(tokens).vocab_size, OURS
+    if proxy.checkpoint:
+        found = read_checkpoint(find_checkpoint(proxy.checkpoint))
+        vocab_size, form = found.vocab_size, found.form
+    return RESIDENT.room(proxy, vocab_size, form, compiled, wanted, exact)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a search share: where their tokens are, the proxy, what is scored, and where it runs."""
+
+    tokens: Path
+    proxy: ProxySettings
+    tasks: TasksSettings
+    parts: tuple[str, ...]  # "search" or "search" and "report"
+    device: str  # "cpu" or "cuda"
+    where: RunSettings
+    until: float  # share of the steps
+    note: Callable[[str], None]
 
 
 def run_stack(
@@ -68,77 +82,92 @@ def run_stack(
     parts: tuple[str, ...],
     device: str,
     where: RunSettings = HERE,
-    size: int = 0,
     until: float = 1.0,
+    note: Callable[[str], None] = silent,
 ) -> dict[Path, str]:
     """Train, score and tell the trials in these folders; return the message of each that failed.
 
-    `parts`: which items are scored, "search" or "search" and "report". `size`: models of the stack, filled up with
-    copies of the last trial. With `until` below 1 the trials stop after that share of their steps, with their state
-    and their early scores, and are not told; the next call goes on from there.
+    `parts`: which items are scored, "search" or "search" and "report". `where.stack`: models of the stack (0: one a
+    folder), filled up with copies of the last trial, halved where memory runs out. With `until` below 1 the trials
+    stop after that share of their steps, with their state and their early scores, and are not told; the next call goes
+    on from there. `note`: is told what a person should know.
     """
+    job = Job(tokens_folder, proxy, tasks, parts, device, where, until, note)
+    size = where.stack or len(folders)
     if device != "cpu":
-        return _run(folders, tokens_folder, proxy, tasks, parts, device, where, size, until)
+        return _run_in_rooms(folders, job, _planned(proxy, tokens_folder, where.compile, size, exact=True))
     torch.set_num_threads(1)
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)  # products of denormals are many times slower
     try:
-        return _run(folders, tokens_folder, proxy, tasks, parts, device, where, size, until)
+        return _run_in_rooms(folders, job, cpu_room(proxy, size))
     finally:
         torch.set_flush_denormal(False)  # with one worker this is the process that also fits predictors
 
 
-def _run(
-    folders: Sequence[Path],
-    tokens_folder: Path,
-    proxy: ProxySettings,
-    tasks: TasksSettings,
-    parts: tuple[str, ...],
-    device: str,
-    where: RunSettings,
-    size: int,
-    until: float,
-) -> dict[Path, str]:
+def _run_in_rooms(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
+    def shrunk(before: Room, after: Room) -> None:
+        RESIDENT.shrink(job.proxy, before, after)
+        job.note(
+            f"{before.stack} proxies at once with {before.rows} sequences each do not fit into memory: "
+            f"going on with {after.stack} and {after.rows}"
+        )
+
+    return in_rooms(folders, room, lambda part, room: _run(part, job, room), shrunk)
+
+
+def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
     began = time.monotonic()
+    proxy, where = job.proxy, job.where
     trials = [read_trial(folder) for folder in folders]
-    stack = [*trials, *trials[-1:] * (size - len(trials))]
-    tokens = open_tokens(tokens_folder)
+    stack = [*trials, *trials[-1:] * (room.stack - len(trials))]
+    tokens = open_tokens(job.tokens)
     model = make_decoder(proxy, tokens.vocab_size, [trial.seed for trial in stack])
-    program = program_for(model, proxy, device, where.compile)
+    program = program_for(model, proxy, job.device, where.compile, room, job.note)
     training = Training(program, stack, tokens, proxy)
     training.resume(folders)
 
     def save() -> None:
         training.save(folders, trials)
 
-    for stop in training.stops(until):
-        training.advance(stop, where.save_seconds, save)
+    n_bytes = 12 * len(folders) * sum(parameter[0].numel() for parameter in program.model.parameters())
+    pace = Pace(n_bytes, where.save_seconds)
+    for stop in training.stops(job.until):
+        training.advance(stop, pace, save)
         if training.lost:
             break
         if stop in training.early:
-            _score_early(training, folders, tokens_folder, tasks)
-    if until < 1 and not training.lost:
+            _score_early(training, folders, job.tokens, job.tasks)
+    if job.until < 1 and not training.lost:
         save()
         return {}
-    results = evaluate(program.model, tokens_folder, tasks, parts, device)
+    return _tell_all(folders, trials, job, training, began)
+
+
+def _tell_all(
+    folders: Sequence[Path], trials: Sequence[Trial], job: Job, training: "Training", began: float
+) -> dict[Path, str]:
+    """Score the trained models and write what their trials leave; return the message of each that failed."""
+    model, proxy, where = training.program.model, job.proxy, job.where
+    results = evaluate(model, job.tokens, job.tasks, job.parts, job.device)
     seconds = (time.monotonic() - began) / len(trials)
-    keep = where.keep_models == "all" or (where.keep_models == "finalists" and "report" in parts)
+    keep = where.keep_models == "all" or (where.keep_models == "finalists" and "report" in job.parts)
     failed = {}
     for i, (folder, trial) in enumerate(zip(folders, trials, strict=True)):
         write_text(folder / "train.jsonl", "".join(json.dumps(row) + "\n" for row in training.logs[i]))
         loss = training.last[i]
         if np.isfinite(loss):
             if keep:
-                save_llama(program.model, i, folder / "model", tokens_folder / "tokenizer.json", proxy.checkpoint)
+                save_llama(model, i, folder / "model", job.tokens / "tokenizer.json", proxy.checkpoint)
             with atomic(folder / "items.npz") as temporary, open(temporary, "wb") as file:
                 np.savez(file, **results[i].items)  # type: ignore[arg-type]
             told = {
-                "scores": _search_scores(results[i], tasks),
+                "scores": _search_scores(results[i], job.tasks),
                 **results[i].means,
                 "tokens": trial.token_budget // proxy.sequence * proxy.sequence,
                 "seconds": round(seconds, 3),
                 "train_loss": loss,
-                "device": device,
+                "device": job.device,
             }
             tell(folder, told)
         else:
@@ -185,9 +214,8 @@ class Training:
         end = round(until * self.n_steps)
         return sorted(step for step in {*self.early, end} if self.step < step <= end)
 
-    def advance(self, stop: int, save_seconds: float = math.inf, save: Callable[[], None] = lambda: None) -> None:
-        """Train to the step `stop`; call `save` now and then. Ends early when no model's loss is a number."""
-        saved = time.monotonic()
+    def advance(self, stop: int, pace: Pace | None = None, save: Callable[[], None] = lambda: None) -> None:
+        """Train to the step `stop`; call `save` at its pace. Ends early when no model's loss is a number."""
         ahead = 0 if self.program.device == "cpu" else AHEAD
         for batch in batches(self.readers, self.proxy.batch, self.step, stop, ahead):
             rate = self.proxy.learning_rate * schedule(self.step, self.n_steps, self.proxy.warmup, self.proxy.decay)
@@ -197,9 +225,8 @@ class Training:
                 self._note(losses, rate)
                 if self.lost:
                     return
-            if time.monotonic() - saved >= save_seconds and self.step < self.n_steps:
-                save()
-                saved = time.monotonic()
+            if pace and self.step < self.n_steps and pace.due():
+                pace.write(save)
 
     def save(self, folders: Sequence[Path], trials: Sequence[Trial]) -> None:
         """Write the state of these trials, the first of the stack."""
