@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from _recipe_model import Muon, VariantDecoder
 from _results import write_results
@@ -52,6 +53,7 @@ COLUMNS = (  # of the table; means over tasks are geometric
     "correlation",
     "paired sd of a task",
     "signal to noise of a task",
+    "the same, plain mean of items",
 )
 
 
@@ -120,16 +122,13 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     held = heldout(model, folder / "tokens")
     scores = {task: float(found["bpb"]) for task, found in result.means["search"].items()}
     evaluation = time.process_time() - began - seconds
-    whole = {}
+    plain = {}
     for task in scores:
         with np.load(folder / "tokens" / "tasks" / f"{task}.npz", allow_pickle=False) as stored:
             item, gold = stored["search/item"], stored["search/gold"]
             n_bytes = stored["search/bytes"][np.searchsorted(item, np.arange(len(gold))) + gold].astype(np.float64)
-        bits = result.items[f"{task}/search/bpb"] * n_bytes
-        whole[task] = float(bits.sum() / n_bytes.sum())
-        roots = np.sqrt(n_bytes)
-        whole[f"{task} root"] = float((bits / roots).sum() / roots.sum())
-    return {"seconds": seconds, "evaluation": evaluation, "scores": scores, "by bytes": whole, "heldout": held}
+        plain[task] = float((result.items[f"{task}/search/bpb"] * n_bytes.mean() / n_bytes).mean())
+    return {"seconds": seconds, "evaluation": evaluation, "scores": scores, "plain": plain, "heldout": held}
 
 
 def stepper(
@@ -187,6 +186,17 @@ def job(args: tuple[Path, Path, Config, Variant, tuple[float, ...], int]) -> Non
     write_json(path, measured(folder, config, variant, weights, seed))
 
 
+def by_task(each: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sd of a paired difference and the signal to noise of each task, of (mixtures, seeds, tasks)."""
+    pairs = itertools.combinations(range(len(each)), 2)
+    noise = np.sqrt(np.mean([(each[a] - each[b]).var(0, ddof=1) for a, b in pairs], axis=0))
+    return noise, each.mean(1).std(0, ddof=1) / noise
+
+
+def geometric(values: NDArray[np.float64]) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
 def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
     """Return the figures of one variant from its runs, mixtures × seeds (the natural mixture first)."""
     table = np.array([[np.mean(list(run["scores"].values())) for run in row] for row in runs])
@@ -196,11 +206,8 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
     spread = float(np.sqrt(max(0.0, table.mean(1).var(ddof=1) - noise**2 / 2 / table.shape[1])))
     within = table - table.mean(1, keepdims=True)
     shared = float(np.corrcoef(within)[np.triu_indices(len(table), 1)].mean())
-    noises, spreads = [], []
-    for t in range(each.shape[2]):
-        differences = [each[a, :, t] - each[b, :, t] for a, b in itertools.combinations(range(len(table)), 2)]
-        noises.append(float(np.sqrt(np.mean([one.var(ddof=1) for one in differences]))))
-        spreads.append(float(each[:, :, t].mean(1).std(ddof=1)))
+    noises, ratios = by_task(each)
+    items = np.array([[list(run["plain"].values()) for run in row] for row in runs])
     return {
         "seconds": float(np.median([run["seconds"] for row in runs for run in row])),
         "heldout": float(np.mean([run["heldout"] for run in runs[0]])),
@@ -211,8 +218,9 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
         "paired sd": noise,
         "signal to noise": spread / noise if noise else float("nan"),
         "correlation": shared,
-        "paired sd of a task": float(np.exp(np.mean(np.log(noises)))),
-        "signal to noise of a task": float(np.exp(np.mean(np.log(spreads)) - np.mean(np.log(noises)))),
+        "paired sd of a task": geometric(noises),
+        "signal to noise of a task": geometric(ratios),
+        "the same, plain mean of items": geometric(by_task(items)[1]),
     }
 
 

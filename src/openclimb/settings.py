@@ -176,7 +176,7 @@ class ProxySettings:
     sequence: int = setting(128, "tokens a sequence", low=8)
     batch: int = setting(8, "sequences a step", low=1)
     token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, count=True)
-    learning_rate: float = setting(3.3e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0)
+    learning_rate: float = setting(5.3e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0)
     embedding_rate: float = setting(
         0.0,
         "rate of embedding and norms as a multiple of learning_rate; 0: width / 64, or 1 from a checkpoint",

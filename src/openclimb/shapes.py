@@ -9,7 +9,7 @@ from typing import Any
 
 from openclimb.errors import ConfigError, nearest
 
-RATE_AT_64 = 5e-3
+RATE_AT_64 = 8e-3
 # size → (width, depth, heads, sequence, sequences a step, entries of the tokenizer)
 SHAPES = {
     "0.5M": (96, 3, 3, 128, 8, 2048),

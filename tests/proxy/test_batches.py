@@ -79,6 +79,13 @@ def test_a_seed_draws_which_sequences_a_trial_reads(tokens: Tokens) -> None:
     assert (again.orders[0] == other.orders[0]).all()
 
 
+def test_every_stretch_of_a_domain_gives_its_share_from_the_beginning(tokens: Tokens) -> None:
+    part = replace(tokens, n_read={"a": 40 * SEQUENCE, "b": 100})
+    for seed in range(20):
+        first = Reader(part, trial(1.0, 0.0, seed=seed), SEQUENCE).read(0, 8)[:, 0]
+        assert np.abs(np.bincount(first // 100, minlength=4) - 2).max() <= 1  # quarters of the domain's 400 tokens
+
+
 def test_a_domain_without_tokens_is_told(tokens: Tokens) -> None:
     with pytest.raises(SearchError, match="weighs 'c'"):
         Reader(tokens, replace(trial(0.5, 0.5), domains=("a", "c")), SEQUENCE)

@@ -93,7 +93,8 @@ def test_measures_by_hand_and_ties_share_the_point() -> None:
         "chars": np.array([1, 4, 2, 2, 2]),
     }
     found = measure(np.array([-1.0, -2.0, -3.0, -3.0, -3.0]), packed)
-    np.testing.assert_allclose(found["bpb"], [2 / np.log(2) / 4, 3 / np.log(2) / 2], rtol=1e-6)
+    np.testing.assert_allclose(found["bpb"], [2 / np.log(2) / 3, 3 / np.log(2) / 3], rtol=1e-6)  # 3 bytes on average
+    assert found["bpb"].mean() == pytest.approx((2 + 3) / np.log(2) / (4 + 2))  # all bits ÷ all bytes
     np.testing.assert_allclose(found["correct"], [0, 1 / 3])
     np.testing.assert_allclose(found["correct_norm"], [1, 1 / 3])
     np.testing.assert_allclose(found["margin"], [0.0, 0.0], atol=1e-7)

@@ -13,7 +13,7 @@ from openclimb.proxy import program
 from openclimb.proxy.head import head_block
 from openclimb.proxy.memory import Room
 from openclimb.proxy.model import Form
-from openclimb.proxy.optimise import Optimiser
+from openclimb.proxy.optimise import BETAS, Optimiser
 from openclimb.proxy.program import Program, Resident, program_for
 from openclimb.settings import ProxySettings
 
@@ -96,7 +96,7 @@ def test_a_step_is_that_of_plain_adamw() -> None:
     norms = [parameter for name, parameter in plain.named_parameters() if "norm" in name]
     matrices = [parameter for name, parameter in plain.named_parameters() if "norm" not in name]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95))
+    adamw = torch.optim.AdamW(groups, lr=1e-2, betas=BETAS)
     for i in range(5):
         batch = tokens(1).roll(i, 2)
         made.step(batch, 1e-2)

@@ -20,6 +20,8 @@ from openclimb.errors import SearchError
 from openclimb.trials import Trial
 from openclimb.workspace import read_json
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many are taken (Weyl 1916)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -101,13 +103,18 @@ class Reader:
     def _drawn(self, array: NDArray[Any], n_read: int, seed: list[int]) -> NDArray[np.int64]:
         """Return where the sequences that the seed draws begin, in its order.
 
-        They hold `n_read` tokens; the first that could be drawn begins anywhere in the first sequence's place.
+        They hold `n_read` tokens, one from each of as many equal stretches of the array, and multiples of the golden
+        ratio say in which order: whatever part of them a mixture reads, and whenever, every document gives its share.
+        The first place that could be drawn lies anywhere in the first sequence's.
         """
         rng = np.random.default_rng(seed)
         spare = len(array) - 1 - self.sequence
         first = int(rng.integers(0, min(self.sequence, spare + 1)))
         starts = np.arange(first, spare + 1, self.sequence, dtype=np.int64)
-        return rng.permutation(starts)[: max(1, n_read // self.sequence)]
+        n = min(len(starts), max(1, n_read // self.sequence))
+        edges = np.arange(n + 1) * len(starts) // n
+        drawn = starts[rng.integers(edges[:-1], edges[1:])]
+        return drawn[np.argsort(np.argsort((np.arange(n) * GOLDEN + rng.random()) % 1.0))]
 
 
 def batches(readers: Sequence[Reader], batch: int, first: int, stop: int, ahead: int = 0) -> Iterator[Tensor]:

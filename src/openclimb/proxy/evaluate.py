@@ -103,23 +103,27 @@ def measure(logs: NDArray[np.float64], packed: Mapping[str, NDArray[Any]]) -> di
     margin: how many bits a byte the gold option is likelier than the best wrong one. `correct_norm` divides
     log-likelihoods by characters, as lm-evaluation-harness does. Options that tie share the point, so that no position
     is favoured.
+
+    An item's bpb is its bits ÷ the mean bytes of a gold continuation, so that the mean over items is all bits ÷ all
+    bytes: an answer of two bytes weighs no more than its two bytes. A plain mean of the items' own ratios is noisier.
     """
     item, gold = packed["item"], packed["gold"]
     first = np.searchsorted(item, np.arange(len(gold)))
     right = first + gold
-    found: dict[str, NDArray[Any]] = {"bpb": (-logs[right] * LOG2E / packed["bytes"][right]).astype(np.float32)}
+    bits = -logs[right] * LOG2E
+    found: dict[str, NDArray[Any]] = {"bpb": (bits / packed["bytes"][right].mean(dtype=np.float64)).astype(np.float32)}
     if len(item) > len(gold):
         for name, value in (("correct", logs), ("correct_norm", logs / packed["chars"])):
             best = np.full(len(gold), -np.inf)
             np.maximum.at(best, item, value)
             tied = np.bincount(item, weights=value == best[item], minlength=len(gold))
             found[name] = ((value[right] == best) / tied).astype(np.float32)
-        bits = logs * LOG2E / packed["bytes"]
+        likely = logs * LOG2E / packed["bytes"]
         wrong, rival = np.full(len(gold), -np.inf), np.ones(len(item), dtype=bool)
         rival[right] = False
-        np.maximum.at(wrong, item[rival], bits[rival])
-        wrong = np.where(np.isfinite(wrong), wrong, bits[right])  # an item with a single option has no margin
-        found["margin"] = (bits[right] - wrong).astype(np.float32)
+        np.maximum.at(wrong, item[rival], likely[rival])
+        wrong = np.where(np.isfinite(wrong), wrong, likely[right])  # an item with a single option has no margin
+        found["margin"] = (likely[right] - wrong).astype(np.float32)
     return found
 
 

@@ -29,7 +29,6 @@ class Items:
     """The tokens of a task's right answers, each behind those before it."""
 
     grams: Ints  # (n_scored, order)
-    item: Ints  # (n_scored,)
     n_bytes: Floats  # (n_items,)
 
 
@@ -77,8 +76,8 @@ class Ngrams:
             bits = -np.log2(self._probabilities(row))[self.scored]
             end = 0
             for j, task in enumerate(self.items):
-                begin, end = end, end + len(task.item)
-                found[i, j] = -(np.bincount(task.item, bits[begin:end], len(task.n_bytes)) / task.n_bytes).mean()
+                begin, end = end, end + len(task.grams)
+                found[i, j] = -bits[begin:end].sum() / task.n_bytes.sum()
         return found
 
     def _probabilities(self, weights: Weights) -> Floats:
@@ -151,7 +150,7 @@ def _items(path: Path, order: int, end: int) -> Items:
     at = (np.cumsum(lengths) - lengths)[item] + place
     tokens = packed["tokens"].astype(np.int64)
     columns = [np.where(place >= back, tokens[np.maximum(at - back, 0)], end) for back in range(order - 1, -1, -1)]
-    return Items(np.stack(columns, axis=1), item, packed["bytes"].astype(np.float64))
+    return Items(np.stack(columns, axis=1), packed["bytes"].astype(np.float64))
 
 
 def _keys(grams: Ints, size: int) -> Ints:
