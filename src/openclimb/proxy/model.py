@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from openclimb.settings import ProxySettings
 
 EPSILON = 1e-5
-EMBEDDING_64 = 0.1  # standard deviation of the initial embedding at width 64; it falls as 1 / √width
+# Initial scale of the residual stream at width 64, falling as 1 / √width: of the embedding and of what all blocks
+# together add. It was .02 and 1 before, as in GPT-2; what that cost is in bench/results/recipe.json.
+STREAM_64 = 0.1
 ROPE_BASE = 10_000.0
 
 
@@ -69,22 +71,19 @@ class StackedDecoder(nn.Module):
         def norm() -> nn.Parameter:
             return nn.Parameter(torch.ones(len(seeds), 1, width))
 
-        def zeros(rows: int, columns: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(len(seeds), rows, columns))
-
         inner = width**-0.5
-        # A stream that begins as the token alone, loud enough against what a block learns to add: both scales and
-        # what they are worth are in bench/results/recipe.json.
-        self.embedding = matrix(vocab_size, width, EMBEDDING_64 * (64 / width) ** 0.5)
+        stream = STREAM_64 * (64 / width) ** 0.5
+        quiet = stream / (2 * proxy.depth) ** 0.5  # each block adds its share of the variance (GPT-2)
+        self.embedding = matrix(vocab_size, width, stream)
         self.layers = nn.ModuleList(
             nn.ParameterDict(
                 {
                     "attention_norm": norm(),
                     "qkv": matrix(width, (self.heads + 2 * self.groups) * self.head, inner),
-                    "attention_out": zeros(self.heads * self.head, width),
+                    "attention_out": matrix(self.heads * self.head, width, quiet * inner),
                     "mlp_norm": norm(),
                     "gate_up": matrix(width, 2 * hidden, inner),
-                    "down": zeros(hidden, width),
+                    "down": matrix(hidden, width, quiet * hidden**-0.5),
                 }
             )
             for _ in range(proxy.depth)
