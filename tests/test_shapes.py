@@ -37,7 +37,7 @@ def test_the_count_is_that_of_a_model() -> None:
 @pytest.mark.parametrize("scale", ["laptop", "node", "paper"])
 def test_the_scales_agree_with_the_dial(scale: str) -> None:
     proxy = preset(scale).proxy
-    assert proxy.learning_rate == pytest.approx(5e-3 * 64 / proxy.width, rel=0.25)
+    assert proxy.learning_rate == pytest.approx(RATE_AT_64 * 64 / proxy.width, rel=0.05)
 
 
 def test_an_unknown_size_names_the_nearest() -> None:
