@@ -97,7 +97,8 @@ def fit_forecast(history: History, predictor: str) -> Forecast:
     if whole.any():
         counts = history.importance > 0
         errors = (history.scores - loo_mean)[whole][:, counts] @ history.importance[counts]
-        forecast.scale = calibration(errors, forecast.joined(np.nan_to_num(loo_sd[whole])))
+        deviations = forecast.joined(np.nan_to_num(loo_sd[whole]))
+        forecast.scale = calibration(errors, deviations, history.weights.shape[1])
     return forecast
 
 

@@ -69,7 +69,6 @@ def fit_law(
 
     `refined`: the only start is a like task's fit, so that no rough fit is needed.
     """
-    n, d = weights.shape
     targets, mean, spread = standardise(scores)
     evaluate = law.prepare(weights)
     theta = starts[0]

@@ -1,9 +1,9 @@
 """The predictor `auto`: two Gaussian processes and the power law, weighted by how each predicts trials it has not seen.
 
 The weights minimise the squared leave-one-out error of the weighted mean (stacking: Wolpert 1992, Breiman 1996), drawn
-to equal weights by as much as a few trials are worth. The standard deviation is scaled so that the leave-one-out errors
-have the spread that it says. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its log w
-runs away and the search runs after it (bench/search).
+to equal weights by as much as a few trials are worth. The standard deviation is scaled toward 80 % intervals that hold
+80 % of the leave-one-out errors. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its
+log w runs away and the search runs after it (bench/search).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from openclimb.search.tame import Taming
 Floats = NDArray[np.float64]
 
 EQUAL_TRIALS = 50.0  # the equal weights count as much as this many trials
-CALIBRATION_TRIALS = 10.0  # the members' own deviation counts as much as this many trials
+INSIDE = 0.8  # share of the errors that calibrated intervals of that level hold
+CALIBRATION_TRIALS = 20.0  # the members' own deviation counts as much as this many trials,
+TRIALS_A_DOMAIN = 0.125  # and as this many more for each domain: each has settings of its own
 LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 
 
@@ -49,7 +51,9 @@ class Stack:
         self.loo_mean = (guesses * self.shares[:, None]).sum(0).reshape(scores.shape)
         spread = np.sqrt((deviations**2 * self.shares[:, None]).sum(0))
         errors = table - self.loo_mean.reshape(n, -1)
-        self.scale = np.array([calibration(errors[:, j], spread[:, j]) for j in range(table.shape[1])])
+        self.scale = np.array(
+            [calibration(errors[:, j], spread[:, j], weights.shape[1]) for j in range(table.shape[1])]
+        )
         self.loo_sd = (spread * self.scale).reshape(scores.shape)
         self.noise = self.scale * np.sqrt((noises**2 * self.shares).sum(0))
         return self
@@ -124,7 +128,16 @@ def stack_shares(guesses: Floats, scores: Floats) -> Floats:
     return shares / total if total > 0 else np.full(m, 1.0 / m)
 
 
-def calibration(errors: Floats, deviations: Floats) -> float:
-    """Return the factor by which deviations must grow to fit the errors, drawn to 1 where trials are few."""
-    ratio = float(np.sum((errors / np.maximum(deviations, 1e-300)) ** 2))
-    return float(np.sqrt((ratio + CALIBRATION_TRIALS) / (len(errors) + CALIBRATION_TRIALS)))
+def calibration(errors: Floats, deviations: Floats, n_domains: int) -> float:
+    """Return the factor by which deviations must grow for 80 % of the errors (n,) to lie inside 80 % intervals.
+
+    The quantile is that of conformal prediction, of n + 1 errors. It is drawn to 1 by as many trials as the settings of
+    the members, which were chosen with the errors in sight, make the errors too small to tell.
+    """
+    from scipy.stats import norm
+
+    n = len(errors)
+    sizes = np.sort(np.abs(errors) / np.maximum(deviations, 1e-300))
+    ratio = float(sizes[min(n, int(np.ceil(INSIDE * (n + 1)))) - 1] / norm.ppf(0.5 + INSIDE / 2))
+    own = CALIBRATION_TRIALS + TRIALS_A_DOMAIN * n_domains
+    return float(np.sqrt((n * ratio**2 + own) / (n + own)))
