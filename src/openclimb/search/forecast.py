@@ -97,8 +97,7 @@ def fit_forecast(history: History, predictor: str) -> Forecast:
     if whole.any():
         counts = history.importance > 0
         errors = (history.scores - loo_mean)[whole][:, counts] @ history.importance[counts]
-        deviations = forecast.joined(np.nan_to_num(loo_sd[whole]))
-        forecast.scale = calibration(errors, deviations, history.weights.shape[1])
+        forecast.scale = calibration(errors, forecast.joined(np.nan_to_num(loo_sd[whole])))
     return forecast
 
 

@@ -21,8 +21,7 @@ Floats = NDArray[np.float64]
 
 EQUAL_TRIALS = 50.0  # the equal weights count as much as this many trials
 INSIDE = 0.8  # share of the errors that calibrated intervals of that level hold
-CALIBRATION_TRIALS = 20.0  # the members' own deviation counts as much as this many trials,
-TRIALS_A_DOMAIN = 0.125  # and as this many more for each domain: each has settings of its own
+CALIBRATION_TRIALS = 30.0  # the members' own deviation counts as much as this many trials
 LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 
 
@@ -51,9 +50,7 @@ class Stack:
         self.loo_mean = (guesses * self.shares[:, None]).sum(0).reshape(scores.shape)
         spread = np.sqrt((deviations**2 * self.shares[:, None]).sum(0))
         errors = table - self.loo_mean.reshape(n, -1)
-        self.scale = np.array(
-            [calibration(errors[:, j], spread[:, j], weights.shape[1]) for j in range(table.shape[1])]
-        )
+        self.scale = np.array([calibration(errors[:, j], spread[:, j]) for j in range(table.shape[1])])
         self.loo_sd = (spread * self.scale).reshape(scores.shape)
         self.noise = self.scale * np.sqrt((noises**2 * self.shares).sum(0))
         return self
@@ -128,16 +125,15 @@ def stack_shares(guesses: Floats, scores: Floats) -> Floats:
     return shares / total if total > 0 else np.full(m, 1.0 / m)
 
 
-def calibration(errors: Floats, deviations: Floats, n_domains: int) -> float:
+def calibration(errors: Floats, deviations: Floats) -> float:
     """Return the factor by which deviations must grow for 80 % of the errors (n,) to lie inside 80 % intervals.
 
-    The quantile is that of conformal prediction, of n + 1 errors. It is drawn to 1 by as many trials as the settings of
-    the members, which were chosen with the errors in sight, make the errors too small to tell.
+    The quantile is that of conformal prediction, of n + 1 errors. The factor is drawn to 1: the members' settings and
+    shares were chosen with these errors in sight, so that those of few trials are smaller than what is to come.
     """
     from scipy.stats import norm
 
     n = len(errors)
     sizes = np.sort(np.abs(errors) / np.maximum(deviations, 1e-300))
     ratio = float(sizes[min(n, int(np.ceil(INSIDE * (n + 1)))) - 1] / norm.ppf(0.5 + INSIDE / 2))
-    own = CALIBRATION_TRIALS + TRIALS_A_DOMAIN * n_domains
-    return float(np.sqrt((n * ratio**2 + own) / (n + own)))
+    return float(np.sqrt((n * ratio**2 + CALIBRATION_TRIALS) / (n + CALIBRATION_TRIALS)))
