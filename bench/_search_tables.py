@@ -17,14 +17,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.mixture import Domain, Weights
+from openclimb.mixture import Domain, Weights, natural
 from openclimb.search.history import History
-from openclimb.search.simulate import Problem, polish
+from openclimb.search.sample import bounds, draw
+from openclimb.search.simulate import PROBLEMS, Problem, make_problem, polish
 
 Floats = NDArray[np.float64]
 
 TOKENS = 10**9  # of all domains together where a table names no token counts
 EMULATED_TASKS = 24  # a problem of more tasks is emulated on so many evenly chosen ones
+WIDE = 64  # domains of the tables that are made wide
+WIDE_ROWS = 400  # of a simulated table
 EMULATORS = {"smooth": 0.0, "rough": 0.5}  # share of boosted trees in the emulator; the rest is a Gaussian process
 
 
@@ -83,6 +86,29 @@ def _read_csv(path: Path) -> tuple[tuple[str, ...], dict[str, list[float]]]:
     return names, {
         row[at]: [float(value or "nan") for i, value in enumerate(row) if i != at] for row in rows if len(row) > 1
     }
+
+
+def wide_table(folder: str, name: str, seed: int) -> Table:
+    """Return a table of WIDE domains: noisy trials of a simulated problem (a new one for each seed), or a published
+    table whose domains are cut into parts of any size, different in each run. The parts of a domain are worth the same.
+    """
+    rng = np.random.default_rng([seed, WIDE])
+    if name in PROBLEMS:
+        problem = make_problem(name, WIDE, seed)
+        weights = rng.permutation(draw(WIDE_ROWS, natural(problem.domains), *bounds(problem.domains), rng))
+        rows = problem.observe(weights, rng)
+        scores = np.array([list(row.values()) for row in rows])
+        domains = tuple(domain.name for domain in problem.domains)
+        return Table(problem.name, domains, tuple(rows[0]), weights, scores, natural(problem.domains))
+    table = read_tables(folder)[name]
+    n, d = table.weights.shape
+    parts = np.bincount(rng.permutation(WIDE) % d, minlength=d)
+    cut = [table.weights[:, [j]] * rng.dirichlet(np.ones(part), n) for j, part in enumerate(parts)]
+    weights = np.concatenate(cut, axis=1)
+    domains = tuple(
+        f"{domain}, part {i}" for domain, part in zip(table.domains, parts, strict=True) for i in range(part)
+    )
+    return Table(f"{name}, {WIDE} domains", domains, table.tasks, weights, table.scores, weights.mean(0))
 
 
 @dataclass(frozen=True)

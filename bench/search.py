@@ -8,9 +8,10 @@ as results come, so that a run that is cut leaves what it has. The last runs tha
 bench/results/search.json, each part with its own date and number of seeds. Everything is seeded: the same command gives
 the same numbers, but for seconds. The whole takes about 80 minutes on two cores.
 
-held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods
+held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods; coverage of the
+          intervals of `auto`, also on tables cut into 64 domains and on simulated ones of 64
 search    regret of the answer (best possible minus found, in spreads of random mixtures) on emulated tables and
-          simulated objectives; `climb` with 28 trials against the recipe with 112; the same seeds for all methods
+          simulated objectives; `climb` with 16 and 28 trials against the recipe with 112; one set of seeds for all
 time      seconds to propose a batch
 """
 
@@ -34,7 +35,7 @@ import numpy as np  # noqa: E402
 
 from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
 from _search_rivals import SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
-from _search_tables import EMULATORS, Floats, Table, emulate, read_tables  # noqa: E402
+from _search_tables import EMULATORS, WIDE_ROWS, Floats, Table, emulate, read_tables, wide_table  # noqa: E402
 from openclimb.engine import n_cores  # noqa: E402
 from openclimb.search.forecast import fit_forecast  # noqa: E402
 from openclimb.search.loop import next_batch  # noqa: E402
@@ -51,9 +52,10 @@ LARGEST_SHARE = 0.8  # of a table's rows, to fit on
 FOLDS = 5
 ALONE = 16  # with more tasks than this, only the quick simple predictors are fitted to each task
 NORMAL_80 = 1.2816
-FEW, MANY = 28, 112
+FEW, MANY = (16, 28), 112
 SLOW = {"botorch": 2}  # searches of a minute each run on the first so many seeds
 SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
+WIDE_PROBLEMS = ("law", "interactions", "sparse")  # also with 64 domains, held-out
 TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
 MEAN_OF_TASKS = "spearman, mean of tasks"
 PART_OF = {"5-fold": "held-out"}  # the part that measures a bench, where it is named otherwise
@@ -61,7 +63,7 @@ PART_OF = {"5-fold": "held-out"}  # the part that measures a bench, where it is 
 
 def work(job: Job) -> list[Record]:
     """Run one job in a worker process."""
-    return (held_out if job[0] == "held-out" else play)(*job[1:])
+    return {"held-out": held_out, "wide": wide, "search": play}[job[0]](*job[1:])
 
 
 def held_out(folder: str, name: str, runs: int, split: int) -> list[Record]:
@@ -85,6 +87,17 @@ def held_out(folder: str, name: str, runs: int, split: int) -> list[Record]:
             ]
     records += [(bench, name, *rest) for rest in _coverage(table, fitted, left, label)]
     return records
+
+
+def wide(folder: str, name: str, runs: int, split: int) -> list[Record]:
+    """Fit `auto` on one split of a table of 64 domains."""
+    table = wide_table(folder, name, split)
+    order = np.random.default_rng([split, 5]).permutation(len(table.weights))
+    fitted, left = order[:runs], order[runs:]
+    guess = fit_forecast(table.history(fitted), "auto").predict(table.weights[left])[0]
+    rank = _rank(guess, table.scores[left].mean(1))
+    records: list[Record] = [("held-out", table.name, "auto", runs, MEAN_OF_TASKS, rank)]
+    return records + [("held-out", table.name, *rest) for rest in _coverage(table, fitted, left, runs)]
 
 
 def _guesses(table: Table, fitted: Any, left: Any) -> Iterator[tuple[str, Floats, Floats | None]]:
@@ -136,9 +149,10 @@ def play(folder: str, name: str, kind: str, seed: int, methods: tuple[tuple[str,
     records: list[Record] = [
         ("search", problem.name, method, n, "regret", value) for (method, n), value in found.items()
     ]
-    if ("climb", FEW) in found and ("recipe", MANY) in found:
-        better = float(found["climb", FEW] <= found["recipe", MANY])
-        records.append(("search", problem.name, "climb", FEW, f"at least as good as the recipe with {MANY}", better))
+    for n in FEW:
+        if ("climb", n) in found and ("recipe", MANY) in found:
+            better = float(found["climb", n] <= found["recipe", MANY])
+            records.append(("search", problem.name, "climb", n, f"at least as good as the recipe with {MANY}", better))
     if ("climb", MANY) in found:
         records += [
             ("search", problem.name, method, n, f"regret minus climb's with {MANY}", value - found["climb", MANY])
@@ -190,7 +204,7 @@ def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int, rivals:
         installed = [name for name in installed_searches() if not (quick and name in SLOW)]
         problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
-            methods = [("climb", FEW), ("recipe", MANY)]
+            methods = [*(("climb", n) for n in FEW), ("recipe", MANY)]
             if seed < rivals_seeds:
                 methods += [(one, MANY) for one in installed if one != "recipe" and seed < SLOW.get(one, rivals_seeds)]
             jobs += [("search", folder, name, kind, seed, tuple(methods)) for name, kind in problems]
@@ -200,6 +214,10 @@ def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int, rivals:
             for runs in sizes or [max(2, len(table.weights) // 2)]:
                 jobs += [("held-out", folder, name, runs, split) for split in range(2 if quick else 20)]
             jobs += [("held-out", folder, name, 0, split) for split in range(2 if quick else 4 * FOLDS)]
+        n_rows = {name: len(table.weights) for name, table in tables.items()} | dict.fromkeys(WIDE_PROBLEMS, WIDE_ROWS)
+        for name, n in n_rows.items():
+            sizes = [runs for runs in SIZES[: 1 if quick else 3] if runs <= LARGEST_SHARE * n]
+            jobs += [("wide", folder, name, runs, split) for runs in sizes for split in range(2 if quick else 20)]
     return jobs
 
 

@@ -8,6 +8,7 @@ import pytest
 from openclimb.config import SCALES, format_count, from_dict, parse_count, preset, result_settings, to_toml
 from openclimb.errors import ConfigError
 from openclimb.settings import SECTIONS, Config
+from openclimb.shapes import RATE_AT_64
 
 
 @pytest.mark.parametrize("scale", SCALES)

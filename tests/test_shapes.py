@@ -5,7 +5,7 @@ import pytest
 from openclimb.config import parse_count, preset
 from openclimb.errors import ConfigError
 from openclimb.planning import n_parameters as planned
-from openclimb.shapes import SHAPES, n_parameters, shape_of, vocabulary_of
+from openclimb.shapes import RATE_AT_64, SHAPES, n_parameters, shape_of, vocabulary_of
 
 
 @pytest.mark.parametrize("size", SHAPES)

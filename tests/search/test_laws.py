@@ -57,6 +57,19 @@ def test_leaving_a_trial_out_gives_what_the_linearisation_says(name: str) -> Non
     assert np.abs(whole.loo_mean - left_out).mean() < 0.3 * whole.noise
 
 
+def test_a_law_of_more_domains_than_trials_knows_that_it_errs() -> None:
+    """Its fit goes through the trials, so that what it leaves of them says nothing of others."""
+    ratios = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        weights = rng.dirichlet(np.ones(30), 80)
+        scores = rng.standard_normal(30) @ np.sqrt(weights).T + 0.1 * rng.standard_normal(80)
+        law = PowerLaw().fit(weights[:20], scores[:20])
+        unseen = np.sqrt(np.mean((law.predict(weights[20:])[0] - scores[20:]) ** 2))
+        ratios.append(np.sqrt(np.mean((law.loo_mean - scores[:20]) ** 2)) / unseen)
+    assert 0.5 < np.mean(ratios) < 2.0
+
+
 @pytest.mark.parametrize("name", ["exponential", "loglinear"])
 def test_intervals_hold_where_the_law_is_true(name: str) -> None:
     inside, errors = [], []

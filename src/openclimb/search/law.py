@@ -69,7 +69,6 @@ def fit_law(
 
     `refined`: the only start is a like task's fit, so that no rough fit is needed.
     """
-    n, d = weights.shape
     targets, mean, spread = standardise(scores)
     evaluate = law.prepare(weights)
     theta = starts[0]
@@ -77,23 +76,40 @@ def fit_law(
         fits = [_minimise(law, start, evaluate, targets, FIRST_VARIANCE, steps // 4) for start in starts]
         theta = min(fits, key=lambda pair: pair[1])[0]
     theta = _minimise(law, theta, evaluate, targets, FIRST_VARIANCE, steps // 2)[0]
-    rest = targets - evaluate(theta)[0]
-    # each fitted number takes a degree of freedom, but never more than half of them: the prior holds the rest
-    variance = max(float(rest @ rest) / max(n - min(d, n / 2), 1.0), LEAST_VARIANCE)
+    variance = _noise_variance(law, theta, weights, targets)
     theta = _minimise(law, theta, evaluate, targets, variance, steps)[0]
     return _linearise(law, theta, weights, targets, variance, mean, spread)
+
+
+def _noise_variance(law: Law, theta: Floats, weights: Weights, targets: Floats) -> float:
+    """Return what the fit at θ leaves, for each trial that its parameters have not used up (MacKay 1992, equation 4.8).
+
+    Used up are the sums of the trials' leverages, not the number of parameters: the prior holds most of them where
+    trials are few.
+    """
+    value, slopes = law.slopes(theta, weights)
+    prior = (slopes * law.deviation**2) @ slopes.T
+    used = float(np.trace(np.linalg.solve(prior + FIRST_VARIANCE * np.eye(len(prior)), prior)))
+    rest = targets - value
+    return max(float(rest @ rest) / max(len(targets) - used, 1.0), LEAST_VARIANCE)
 
 
 def _linearise(
     law: Law, theta: Floats, weights: Weights, targets: Floats, variance: float, mean: float, spread: float
 ) -> FittedLaw:
+    """Return the law with the posterior of θ, and leave-one-out predictions, as if it were linear near θ.
+
+    Seen as a Gaussian process with that linear kernel (Rasmussen and Williams, equation 5.12): the form by leverages
+    divides nothing by nothing where parameters are as many as trials.
+    """
     value, slopes = law.slopes(theta, weights)
     precision = slopes.T @ slopes / variance + np.diag(law.deviation**-2)
     covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-    leverage = np.clip(((slopes @ covariance) * slopes).sum(1) / variance, 0.0, 0.9)
-    rest = (targets - value) / (1.0 - leverage)
-    loo_mean = (targets - rest) * spread + mean
-    loo_sd = np.sqrt(variance / (1.0 - leverage)) * spread
+    before = value + slopes @ (law.mean - theta)
+    inverse = np.linalg.inv((slopes * law.deviation**2) @ slopes.T + variance * np.eye(len(targets)))
+    alone = np.diag(inverse)
+    loo_mean = (targets - inverse @ (targets - before) / alone) * spread + mean
+    loo_sd = np.sqrt(1.0 / alone) * spread
     noise = float(np.sqrt(variance) * spread)
     return FittedLaw(law, theta, covariance, variance, mean, spread, loo_mean, loo_sd, noise)
 

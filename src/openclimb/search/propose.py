@@ -33,7 +33,7 @@ from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 
-CAUTION = 2.0  # mean of the weights of the deviation in a batch: how much is explored
+CAUTION = 1.2  # mean of the weights of the deviation in a batch: how much is explored
 BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
 
 

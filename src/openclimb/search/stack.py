@@ -1,9 +1,9 @@
 """The predictor `auto`: two Gaussian processes and the power law, weighted by how each predicts trials it has not seen.
 
 The weights minimise the squared leave-one-out error of the weighted mean (stacking: Wolpert 1992, Breiman 1996), drawn
-to equal weights by as much as a few trials are worth. The standard deviation is scaled so that the leave-one-out errors
-have the spread that it says. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its log w
-runs away and the search runs after it (bench/search).
+to equal weights by as much as a few trials are worth. The standard deviation is scaled toward 80 % intervals that hold
+80 % of the leave-one-out errors. Ridge is no member: leave-one-out errors say nothing about far mixtures, where its
+log w runs away and the search runs after it (bench/search).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from openclimb.search.tame import Taming
 Floats = NDArray[np.float64]
 
 EQUAL_TRIALS = 50.0  # the equal weights count as much as this many trials
-CALIBRATION_TRIALS = 10.0  # the members' own deviation counts as much as this many trials
+INSIDE = 0.8  # share of the errors that calibrated intervals of that level hold
+CALIBRATION_TRIALS = 30.0  # the members' own deviation counts as much as this many trials
 LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 
 
@@ -125,6 +126,14 @@ def stack_shares(guesses: Floats, scores: Floats) -> Floats:
 
 
 def calibration(errors: Floats, deviations: Floats) -> float:
-    """Return the factor by which deviations must grow to fit the errors, drawn to 1 where trials are few."""
-    ratio = float(np.sum((errors / np.maximum(deviations, 1e-300)) ** 2))
-    return float(np.sqrt((ratio + CALIBRATION_TRIALS) / (len(errors) + CALIBRATION_TRIALS)))
+    """Return the factor by which deviations must grow for 80 % of the errors (n,) to lie inside 80 % intervals.
+
+    The quantile is that of conformal prediction, of n + 1 errors. The factor is drawn to 1: the members' settings and
+    shares were chosen with these errors in sight, so that those of few trials are smaller than what is to come.
+    """
+    from scipy.stats import norm
+
+    n = len(errors)
+    sizes = np.sort(np.abs(errors) / np.maximum(deviations, 1e-300))
+    ratio = float(sizes[min(n, int(np.ceil(INSIDE * (n + 1)))) - 1] / norm.ppf(0.5 + INSIDE / 2))
+    return float(np.sqrt((n * ratio**2 + CALIBRATION_TRIALS) / (n + CALIBRATION_TRIALS)))
