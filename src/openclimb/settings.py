@@ -134,7 +134,7 @@ class TasksSettings:
     paths: tuple[str, ...] = setting((), "JSONL files or globs, one a task: context, options, gold; or text")
     metric: str = setting(
         "bpb",
-        "score of a choice task: bits per byte of the gold answer (sign changed), accuracy, length-normalised, or the "
+        "score of a choice task: bits per byte of the gold answers (all bits ÷ all bytes, sign changed), accuracy, length-normalised, or the "
         "margin over the best wrong answer (bits per byte)",
         choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
