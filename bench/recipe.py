@@ -9,7 +9,7 @@ with the same seeds. The table gives, for each variant: processor seconds of a t
 of models trained on the natural mixture, the objective (mean bits per byte of all tasks' search items), the spread of
 the objective over mixtures, the sd over seeds of a paired difference between two mixtures, their ratio (signal to
 noise), and the correlation of paired seeds. FOLDER keeps each run's numbers: a stopped sweep goes on. With --write it
-writes bench/results/recipe_NAME.json.
+writes bench/results/NAME.json.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from openclimb.settings import ProxySettings
 
 EPSILON = 1e-5
 # Initial scale of the residual stream at width 64, falling as 1 / √width: of the embedding and of what all blocks
-# together add. It was .02 and 1 before, as in GPT-2; what that cost is in bench/results/recipe.json.
+# together add. It was .02 and 1 before, as in GPT-2; what that cost is in bench/results/recipe_confirm.json.
 STREAM_64 = 0.1
 ROPE_BASE = 10_000.0
 

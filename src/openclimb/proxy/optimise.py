@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from openclimb.proxy.model import StackedDecoder
 from openclimb.settings import ProxySettings
 
-BETAS = (0.9, 0.99)  # .99 gives lower losses than .95 (bench/results/recipe.json)
+BETAS = (0.9, 0.99)  # .99 gives lower losses than .95 (bench/results/recipe_confirm.json)
 EPSILON = 1e-8
 CLIP = 1.0  # largest norm of a model's gradient
 ALIGNED = 16  # a parameter begins at a multiple of so many numbers: 64 bytes, a line of the cache
