@@ -10,7 +10,7 @@ import pytest
 import openclimb
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
-from openclimb.corpus.pack import POOL, n_read, pack
+from openclimb.corpus.pack import MOST_POOL, POOL, n_pooled, n_read, pack
 from openclimb.corpus.survey import read_units
 from openclimb.engine import Engine
 from openclimb.errors import DomainError
@@ -58,6 +58,12 @@ def test_each_domain_holds_more_than_one_trial_reads(finished: Path, tmp_path: P
     for domain, row in zip(domains, facts, strict=True):
         assert row["n_read"] == n_read(domain, 8_192, 100_000)
         assert row["n_read"] < row["n_tokens"] <= POOL * row["n_read"]
+
+
+def test_no_more_is_packed_than_tells_documents_apart() -> None:
+    assert n_pooled(1000) == POOL * 1000
+    assert n_pooled(MOST_POOL // 2) == MOST_POOL
+    assert n_pooled(5 * MOST_POOL) == 5 * MOST_POOL
 
 
 def test_a_larger_budget_packs_the_same_documents_and_more(finished: Path, tmp_path: Path) -> None:

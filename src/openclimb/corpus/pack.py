@@ -30,7 +30,8 @@ from openclimb.mixture import Domain
 from openclimb.settings import CorpusSettings, TargetSettings, TokensSettings
 from openclimb.workspace import atomic, write_json
 
-POOL = 8  # times what a trial reads of a domain that are packed, where it has so much
+POOL = 8  # times what a trial reads of a domain that are packed, where it has so much,
+MOST_POOL = 20_000_000  # and up to so many tokens: of more, which documents they are hardly counts
 HELDOUT_TOKENS = 50_000  # enough for a steady loss
 SLACK = 1.15  # documents are picked for this many times the tokens needed: counts in labels are estimates
 BATCH = 256  # documents tokenised at once
@@ -75,7 +76,7 @@ def pack(
     domains = read_domains(domains_folder)
     read = [n_read(domain, proxy_token_budget, target.token_budget) for domain in domains]
     _check_lengths(domains, read, sequence)
-    needed = [min(POOL * n, domain.n_tokens) for n, domain in zip(read, domains, strict=True)]
+    needed = [min(n_pooled(n), domain.n_tokens) for n, domain in zip(read, domains, strict=True)]
     n_documents = [int(row["documents"]) for row in read_table(domains_folder / "domains.csv")]
     rates = [pick_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
     total = sum(domain.n_tokens for domain in domains)
@@ -112,6 +113,11 @@ def n_read(domain: Domain, proxy_token_budget: int, target_token_budget: int) ->
     """Return the different tokens of a domain that a trial reads: as many as make its repetitions the target's."""
     matched = domain.n_tokens * proxy_token_budget / target_token_budget
     return max(1, min(round(matched), round(proxy_token_budget * domain.cap), domain.n_tokens))
+
+
+def n_pooled(n: int) -> int:
+    """Return the tokens to pack of a domain of which a trial reads n."""
+    return max(n, min(POOL * n, MOST_POOL))
 
 
 def _check_lengths(domains: Sequence[Domain], n_tokens: Sequence[int], sequence: int) -> None:
