@@ -26,7 +26,7 @@ from openclimb.proxy.testbed import VARIANTS, convert
 from openclimb.search.region import bend, draw_in, region_of, rounded
 from openclimb.stages import current_recipes, trial_settings
 from openclimb.trial_runs import run_trials
-from openclimb.trials import Proposal, Trial, ask, read_trials
+from openclimb.trials import Proposal, Trial, ask
 from openclimb.workspace import write_json
 
 TABLES = FOLDER / "tables"
@@ -136,7 +136,6 @@ def main() -> None:
     options = parser.parse_args()
     prepare(options.root, options.corpus, options.bed, options.workers)
     done = train(options.root, options.mixtures, range(options.seeds), options.workers)
-    assert len(read_trials(options.root / "trials")) >= len(done)
     rows = figures(done)
     for row in rows:
         print(f"{row['case']:<20} {row['metric']:<28} {row['value']:>10.4f}")
