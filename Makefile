@@ -1,6 +1,8 @@
 # Needs Python 3.11, pip and make. PYTHON=python3.12 picks another Python, PIP_FLAGS adds flags for pip.
 PYTHON ?= python3
 PIP_FLAGS ?=
+# tests at once; each takes about 1 GB
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -16,13 +18,13 @@ demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
 
 test: $(READY)  ## the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: $(READY)  ## style, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(MAKE) -s test
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

@@ -5,7 +5,9 @@
 The corpus has a column `domain`; DIR holds the evaluation suite (as `climb tasks` reads it). Proxies are those of scale
 `demo`. RUN is kept, and the bench goes on from it when it was stopped. Writes bench/results/tables/real_ratios.csv,
 real_metrics.csv (means over seeds), real_runs.csv (every trial), real_priors.json and tables.json, in the form that
-bench/search.py --tables reads, and bench/results/real.json: the noise and the spread of each task.
+bench/search.py --tables reads; real_early.csv, each trial's scores after half of its tokens, and real_bigram.csv, a
+bigram model's of each mixture; and bench/results/real.json: the noise and the spread of each task, and how the cheap
+scores rank the mixtures.
 """
 
 import argparse
@@ -15,18 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import openclimb
 from _results import FOLDER, write_results
 from openclimb.console import choose_progress
 from openclimb.corpus.domains_file import read_domains
+from openclimb.early import read_early
 from openclimb.engine import Engine
+from openclimb.hints import HINTERS
 from openclimb.mixture import natural, uniform
 from openclimb.proxy.testbed import VARIANTS, convert
 from openclimb.search.region import bend, draw_in, region_of, rounded
 from openclimb.stages import current_recipes, trial_settings
 from openclimb.trial_runs import run_trials
-from openclimb.trials import Proposal, Trial, ask
+from openclimb.trials import Proposal, Trial, ask, trial_folder
 from openclimb.workspace import write_json
 
 TABLES = FOLDER / "tables"
@@ -34,6 +39,7 @@ TASKS = tuple(task for task in VARIANTS if task not in ("winogrande", "boolq")) 
 SETTINGS: dict[str, dict[str, Any]] = {
     "target": {"token_budget": 20_000_000},
     "tasks": {"max_items": 250},
+    "proxy": {"early": [0.5]},
     "search": {"trials": [1], "hint": ""},
     "pick": {"finalists": 1, "seeds": 2},
 }
@@ -91,13 +97,25 @@ def write_tables(root: Path, done: Sequence[Trial]) -> None:
     means = [[float(np.mean([t.scores[task] for t in trials])) for task in tasks] for trials in whole.values()]
     write_csv("real_ratios.csv", ("run", *domains), [(i, *weights) for i, weights in enumerate(whole)])
     write_csv("real_metrics.csv", ("run", *tasks), [(i, *(f"{v:.5f}" for v in row)) for i, row in enumerate(means)])
-    runs = [
-        (i, t.seed, *(f"{t.scores[task]:.5f}" for task in tasks)) for i, some in enumerate(whole.values()) for t in some
-    ]
+    both = [(i, trial) for i, some in enumerate(whole.values()) for trial in some]
+    runs = [(i, t.seed, *(f"{t.scores[task]:.5f}" for task in tasks)) for i, t in both]
     write_csv("real_runs.csv", ("run", "seed", *tasks), runs)
+    halves = [(i, t.seed, read_early(trial_folder(root / "trials", t.number))[0].scores) for i, t in both]
+    early = [(i, seed, *(f"{scores[task]:.5f}" for task in tasks)) for i, seed, scores in halves]
+    write_csv("real_early.csv", ("run", "seed", *tasks), early)
     share = natural(read_domains(root / "domains"))
     write_json(TABLES / "real_priors.json", {"relative_sizes": dict(zip(domains, share.tolist(), strict=True))})
     write_json(TABLES / "tables.json", {"real": "higher"})
+
+
+def write_bigrams(root: Path, done: Sequence[Trial]) -> dict[str, NDArray[np.float64]]:
+    """Write a bigram model's score of every mixture; return them by task."""
+    domains, tasks = done[0].domains, sorted(done[0].scores)
+    weights = np.array(list(dict.fromkeys(trial.weights for trial in done)))
+    scores = HINTERS["bigram"](root / "tokens", domains, weights, done[0].token_budget)
+    rows = [(i, *(f"{scores[task][i]:.5f}" for task in tasks)) for i in range(len(weights))]
+    write_csv("real_bigram.csv", ("run", *tasks), rows)
+    return scores
 
 
 def write_csv(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -8,8 +8,8 @@ WORKSPACE has its `tokens/` (a finished demo, say); nothing is written there. Ea
 with the same seeds. The table gives, for each variant: processor seconds of a training run, held-out bits per byte
 of models trained on the natural mixture, the objective (mean bits per byte of all tasks' search items), the spread of
 the objective over mixtures, the sd over seeds of a paired difference between two mixtures, their ratio (signal to
-noise), and the correlation of paired seeds. FOLDER keeps each run's numbers: a stopped sweep goes on. With --write it
-writes bench/results/NAME.json.
+noise), and the correlation of paired seeds; the JSON has both of each task too. FOLDER keeps each run's numbers: a
+stopped sweep goes on. With --write it writes bench/results/NAME.json.
 """
 
 import argparse
@@ -62,13 +62,16 @@ class Variant:
     """What differs from the workspace's proxy. `proxy`: settings; the rest as named."""
 
     name: str
+    rate: float = 1.0  # learning rate ÷ the workspace's
+    batch: float = 1.0  # sequences a step ÷ the workspace's
+    tokens: float = 1.0  # token budget ÷ the workspace's
     embedding: float = 0.02  # initial standard deviation
     outputs: float = 1.0  # initial scale of what blocks add, as a multiple of GPT-2's
     final: float = 1.0  # initial weight of the last norm
     proxy: dict[str, Any] = field(default_factory=dict)
     muon: float = 0.0  # rate of Muon's update ÷ AdamW's; 0: AdamW for all
     momentum: float = 0.95
-    beta2: float = 0.95
+    beta2: float = 0.99
     average: float = 0.0  # share of the steps, at the end, whose weights are averaged
     qk_norm: bool = False
     soft_cap: float = 0.0
@@ -77,8 +80,14 @@ class Variant:
     hold_data: bool = False  # documents and order of seed 0 for all seeds
     ours: bool = False  # the package's own initial weights
 
+    def settings(self, proxy: ProxySettings) -> ProxySettings:
+        """Return the workspace's settings with what differs."""
+        batch, budget = round(self.batch * proxy.batch), round(self.tokens * proxy.token_budget)
+        scaled = {"learning_rate": self.rate * proxy.learning_rate, "batch": batch, "token_budget": budget}
+        return replace(proxy, **{**scaled, **self.proxy})
 
-BEFORE = Variant("before", proxy={"batch": 4, "learning_rate": 4e-3})  # the demo's until November 2026
+
+BEFORE = Variant("before", rate=0.5, batch=0.5, beta2=0.95)  # the demo's until November 2026
 
 
 def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
@@ -96,7 +105,7 @@ def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
 
 def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[float], seed: int) -> dict[str, Any]:
     """Train one proxy; return its seconds, search scores (bits per byte) by task and held-out bits per byte."""
-    proxy = replace(config.proxy, **variant.proxy)
+    proxy = variant.settings(config.proxy)
     tokens = open_tokens(folder / "tokens")
     names = tuple(domain.name for domain in read_domains(folder / "domains"))
     trial = Trial(
@@ -208,6 +217,7 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
     shared = float(np.corrcoef(within)[np.triu_indices(len(table), 1)].mean())
     noises, ratios = by_task(each)
     items = np.array([[list(run["plain"].values()) for run in row] for row in runs])
+    tasks = list(runs[0][0]["scores"])
     return {
         "seconds": float(np.median([run["seconds"] for row in runs for run in row])),
         "heldout": float(np.mean([run["heldout"] for run in runs[0]])),
@@ -221,6 +231,8 @@ def summary(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, float]:
         "paired sd of a task": geometric(noises),
         "signal to noise of a task": geometric(ratios),
         "the same, plain mean of items": geometric(by_task(items)[1]),
+        **{f"paired sd, {task}": float(value) for task, value in zip(tasks, noises, strict=True)},
+        **{f"signal to noise, {task}": float(value) for task, value in zip(tasks, ratios, strict=True)},
     }
 
 

@@ -1,12 +1,14 @@
 """How good the search is, on published tables and on simulated objectives, against the recipe, RegMix and others.
 
-    python bench/search.py --tables DIR --json OUT [--quick] [--only held-out,search,time] [--seeds N] [--rivals N]
+    python bench/search.py --tables DIR … --json OUT [--quick] [--only held-out,search,time] [--seeds N] [--rivals N]
 
-DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`). Writes to OUT a list of rows
+A DIR holds any X_ratios.csv / X_metrics.csv pairs and tables.json (`_search_tables.py`): published tables, and
+bench/results/tables, our own real trials (`real.py`). Writes to OUT a list of rows
 {"bench", "table", "method", "runs", "metric", "mean", "se"} and prints them as Markdown; OUT is written again and again
-as results come, so that a run that is cut leaves what it has. The last runs that were not quick are kept in
-bench/results/search.json, each part with its own date and number of seeds. Everything is seeded: the same command gives
-the same numbers, but for seconds. The whole takes about 80 minutes on two cores.
+as results come. With --cache FOLDER each job's records are kept there, and a run that was cut goes on; a change of code
+wants another folder. The last runs that were not quick are kept in bench/results/search.json, each part with its own
+date and number of seeds. Everything is seeded: the same command gives the same numbers, but for seconds. The whole
+takes about 80 minutes on two cores, and BoTorch's seeds four hours more.
 
 held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods; coverage of the
           intervals of `auto`, also on tables cut into 64 domains and on simulated ones of 64
@@ -23,9 +25,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_threads] = "1"  # before numpy is imported, here and in the workers: one process a core
@@ -41,19 +44,19 @@ from openclimb.search.forecast import fit_forecast  # noqa: E402
 from openclimb.search.loop import next_batch  # noqa: E402
 from openclimb.search.simulate import PROBLEMS, Problem, make_problem  # noqa: E402
 from openclimb.settings import SearchSettings  # noqa: E402
-from openclimb.workspace import versions, write_json  # noqa: E402
+from openclimb.workspace import fingerprint, versions, write_json  # noqa: E402
 
 Row = dict[str, Any]
 Job = tuple[Any, ...]
 Record = tuple[str, str, str, int, str, float]  # bench, table, method, runs, metric, value of one split or seed
 
+SLOW = {"botorch"}  # searches of a minute each
 SIZES = (32, 64, 112, 224)
 LARGEST_SHARE = 0.8  # of a table's rows, to fit on
 FOLDS = 5
 ALONE = 16  # with more tasks than this, only the quick simple predictors are fitted to each task
 NORMAL_80 = 1.2816
 FEW, MANY = (16, 28), 112
-SLOW = {"botorch": 2}  # searches of a minute each run on the first so many seeds
 SIMULATED = {"law": 8, "interactions": 12, "sparse": 20, "plateau": 8, "conflict": 12, "uneven": 20}
 WIDE_PROBLEMS = ("law", "interactions", "sparse")  # also with 64 domains, held-out
 TIMED = ((64, 500, 100), (20, 112, 6))  # domains, trials, tasks
@@ -61,9 +64,15 @@ MEAN_OF_TASKS = "spearman, mean of tasks"
 PART_OF = {"5-fold": "held-out"}  # the part that measures a bench, where it is named otherwise
 
 
-def work(job: Job) -> list[Record]:
-    """Run one job in a worker process."""
-    return {"held-out": held_out, "wide": wide, "search": play}[job[0]](*job[1:])
+def work(job: Job, cache: Path | None = None) -> list[Record]:
+    """Run one job in a worker process, or take what an earlier run kept of it."""
+    path = cache / f"{fingerprint(list(job))}.json" if cache else None
+    if path and path.is_file():
+        return [cast(Record, tuple(record)) for record in json.loads(path.read_text())]
+    records: list[Record] = {"held-out": held_out, "wide": wide, "search": play}[job[0]](*job[1:])
+    if path:
+        write_json(path, records)
+    return records
 
 
 def held_out(folder: str, name: str, runs: int, split: int) -> list[Record]:
@@ -195,41 +204,43 @@ def seconds_to_propose() -> list[Row]:
     return rows
 
 
-def make_jobs(folder: str, quick: bool, only: set[str], most_seeds: int, rivals: int) -> list[Job]:
+def make_jobs(folders: list[str], quick: bool, only: set[str], most_seeds: int, rivals: int, slow: int) -> list[Job]:
     """Return the jobs, long ones first; searches by seed, so that a cut run has all problems."""
-    tables = read_tables(folder)
+    tables = {(folder, name): table for folder in folders for name, table in read_tables(folder).items()}
     jobs: list[Job] = []
     if "search" in only:
         seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(rivals, most_seeds))
         installed = [name for name in installed_searches() if not (quick and name in SLOW)]
-        problems = [(name, kind) for kind in EMULATORS for name in tables] + [(name, "simulated") for name in PROBLEMS]
+        problems = [(folder, name, kind) for kind in EMULATORS for folder, name in tables]
+        problems += [("", name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
             methods = [*(("climb", n) for n in FEW), ("recipe", MANY)]
             if seed < rivals_seeds:
-                methods += [(one, MANY) for one in installed if one != "recipe" and seed < SLOW.get(one, rivals_seeds)]
-            jobs += [("search", folder, name, kind, seed, tuple(methods)) for name, kind in problems]
+                methods += [(one, MANY) for one in installed if one != "recipe" and (one not in SLOW or seed < slow)]
+            jobs += [("search", *problem, seed, tuple(methods)) for problem in problems]
     if "held-out" in only:
-        for name, table in tables.items():
+        for (folder, name), table in tables.items():
             sizes = [n for n in (SIZES[::2] if quick else SIZES) if n <= LARGEST_SHARE * len(table.weights)]
             for runs in sizes or [max(2, len(table.weights) // 2)]:
                 jobs += [("held-out", folder, name, runs, split) for split in range(2 if quick else 20)]
             jobs += [("held-out", folder, name, 0, split) for split in range(2 if quick else 4 * FOLDS)]
-        n_rows = {name: len(table.weights) for name, table in tables.items()} | dict.fromkeys(WIDE_PROBLEMS, WIDE_ROWS)
-        for name, n in n_rows.items():
+        n_rows = {key: len(table.weights) for key, table in tables.items()}
+        n_rows |= {("", name): WIDE_ROWS for name in WIDE_PROBLEMS}
+        for (folder, name), n in n_rows.items():
             sizes = [runs for runs in SIZES[: 1 if quick else 3] if runs <= LARGEST_SHARE * n]
             jobs += [("wide", folder, name, runs, split) for runs in sizes for split in range(2 if quick else 20)]
     return jobs
 
 
-def run(jobs: list[Job], workers: int, out: Path) -> list[Row]:
+def run(jobs: list[Job], workers: int, out: Path, cache: Path | None) -> list[Row]:
     """Run the jobs in processes, and return a row for each thing measured, with mean and standard error.
 
-    The rows so far are written to `out` as they come.
+    The rows so far are written to `out` as they come, and each job's records to `cache`.
     """
     values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     began = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, records in enumerate(pool.map(work, jobs), 1):
+        for done, records in enumerate(pool.map(partial(work, cache=cache), jobs), 1):
             for *key, value in records:
                 values[tuple(key)].append(value)
             if sys.stderr.isatty() or done % 10 == 0:
@@ -270,23 +281,29 @@ def _single_task(metric: str) -> bool:
 def main() -> None:
     """Measure, print the tables, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", type=Path, required=True)
+    parser.add_argument("--tables", type=Path, nargs="+", required=True)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="few splits and seeds, without the slow searches")
     parser.add_argument("--only", default="held-out,search,time")
     parser.add_argument("--seeds", type=int, default=50, help="seeds of our search and of the recipe's")
     parser.add_argument("--rivals", type=int, default=20, help="seeds of the other searches")
+    parser.add_argument("--slow", type=int, default=20, help="seeds of those that take a minute a search")
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
     options = parser.parse_args()
     only = set(options.only.split(","))
-    jobs = make_jobs(str(options.tables.resolve()), options.quick, only, options.seeds, options.rivals)
-    rows = with_single_tasks(run(jobs, options.workers or n_cores(), options.json)) if jobs else []
+    folders = [str(folder.resolve()) for folder in options.tables]
+    jobs = make_jobs(folders, options.quick, only, options.seeds, options.rivals, options.slow)
+    if options.cache:
+        options.cache.mkdir(parents=True, exist_ok=True)
+    rows = with_single_tasks(run(jobs, options.workers or n_cores(), options.json, options.cache)) if jobs else []
     if "time" in only:
         rows += seconds_to_propose()
     print(markdown([row for row in rows if not _single_task(row["metric"])]))  # single tasks stay in the JSON
     options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if not options.quick:
-        seeds = {"held-out": {"seeds": 20}, "search": {"seeds": options.seeds, "rivals": options.rivals}}
+        played = {"seeds": options.seeds, "rivals": options.rivals, "slow rivals": options.slow}
+        seeds = {"held-out": {"seeds": 20}, "search": played}
         keep(rows, {part: seeds.get(part, {"seeds": 3}) for part in only})
 
 

@@ -38,7 +38,7 @@ SHARES = (0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 1.0)  # of the budget
 def ours(run: Path, variant: Variant, proxy: ProxySettings, seed: int) -> tuple[float, float]:
     """Return processor seconds and held-out bits per byte of one run of a recipe."""
     tokens = open_tokens(run / "tokens")
-    proxy = replace(proxy, **variant.proxy)
+    proxy = variant.settings(proxy)
     model, step, _ = stepper(variant, proxy, tokens.vocab_size, seed)
     return trained(run, proxy, seed, step), heldout(model, run / "tokens")
 

@@ -31,11 +31,11 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "depth": 2,
             "heads": 2,
             "sequence": 128,
-            "token_budget": 350_000,
+            "token_budget": 300_000,
             "learning_rate": 8e-3,
         },
         "search": {"trials": (8, 5, 3), "hint": "bigram"},
-        "pick": {"finalists": 1, "seeds": 5, "uniform_seeds": 4},
+        "pick": {"finalists": 1, "seeds": 4, "uniform_seeds": 3},
     },
     "laptop": {
         "domains": {"merge_to": 16},

@@ -12,6 +12,7 @@ from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.branches import batches, rows_of
 from openclimb.proxy.evaluate import log_likelihoods, measure
+from openclimb.proxy.memory import Reading
 from openclimb.proxy.model import Form, Rope, StackedDecoder
 from openclimb.proxy.tasks import read_items, tokenised
 from openclimb.settings import ProxySettings
@@ -68,8 +69,8 @@ def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray], longest: in
 def test_every_pair_scores_as_if_it_were_read_alone(
     packed: dict[str, np.ndarray], form: Form, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 2 * 100)  # several batches, each with padding
-    monkeypatch.setitem(evaluate.MOST_LOGITS, "cpu", 7 * 2 * VOCAB)  # several blocks of states
+    # several batches, each with padding, and several blocks of states
+    monkeypatch.setattr(evaluate, "ON_CPU", Reading(tokens=2 * 100, logits=7 * 2 * VOCAB))
     monkeypatch.setattr(evaluate, "MOST_READ", 34)  # one item is read pair by pair
     stack = drawn_decoder(PROXY, VOCAB, [0, 1], form)
     found = log_likelihoods(stack, packed, longest, "cpu")

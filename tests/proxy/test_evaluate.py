@@ -11,6 +11,7 @@ from decoders import drawn_decoder
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.evaluate import log_likelihoods, measure, score_of
+from openclimb.proxy.memory import Reading
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import gold_pairs, read_items, tokenised
 from openclimb.settings import ProxySettings
@@ -45,7 +46,7 @@ def one_by_one(model: StackedDecoder, packed: dict[str, np.ndarray]) -> list[flo
 def test_log_likelihoods_are_those_of_each_pair_alone(
     packed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluate.BATCH_TOKENS, "cpu", 64)  # several batches, each with padding
+    monkeypatch.setattr(evaluate, "ON_CPU", Reading(tokens=64, logits=1 << 20))  # several batches, each with padding
     stack = drawn_decoder(PROXY, VOCAB, [0, 1])
     found = log_likelihoods(stack, packed, 128, "cpu")
     for i, seed in enumerate((0, 1)):

@@ -10,6 +10,8 @@ import torch
 from openclimb.errors import OpenclimbError
 from openclimb.proxy.memory import (
     LEAST_POSITIONS,
+    MOST_TOKENS,
+    READING_SHARE,
     SHARE,
     STATE,
     Room,
@@ -17,6 +19,7 @@ from openclimb.proxy.memory import (
     kept_of_layer,
     need_of,
     plan,
+    plan_reading,
     planned_bytes,
 )
 from openclimb.proxy.model import OURS, Form, StackedDecoder
@@ -112,6 +115,18 @@ def test_one_of_the_largest_fits_a_large_gpu_and_not_a_small_one() -> None:
     room, taken = planned("1B", 24)
     assert (room.stack, room.rows) == (1, 1)  # is tried all the same
     assert taken > SHARE * 24
+
+
+@pytest.mark.parametrize("size", ["1M", "62M", "1B"])
+def test_what_evaluation_reads_at_once_follows_from_memory(size: str) -> None:
+    shape = shape_of(size)
+    width, longest = shape["width"], 4 * shape["sequence"]
+    rooms = [plan_reading(width, width, 8 * width // 3, longest, gigabytes * 1e9) for gigabytes in (0.01, 8, 24, 80)]
+    assert rooms[0].tokens == longest  # one row is tried all the same
+    assert longest < rooms[1].tokens <= rooms[2].tokens <= rooms[3].tokens <= MOST_TOKENS
+    assert rooms[0].logits < rooms[1].logits <= rooms[2].logits
+    residual, logits = 8 * width * rooms[1].tokens, 10 * rooms[1].logits
+    assert residual + logits <= READING_SHARE * 8e9
 
 
 def test_a_stack_that_was_asked_for_is_kept_and_its_rows_follow() -> None:

@@ -8,7 +8,7 @@ an item share the reading of its context.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from torch import Tensor
 from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
 from openclimb.proxy.forward import ForwardPass
 from openclimb.proxy.gradient import SAFE
+from openclimb.proxy.memory import Reading, free_memory, plan_reading
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import HELDOUT, gold_pairs
 from openclimb.settings import TasksSettings
 from openclimb.workspace import read_json
 
-# Padded tokens read at once and logits in memory at once, over all models: on a CPU few enough to stay in its cache.
-BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
-MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 28}
+ON_CPU = Reading(tokens=4096, logits=1 << 20)  # few enough to stay in its cache
 # Tokens of a row, on any device: who sees whom is a square of them, a quarter of a GB for 8,192 and 64 GB for the
 # 131,072 that some checkpoints read.
 MOST_READ = 8192
@@ -81,11 +80,11 @@ def log_likelihoods(
     m, longest = model.n_models, min(longest, MOST_READ)
     read = _reads_on_cpu(model) if device == "cpu" else _reads_on_gpu(model, device)
     out = np.zeros((m, len(packed["lengths"])))
-    most = max(1, BATCH_TOKENS["cpu" if device == "cpu" else "cuda"] // m)
-    for batch in batches(rows_of(packed, longest, MOST_READ), most):
+    room = ON_CPU if device == "cpu" else _room_on_gpu(model, longest)
+    for batch in batches(rows_of(packed, longest, MOST_READ), max(1, room.tokens // m)):
         # A state that predicts several tokens, as the last one of a shared context does, is scored once.
         places, states = np.unique(batch.sources, return_inverse=True)
-        each = _gold_logs(model, read(batch, places), states, batch.targets)
+        each = _gold_logs(model, read(batch, places), states, batch.targets, room.logits)
         for i in range(m):
             out[i] += np.bincount(batch.pairs, weights=each[i], minlength=out.shape[1])
     return out
@@ -152,17 +151,27 @@ def _reads_on_gpu(model: StackedDecoder, device: str) -> Callable[[Batch, NDArra
     return read
 
 
+def _room_on_gpu(model: StackedDecoder, longest: int) -> Reading:
+    layer = cast("dict[str, Tensor]", model.layers[0])
+    inner, hidden = layer["attention_out"].shape[1], layer["down"].shape[1]
+    return plan_reading(model.embedding.shape[2], inner, hidden, longest, free_memory())
+
+
 def _earlier(length: int, device: torch.device | None = None) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
 def _gold_logs(
-    model: StackedDecoder, hidden: Tensor, states: NDArray[np.int64], targets: NDArray[np.int64]
+    model: StackedDecoder,
+    hidden: Tensor,
+    states: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    most_logits: int,
 ) -> NDArray[np.float64]:
     """Return the log-probability (nats) of each target (n,) after its state, (M, n); `hidden`: (M, n_states, width)."""
     m = hidden.shape[0]
     order = np.argsort(states, kind="stable")
-    block = max(1, MOST_LOGITS["cpu" if hidden.device.type == "cpu" else "cuda"] // (m * model.embedding.shape[1]))
+    block = max(1, most_logits // (m * model.embedding.shape[1]))
     out = np.empty((m, len(states)))
     for i in range(0, hidden.shape[1], block):
         some = hidden[:, i : i + block]

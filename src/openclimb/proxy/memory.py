@@ -25,6 +25,8 @@ MOST_LOGITS = 1 << 30  # of a block: larger ones gain nothing, and indices stay 
 LEAST_POSITIONS = 8192
 STATE = 16  # bytes a parameter: weights, gradient, two moments
 HANDED_OVER = 4  # bytes a parameter: gradients of one pass, before they are added
+READING_SHARE = 1 / 2  # of free memory, for reading; training comes back to what it had
+MOST_TOKENS = 1 << 20  # read at once: more gain nothing
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class Room:
         if self.rows > 1:
             return replace(self, rows=-(-self.rows // 2), logits=max(1, self.logits // 2))
         return None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What evaluation does at once, over all models: padded tokens of a pass, logits of a block."""
+
+    tokens: int
+    logits: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,20 @@ def plan(need: Need, proxy: ProxySettings, vocab_size: int, free: float, wanted:
     rows = max(1, min(proxy.batch, int((left / stack - need.model) / need.row)))
     n_passes = -(-proxy.batch // rows)
     return Room(stack, -(-proxy.batch // n_passes), logits)
+
+
+def plan_reading(width: int, inner: int, hidden: int, longest: int, free: float) -> Reading:
+    """Return what evaluation reads at once on a GPU in `free` bytes; `longest`: tokens of a row.
+
+    `inner`: dimensions of all heads, `hidden`: of the feed-forward part. A layer at work holds, for each token, the
+    residual stream twice and its unit in fp32, products in bf16 (units, queries, keys and values with their turned
+    copies, attention, gate, up and what they give), and its row of who sees whom, as truth and as bias. Of a logit
+    there are two fp32 copies, and one in bf16.
+    """
+    usable = READING_SHARE * free
+    token = 12 * width + 2 * (2 * width + 8 * inner + 4 * hidden) + 4 * longest
+    logits = max(1, min(MOST_LOGITS, int(usable / 4 / 10)))
+    return Reading(max(longest, min(MOST_TOKENS, int(usable * 3 / 4 / token))), logits)
 
 
 def planned_bytes(need: Need, room: Room, sequence: int, vocab_size: int) -> float:
