@@ -4,9 +4,10 @@
 
 FOLDER is what `make demo` made (.demo): its corpus, tasks and embedder are used again, so that no download counts.
 For each seed RUNS/seed-03 gets what the demo does after its downloads and its embedder: climb init, climb run. RUNS is
-kept and gone on with. The table gives for each seed the seconds of `climb run`, the gain of the found mixture over
-natural and uniform on report items with its 95 % interval, and the weight of the interval. Writes
-bench/results/demo_power.json.
+kept and gone on with. The table gives for each seed the seconds of `climb run` and the gain of the found mixture over
+natural and uniform on report items with its 95 % interval; then the distribution, and what a trial tells: the sd over
+seeds of a paired difference between mixtures of the claim, pooled over demos, the spread of the objective over the
+mixtures of the first iteration, and their ratio. Writes bench/results/demo_power.json.
 """
 
 import argparse
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from _results import write_results
+from openclimb.trials import Trial, read_trials
 from openclimb.workspace import read_json, write_json
 
 BASELINES = ("natural", "uniform")
 BAR_WON, BAR_SECONDS = 0.95, 240.0
+BAR_NOISE, BAR_RATIO = 0.007, 12.0
 
 
 def run(demo: Path, root: Path, seed: int) -> None:
@@ -52,6 +55,51 @@ def said(root: Path) -> dict[str, Any]:
         found[f"{name} low"], found[f"{name} high"] = low, high
     found["won"] = all(found[f"{name} low"] > 0 for name in BASELINES)
     return found
+
+
+def differences(root: Path) -> list[tuple[float, int]]:
+    """Return (variance over seeds, degrees of freedom) of the paired differences found − natural and found − uniform.
+
+    Of the objective on search items: the mean of the tasks.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for trial in read_trials(root / "trials"):
+        if trial.role != "search" and trial.scores:
+            found.setdefault(trial.role, {})[trial.seed] = objective(trial)
+    pairs = []
+    for name in BASELINES:
+        both = [value - found[name][seed] for seed, value in found["finalist"].items() if seed in found[name]]
+        pairs.append((float(np.var(both, ddof=1)), len(both) - 1))
+    return pairs
+
+
+def spread(root: Path) -> float:
+    """Return the standard deviation of the objective over the mixtures of the first iteration, noise included."""
+    first = [one for one in read_trials(root / "trials") if (one.role, one.iteration) == ("search", 0)]
+    return float(np.std([objective(trial) for trial in first], ddof=1))
+
+
+def objective(trial: Trial) -> float:
+    """Return the mean of a trial's scores, which the demo weighs alike."""
+    return float(np.mean(list(trial.scores.values())))
+
+
+def what_a_trial_tells(roots: list[Path]) -> list[dict[str, Any]]:
+    """Return the rows of noise, spread and their ratio."""
+    pairs = [pair for root in roots for pair in differences(root)]
+    freedom = sum(n for _, n in pairs)
+    noise = float(np.sqrt(sum(variance * n for variance, n in pairs) / freedom))
+    of_mixtures = float(np.sqrt(max(0.0, np.median([spread(root) for root in roots]) ** 2 - noise**2 / 2)))
+    values = {
+        "sd of a paired difference": (noise, BAR_NOISE),
+        "degrees of freedom": (float(freedom), None),
+        "spread over mixtures, median": (of_mixtures, None),
+        "signal to noise": (of_mixtures / noise, BAR_RATIO),
+    }
+    return [
+        {"case": "a trial", "metric": metric, "value": round(value, 4), "reference": bar}
+        for metric, (value, bar) in values.items()
+    ]
 
 
 def rows_of(seeds: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,9 +144,9 @@ def main() -> None:
         one = found[seed] = said(root)
         cells = [f"{one[b]:+.4f} [{one[f'{b} low']:+.4f}, {one[f'{b} high']:+.4f}]" for b in BASELINES]
         print(f"{seed:>4} {one['seconds']:>6.0f}  {cells[0]:<30}{cells[1]:<30}{'' if one['won'] else 'no'}", flush=True)
-    rows = rows_of(found)
+    rows = rows_of(found) + what_a_trial_tells([options.root / f"seed-{seed:02d}" for seed in found])
     for row in rows:
-        if row["case"] == "all":
+        if row["case"] in ("all", "a trial"):
             print(f"{row['metric']:<44} {row['value']:>9.4f}")
     write_results("demo_power", rows)
 
