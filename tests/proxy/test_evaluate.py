@@ -10,8 +10,8 @@ import torch
 from decoders import drawn_decoder
 from openclimb.corpus.tokenize import train_tokenizer
 from openclimb.proxy import evaluate
-from openclimb.proxy.evaluate import log_likelihoods, measure, score_of
-from openclimb.proxy.memory import Reading
+from openclimb.proxy.evaluate import log_likelihoods, measure, reading_of, score_of
+from openclimb.proxy.memory import Reading, plan_reading
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.tasks import gold_pairs, read_items, tokenised
 from openclimb.settings import ProxySettings
@@ -51,6 +51,12 @@ def test_log_likelihoods_are_those_of_each_pair_alone(
     found = log_likelihoods(stack, packed, 128, "cpu")
     for i, seed in enumerate((0, 1)):
         np.testing.assert_allclose(found[i], one_by_one(drawn_decoder(PROXY, VOCAB, [seed]), packed), atol=1e-3)
+
+
+def test_what_a_gpu_reads_at_once_follows_from_the_model() -> None:
+    width, hidden = PROXY.width, 8 * round(PROXY.width * 8 / 3 / 8)
+    stack = drawn_decoder(PROXY, VOCAB, [0, 1])
+    assert reading_of(stack, 128, 1e8) == plan_reading(width, width, hidden, 128, 1e8)
 
 
 @pytest.mark.parametrize("size", [300.0, 3000.0])

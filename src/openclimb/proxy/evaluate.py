@@ -80,7 +80,7 @@ def log_likelihoods(
     m, longest = model.n_models, min(longest, MOST_READ)
     read = _reads_on_cpu(model) if device == "cpu" else _reads_on_gpu(model, device)
     out = np.zeros((m, len(packed["lengths"])))
-    room = ON_CPU if device == "cpu" else _room_on_gpu(model, longest)
+    room = ON_CPU if device == "cpu" else reading_of(model, longest, free_memory())
     for batch in batches(rows_of(packed, longest, MOST_READ), max(1, room.tokens // m)):
         # A state that predicts several tokens, as the last one of a shared context does, is scored once.
         places, states = np.unique(batch.sources, return_inverse=True)
@@ -88,6 +88,13 @@ def log_likelihoods(
         for i in range(m):
             out[i] += np.bincount(batch.pairs, weights=each[i], minlength=out.shape[1])
     return out
+
+
+def reading_of(model: StackedDecoder, longest: int, free: float) -> Reading:
+    """Return what is read at once on a GPU with `free` bytes; `longest`: tokens of a row."""
+    layer = cast("dict[str, Tensor]", model.layers[0])
+    inner, hidden = layer["attention_out"].shape[1], layer["down"].shape[1]
+    return plan_reading(model.embedding.shape[2], inner, hidden, longest, free)
 
 
 def visible(branches: Tensor) -> Tensor:
@@ -149,12 +156,6 @@ def _reads_on_gpu(model: StackedDecoder, device: str) -> Callable[[Batch, NDArra
         return states
 
     return read
-
-
-def _room_on_gpu(model: StackedDecoder, longest: int) -> Reading:
-    layer = cast("dict[str, Tensor]", model.layers[0])
-    inner, hidden = layer["attention_out"].shape[1], layer["down"].shape[1]
-    return plan_reading(model.embedding.shape[2], inner, hidden, longest, free_memory())
 
 
 def _earlier(length: int, device: torch.device | None = None) -> Tensor:
