@@ -1,7 +1,8 @@
 """Published tables of trials for bench/search.py, and an emulator of each: a problem whose every mixture has a score.
 
 Reads DIR/tables.json ({"X": "higher" or "lower"}), X_ratios.csv (run, one weight a domain), X_metrics.csv (run, one
-column a task) and, where there is one, X_priors.json (natural shares and token counts).
+column a task) and, where there are any, X_priors.json (natural shares and token counts) and X_bigram.csv (run, a
+bigram model's score of each task, higher is better).
 """
 
 import csv
@@ -18,9 +19,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from openclimb.mixture import Domain, Weights, natural
+from openclimb.search.hint import ROLE as HINT
 from openclimb.search.history import History
 from openclimb.search.sample import bounds, draw
 from openclimb.search.simulate import PROBLEMS, Problem, make_problem, polish
+from openclimb.trials import Trial
 
 Floats = NDArray[np.float64]
 
@@ -116,6 +119,7 @@ class Emulated(Problem):
     """A problem whose noise has the spread, and the correlation between tasks, of what the emulator cannot explain."""
 
     root: Floats | None = None  # (n_tasks, n_tasks): noise is a standard normal row times its transpose
+    hints: tuple[Trial, ...] = ()
 
     def observe(self, weights: Weights, rng: Generator) -> list[dict[str, float]]:
         """Return the noisy scores by task of a trial of each mixture."""
@@ -153,7 +157,30 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     )
     deviation = np.sqrt(np.diag(covariance))[None]
     optimum = polish(lambda weights: score(weights).mean(1), domains, np.random.default_rng(0))
-    return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root)
+    hints = _hints(Path(folder), table, columns, domains)
+    return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root, hints)
+
+
+def has_hints(folder: str, name: str) -> bool:
+    """Whether a table has a bigram model's scores."""
+    return (Path(folder) / f"{name}_bigram.csv").is_file()
+
+
+def _hints(folder: Path, table: Table, columns: NDArray[np.int64], domains: tuple[Domain, ...]) -> tuple[Trial, ...]:
+    """Return the bigram scores of a table's mixtures as hints, under the names that observed scores have."""
+    if not has_hints(str(folder), table.name):
+        return ()
+    tasks, rows = _read_csv(folder / f"{table.name}_bigram.csv")
+    _, ratios = _read_csv(folder / f"{table.name}_ratios.csv")
+    at = [tasks.index(table.tasks[column]) for column in columns]
+    names = tuple(domain.name for domain in domains)
+    found = []
+    for i, (run, values) in enumerate(rows.items()):
+        weights = np.array(ratios[run])
+        scores = {f"task-{j:03d}": values[column] for j, column in enumerate(at)}
+        share = tuple((weights / weights.sum()).tolist())
+        found.append(Trial(-1 - i, HINT, 0, names, share, 0, 0, "", HINT, f"{HINT} {i}", scores))
+    return tuple(found)
 
 
 def _fit_kernel(weights: Weights, scores: Floats) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import openclimb
+from _cheap_tables import ranks
 from _results import FOLDER, write_results
 from openclimb.console import choose_progress
 from openclimb.corpus.domains_file import read_domains
@@ -108,6 +109,26 @@ def write_tables(root: Path, done: Sequence[Trial]) -> None:
     write_json(TABLES / "tables.json", {"real": "higher"})
 
 
+def cheap(root: Path, done: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return how well cheaper scores rank the mixtures: rank correlations with full trials of another seed.
+
+    A bigram model's scores are compared with the means over seeds.
+    """
+    tasks, seeds = sorted(done[0].scores), sorted({trial.seed for trial in done})
+    by_mixture: dict[tuple[float, ...], dict[int, Trial]] = {}
+    for trial in done:
+        by_mixture.setdefault(trial.weights, {})[trial.seed] = trial
+    whole = [trials for trials in by_mixture.values() if len(trials) == len(seeds)]
+    full = np.array([[[one[seed].scores[task] for task in tasks] for seed in seeds] for one in whole])
+    halves = [read_early(trial_folder(root / "trials", one[seeds[0]].number))[0].scores for one in whole]
+    early = np.array([[scores[task] for task in tasks] for scores in halves])
+    bigrams = write_bigrams(root, [trial for one in whole for trial in one.values()])
+    columns = np.stack([bigrams[task] for task in tasks], axis=1)
+    rows = ranks(full[:, 0], full[:, 1], tasks, "full trial, another seed")
+    rows += ranks(early, full[:, 1], tasks, "half of the tokens, another seed")
+    return rows + ranks(columns, full.mean(1), tasks, "bigram")
+
+
 def write_bigrams(root: Path, done: Sequence[Trial]) -> dict[str, NDArray[np.float64]]:
     """Write a bigram model's score of every mixture; return them by task."""
     domains, tasks = done[0].domains, sorted(done[0].scores)
@@ -154,7 +175,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare(options.root, options.corpus, options.bed, options.workers)
     done = train(options.root, options.mixtures, range(options.seeds), options.workers)
-    rows = figures(done)
+    rows = figures(done) + cheap(options.root, done)
     for row in rows:
         print(f"{row['case']:<20} {row['metric']:<28} {row['value']:>10.4f}")
     write_results("real", rows)

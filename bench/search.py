@@ -37,8 +37,17 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore")
 import numpy as np  # noqa: E402
 
 from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
-from _search_rivals import SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
-from _search_tables import EMULATORS, WIDE_ROWS, Floats, Table, emulate, read_tables, wide_table  # noqa: E402
+from _search_rivals import HINTED, SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
+from _search_tables import (  # noqa: E402
+    EMULATORS,
+    WIDE_ROWS,
+    Floats,
+    Table,
+    emulate,
+    has_hints,
+    read_tables,
+    wide_table,
+)
 from openclimb.engine import n_cores  # noqa: E402
 from openclimb.search.forecast import fit_forecast  # noqa: E402
 from openclimb.search.loop import next_batch  # noqa: E402
@@ -158,10 +167,10 @@ def play(folder: str, name: str, kind: str, seed: int, methods: tuple[tuple[str,
     records: list[Record] = [
         ("search", problem.name, method, n, "regret", value) for (method, n), value in found.items()
     ]
-    for n in FEW:
-        if ("climb", n) in found and ("recipe", MANY) in found:
-            better = float(found["climb", n] <= found["recipe", MANY])
-            records.append(("search", problem.name, "climb", n, f"at least as good as the recipe with {MANY}", better))
+    for method, n in found:
+        if n in FEW and ("recipe", MANY) in found:
+            better = float(found[method, n] <= found["recipe", MANY])
+            records.append(("search", problem.name, method, n, f"at least as good as the recipe with {MANY}", better))
     if ("climb", MANY) in found:
         records += [
             ("search", problem.name, method, n, f"regret minus climb's with {MANY}", value - found["climb", MANY])
@@ -210,14 +219,17 @@ def make_jobs(folders: list[str], quick: bool, only: set[str], most_seeds: int, 
     jobs: list[Job] = []
     if "search" in only:
         seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(rivals, most_seeds))
-        installed = [name for name in installed_searches() if not (quick and name in SLOW)]
+        ours = ("climb", HINTED, "recipe")  # with their own numbers of trials, or on every seed
+        installed = ["climb", *(one for one in installed_searches() if one not in ours and not (quick and one in SLOW))]
         problems = [(folder, name, kind) for kind in EMULATORS for folder, name in tables]
         problems += [("", name, "simulated") for name in PROBLEMS]
         for seed in range(seeds):
             methods = [*(("climb", n) for n in FEW), ("recipe", MANY)]
             if seed < rivals_seeds:
-                methods += [(one, MANY) for one in installed if one != "recipe" and (one not in SLOW or seed < slow)]
-            jobs += [("search", *problem, seed, tuple(methods)) for problem in problems]
+                methods += [(one, MANY) for one in installed if one not in SLOW or seed < slow]
+            for folder, name, kind in problems:
+                more = [(HINTED, n) for n in FEW] if kind != "simulated" and has_hints(folder, name) else []
+                jobs.append(("search", folder, name, kind, seed, (*methods, *more)))
     if "held-out" in only:
         for (folder, name), table in tables.items():
             sizes = [n for n in (SIZES[::2] if quick else SIZES) if n <= LARGEST_SHARE * len(table.weights)]

@@ -6,9 +6,11 @@ import pytest
 from openclimb.errors import ConfigError
 from openclimb.mixture import natural
 from openclimb.search.answers import ANSWERS
+from openclimb.search.hint import ROLE
 from openclimb.search.sample import bounds, draw
 from openclimb.search.simulate import PROBLEMS, Problem, make_problem, simulate
 from openclimb.settings import SearchSettings
+from openclimb.trials import Trial
 
 SIZES = (5, 20, 64)
 
@@ -122,3 +124,23 @@ def test_a_baseline_plays_by_its_own_answer(name: str) -> None:
         assert tuple(found) in {trial.weights for trial in trials}
     if name == "olmix":
         assert problem.objective(found)[0] > np.median(measured)
+
+
+def test_hints_that_know_the_scores_lead_the_search() -> None:
+    problem = make_problem("interactions", 12, 0)
+    weights = draws(problem, 128)
+    names = tuple(domain.name for domain in problem.domains)
+    hints = [
+        Trial(-1 - i, ROLE, 0, names, tuple(row.tolist()), 0, 0, "", ROLE, f"{ROLE} {i}", scores)
+        for i, (row, scores) in enumerate(zip(weights, exact(problem, weights), strict=True))
+    ]
+    search = SearchSettings(trials=(4, 3))
+    without, hinted = (
+        np.mean([problem.regret(simulate(problem, search, seed, hints=given)[0]) for seed in range(3)])
+        for given in ((), hints)
+    )
+    assert hinted < without
+
+
+def exact(problem: Problem, weights: np.ndarray) -> list[dict[str, float]]:
+    return [{f"task-{j}": float(value) for j, value in enumerate(row)} for row in problem.score(weights)]

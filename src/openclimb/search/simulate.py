@@ -125,17 +125,18 @@ def polish(value: Callable[[Weights], Floats], domains: Sequence[Domain], rng: G
 
 
 def simulate(
-    problem: Problem, search: SearchSettings, seed: int = 0, pick_seeds: int = 0
+    problem: Problem, search: SearchSettings, seed: int = 0, pick_seeds: int = 0, hints: Sequence[Trial] = ()
 ) -> tuple[Weights, list[Trial]]:
     """Play the search on a problem; return the weights it answers with (n_domains,) and its trials.
 
+    `hints` are cheap scores of mixtures (`hint.ROLE`), from which the forecast starts.
     With `pick_seeds` the finalists are measured so often more and the best mean answers; without, the first finalist
     does. A baseline (`search.proposer`) answers in its own way.
     """
     names = tuple(domain.name for domain in problem.domains)
     trials: list[Trial] = []
     for iteration, n in enumerate(search.trials):
-        weights = next_batch(trials, problem.domains, n, iteration, search, {}, seed)
+        weights = next_batch([*trials, *hints], problem.domains, n, iteration, search, {}, seed)
         rng = np.random.default_rng([seed, iteration, 1])
         for row, scores in zip(weights, problem.observe(weights, rng), strict=True):
             number = len(trials) + 1
@@ -157,7 +158,7 @@ def simulate(
     if search.proposer in ANSWERS:
         rng = np.random.default_rng([seed, 3])
         return answer_of(search.proposer, trials, problem.domains, rng, Aim(search.predictor)), trials
-    compared = finalists(trials, problem.domains, search, PickSettings(), {}, seed)
+    compared = finalists([*trials, *hints], problem.domains, search, PickSettings(), {}, seed)
     found = np.array([weights for role, weights in compared if role == "finalist"])
     if pick_seeds:
         rng = np.random.default_rng([seed, 2])
