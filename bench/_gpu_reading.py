@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from _gpu_text import documents
 from _gpu_training import TINY, TINY_VOCAB, wait
@@ -19,6 +20,7 @@ from openclimb.console import Progress
 from openclimb.corpus.survey import read_units, survey
 from openclimb.engine import Engine
 from openclimb.proxy.evaluate import log_likelihoods
+from openclimb.proxy.memory import READING_SHARE, free_memory
 from openclimb.proxy.model import StackedDecoder
 from openclimb.settings import EmbedSettings, ProxySettings
 from openclimb.shapes import shape_of, vocabulary_of
@@ -44,15 +46,18 @@ def evaluation(report: "Report") -> None:
         packed = items(n_items, vocab_size)
         log_likelihoods(model, packed, model.longest, report.device)
         wait(report.device)
+        if report.device == "cuda":
+            held, free = torch.cuda.memory_allocated(), free_memory()
+            torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         log_likelihoods(model, packed, model.longest, report.device)
         wait(report.device)
         seconds = time.perf_counter() - began
-        report.row(
-            f"{size} × {n_models}, items of {OPTIONS} options",
-            "items/s, all models",
-            round(n_models * n_items / seconds),
-        )
+        case = f"{size} × {n_models}, items of {OPTIONS} options"
+        report.row(case, "items/s, all models", round(n_models * n_items / seconds))
+        if report.device == "cuda":
+            taken = (torch.cuda.max_memory_allocated() - held) / free
+            report.row(case, "share of the free memory, at most planned", round(taken, 3), READING_SHARE)
 
 
 def items(n: int, vocab_size: int) -> dict[str, np.ndarray]:
