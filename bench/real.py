@@ -29,6 +29,7 @@ from openclimb.engine import Engine
 from openclimb.hints import HINTERS
 from openclimb.mixture import natural, uniform
 from openclimb.proxy.testbed import VARIANTS, convert
+from openclimb.search.design import unseen
 from openclimb.search.region import bend, draw_in, region_of, rounded
 from openclimb.stages import current_recipes, trial_settings
 from openclimb.trial_runs import run_trials
@@ -44,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "search": {"trials": [1], "hint": ""},
     "pick": {"finalists": 1, "seeds": 2},
 }
+SPARE = 8
 CHUNK = 20  # mixtures that are asked for at once
 
 
@@ -67,7 +69,8 @@ def train(root: Path, n: int, seeds: Sequence[int], workers: int) -> list[Trial]
     region = region_of(domains, config.constraints)
     fixed = bend(np.stack([natural(domains), uniform(domains)]), region)
     spread = draw_in(n - len(fixed), region, np.random.default_rng([config.seed, 1]))
-    drawn = rounded(np.concatenate([fixed, spread]), region)
+    spare = draw_in(SPARE, region, np.random.default_rng([config.seed, 2]))  # in place of mixtures that come twice
+    drawn = unseen(rounded(np.concatenate([fixed, spread, spare]), region), fixed[:0])[:n]
     data = current_recipes(opened.workspace, config)["tokens"].fingerprint
     names, settings, engine = [domain.name for domain in domains], trial_settings(config), Engine(workers)
     done: list[Trial] = []
