@@ -6,7 +6,7 @@ with one. All are held to the problem's caps, by `fill`, so that none is ahead b
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,17 +101,16 @@ class Play:
         return np.array([np.mean(list(scores.values())) for scores in observed])
 
 
-def climb(problem: Problem, n: int, seed: int) -> Weights:
+def climb(problem: Problem, n: int, seed: int, hints: Sequence[Trial] = ()) -> Weights:
     """Ours with its default settings; the answer is the first finalist, not measured again."""
     trials = (8, 5, 3) if n == 16 else recipe_rounds(n)  # 16: the demo's
-    return simulate(problem, SearchSettings(trials=trials), seed)[0]
+    return simulate(problem, SearchSettings(trials=trials), seed, hints=hints)[0]
 
 
 def hinted(problem: Problem, n: int, seed: int) -> Weights:
     """Ours, which starts from the problem's bigram scores, as `search.hint` does."""
     assert isinstance(problem, Emulated)
-    trials = (8, 5, 3) if n == 16 else recipe_rounds(n)
-    return simulate(problem, SearchSettings(trials=trials), seed, hints=problem.hints)[0]
+    return climb(problem, n, seed, problem.hints)
 
 
 def baseline(name: str, *, rounds: bool = False) -> SearchRule:

@@ -89,14 +89,18 @@ def train(root: Path, n: int, seeds: Sequence[int], workers: int) -> list[Trial]
     return done
 
 
+def by_mixture(done: Sequence[Trial]) -> dict[tuple[float, ...], list[Trial]]:
+    """Return the trials of each mixture that has scores of all seeds, in the order of the seeds."""
+    found: dict[tuple[float, ...], dict[int, Trial]] = {}
+    for trial in done:
+        found.setdefault(trial.weights, {})[trial.seed] = trial
+    most = max(map(len, found.values()))
+    return {weights: [some[seed] for seed in sorted(some)] for weights, some in found.items() if len(some) == most}
+
+
 def write_tables(root: Path, done: Sequence[Trial]) -> None:
     """Write the trials as tables; a mixture counts when all of its seeds have scores."""
-    domains, tasks = done[0].domains, sorted(done[0].scores)
-    by_mixture: dict[tuple[float, ...], list[Trial]] = {}
-    for trial in done:
-        by_mixture.setdefault(trial.weights, []).append(trial)
-    most = max(map(len, by_mixture.values()))
-    whole = {weights: trials for weights, trials in by_mixture.items() if len(trials) == most}
+    domains, tasks, whole = done[0].domains, sorted(done[0].scores), by_mixture(done)
     TABLES.mkdir(parents=True, exist_ok=True)
     means = [[float(np.mean([t.scores[task] for t in trials])) for task in tasks] for trials in whole.values()]
     write_csv("real_ratios.csv", ("run", *domains), [(i, *weights) for i, weights in enumerate(whole)])
@@ -117,15 +121,11 @@ def cheap(root: Path, done: Sequence[Trial]) -> list[dict[str, Any]]:
 
     A bigram model's scores are compared with the means over seeds.
     """
-    tasks, seeds = sorted(done[0].scores), sorted({trial.seed for trial in done})
-    by_mixture: dict[tuple[float, ...], dict[int, Trial]] = {}
-    for trial in done:
-        by_mixture.setdefault(trial.weights, {})[trial.seed] = trial
-    whole = [trials for trials in by_mixture.values() if len(trials) == len(seeds)]
-    full = np.array([[[one[seed].scores[task] for task in tasks] for seed in seeds] for one in whole])
-    halves = [read_early(trial_folder(root / "trials", one[seeds[0]].number))[0].scores for one in whole]
+    tasks, whole = sorted(done[0].scores), list(by_mixture(done).values())
+    full = np.array([[[trial.scores[task] for task in tasks] for trial in some] for some in whole])
+    halves = [read_early(trial_folder(root / "trials", some[0].number))[0].scores for some in whole]
     early = np.array([[scores[task] for task in tasks] for scores in halves])
-    bigrams = write_bigrams(root, [trial for one in whole for trial in one.values()])
+    bigrams = write_bigrams(root, [trial for some in whole for trial in some])
     columns = np.stack([bigrams[task] for task in tasks], axis=1)
     rows = ranks(full[:, 0], full[:, 1], tasks, "full trial, another seed")
     rows += ranks(early, full[:, 1], tasks, "half of the tokens, another seed")
@@ -149,10 +149,7 @@ def write_csv(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -
 
 def figures(done: Sequence[Trial]) -> list[dict[str, Any]]:
     """Return spread over mixtures, sd of a trial over seeds, and their ratio, for each task and their mean."""
-    by_mixture: dict[tuple[float, ...], list[Trial]] = {}
-    for trial in done:
-        by_mixture.setdefault(trial.weights, []).append(trial)
-    groups = [sorted(some, key=lambda trial: trial.seed) for some in by_mixture.values() if len(some) > 1]
+    groups = [some for some in by_mixture(done).values() if len(some) > 1]
     rows: list[dict[str, Any]] = [{"case": "mixtures", "metric": "count", "value": len(groups)}]
     for task in [*sorted(done[0].scores), "mean of all"]:
         table = np.array(

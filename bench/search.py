@@ -8,7 +8,7 @@ bench/results/tables, our own real trials (`real.py`). Writes to OUT a list of r
 as results come. With --cache FOLDER each job's records are kept there, and a run that was cut goes on; a change of code
 wants another folder. The last runs that were not quick are kept in bench/results/search.json, each part with its own
 date and number of seeds. Everything is seeded: the same command gives the same numbers, but for seconds. The whole
-takes about 80 minutes on two cores, and BoTorch's seeds four hours more.
+takes hours on two cores, most of them BoTorch's.
 
 held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods; coverage of the
           intervals of `auto`, also on tables cut into 64 domains and on simulated ones of 64
