@@ -17,7 +17,7 @@ from openclimb.proxy.model import OURS, StackedDecoder
 from openclimb.proxy.optimise import schedule
 from openclimb.proxy.program import RESIDENT, Program, cpu_room, program_for
 from openclimb.proxy.train import run_stack
-from openclimb.settings import ProxySettings, TasksSettings
+from openclimb.settings import ProxySettings, RunSettings, TasksSettings
 from openclimb.shapes import n_parameters, shape_of, vocabulary_of
 from openclimb.trials import Proposal, ask, read_trial, trial_folder
 
@@ -99,7 +99,16 @@ def agreement(report: "Report") -> None:
                 "token_budget": proxy.token_budget
             }, "data")  # fmt: skip
             path = trial_folder(root / f"{i}", trial.number)
-            failed = run_stack([path], root / "tokens", proxy, TasksSettings(), ("search",), device, note=print)
+            failed = run_stack(
+                [path],
+                root / "tokens",
+                proxy,
+                TasksSettings(),
+                ("search",),
+                device,
+                RunSettings(bf16=False),
+                note=print,
+            )
             if failed:
                 raise RuntimeError(f"on {device}: {failed[path]}")
             rows = [json.loads(line) for line in (path / "train.jsonl").read_text().splitlines()]

@@ -1,8 +1,9 @@
 """Published tables of trials for bench/search.py, and an emulator of each: a problem whose every mixture has a score.
 
 Reads DIR/tables.json ({"X": "higher" or "lower"}), X_ratios.csv (run, one weight a domain), X_metrics.csv (run, one
-column a task) and, where there are any, X_priors.json (natural shares and token counts) and X_bigram.csv (run, a
-bigram model's score of each task, higher is better).
+column a task) and, where there are any, X_priors.json (natural shares and token counts), X_runs.csv (run, seed, one
+column a task: the trials whose means X_metrics.csv has) and X_bigram.csv (run, a bigram model's score of each task,
+higher is better).
 """
 
 import csv
@@ -116,7 +117,7 @@ def wide_table(folder: str, name: str, seed: int) -> Table:
 
 @dataclass(frozen=True)
 class Emulated(Problem):
-    """A problem whose noise has the spread, and the correlation between tasks, of what the emulator cannot explain."""
+    """A problem whose noise has the spread and the correlation between tasks that `emulate` found."""
 
     root: Floats | None = None  # (n_tasks, n_tasks): noise is a standard normal row times its transpose
     hints: tuple[Trial, ...] = ()
@@ -134,20 +135,17 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     """Return a table as a problem whose scores are predictions by a fit to all its rows.
 
     `smooth`: scikit-learn's Gaussian process, one length scale a domain, on √w. `rough`: the mean of that and of
-    LightGBM, home ground of the recipe and of RegMix. Caps: the largest weight that a row has. Noise: the
-    cross-validated errors.
+    LightGBM, home ground of the recipe and of RegMix. Caps: the largest weight that a row has. Noise: what the seeds of
+    a mixture differ by, where the table has several; else the cross-validated errors.
     """
     table = read_tables(folder)[name]
     columns = np.unique(np.linspace(0, len(table.tasks) - 1, min(len(table.tasks), EMULATED_TASKS)).round().astype(int))
     scores = table.scores[:, columns]
     share, kernel = EMULATORS[kind], _fit_kernel(table.weights, scores)
     score = _fit_emulator(table.weights, scores, share, kernel)
-    errors = np.zeros_like(scores)
-    fold = np.random.default_rng(0).permutation(len(scores)) % 5
-    for one in range(5):
-        part = _fit_emulator(table.weights[fold != one], scores[fold != one], share, kernel)
-        errors[fold == one] = scores[fold == one] - part(table.weights[fold == one])
-    covariance = errors.T @ errors / len(errors)
+    covariance = _of_seeds(Path(folder), table, columns)
+    if covariance is None:
+        covariance = _of_errors(table.weights, scores, share, kernel)
     root = np.linalg.cholesky(covariance + 1e-9 * np.trace(covariance) * np.eye(len(columns)))
     floor = 1.0 / TOKENS
     tokens = np.maximum(table.natural, floor) * TOKENS
@@ -159,6 +157,40 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     optimum = polish(lambda weights: score(weights).mean(1), domains, np.random.default_rng(0))
     hints = _hints(Path(folder), table, columns, domains)
     return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root, hints)
+
+
+def _of_errors(weights: Weights, scores: Floats, share: float, kernel: Any) -> Floats:
+    """Return the covariance (n_tasks, n_tasks) of an emulator's cross-validated errors."""
+    errors = np.zeros_like(scores)
+    fold = np.random.default_rng(0).permutation(len(scores)) % 5
+    for one in range(5):
+        part = _fit_emulator(weights[fold != one], scores[fold != one], share, kernel)
+        errors[fold == one] = scores[fold == one] - part(weights[fold == one])
+    covariance: Floats = errors.T @ errors / len(errors)
+    return covariance
+
+
+def _of_seeds(folder: Path, table: Table, columns: NDArray[np.int64]) -> Floats | None:
+    """Return the covariance (n_tasks, n_tasks) of trials of one mixture, or None where each has one trial.
+
+    What a seed adds to all mixtures is no noise: trials of a search share their seed.
+    """
+    path = folder / f"{table.name}_runs.csv"
+    if not path.is_file():
+        return None
+    with open(path, newline="") as file:
+        header, *rows = list(csv.reader(file))
+    at = [header.index(table.tasks[column]) for column in columns]
+    runs, seeds = (sorted({row[header.index(name)] for row in rows}) for name in ("run", "seed"))
+    cube = np.full((len(runs), len(seeds), len(at)), np.nan)
+    for row in rows:
+        place = runs.index(row[header.index("run")]), seeds.index(row[header.index("seed")])
+        cube[place] = [float(row[k]) for k in at]
+    cube = cube[np.isfinite(cube).all((1, 2))]
+    cube -= cube.mean(0)
+    off = (cube - cube.mean(1, keepdims=True)).reshape(-1, len(at))
+    covariance: Floats = off.T @ off / ((len(cube) - 1) * (len(seeds) - 1))
+    return covariance
 
 
 def has_hints(folder: str, name: str) -> bool:

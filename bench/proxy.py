@@ -1,13 +1,14 @@
 """How fast proxies train, and how a learning rate carries over from one width to another.
 
-    python bench/proxy.py [--quick] [--part cpu|share|rate|all] [--corpus corpus.jsonl]
+    python bench/proxy.py [--quick] [--part cpu|share|bf16|rate|all] [--corpus corpus.jsonl]
 
 cpu: tokens a second on all cores against a plain transformers Llama loop and one like nanoGPT's, in turns; each in the
 way it is fastest (a process a core with one thread, or one process with all threads); by processor time, so that
-other work on the machine does not count. share: the time that the same
-matrix products take by themselves ÷ the time of a training step. rate (needs --corpus): the held-out loss of three
-widths at several rates. What is measured on a GPU is in bench/gpu.py. Writes bench/results/proxy.json; parts that did
-not run keep their rows.
+other work on the machine does not count. Ours multiplies in bf16 where the processor has tiles for it, as in a trial;
+each of the others does so in one of its ways. share: the time that the same matrix products take by themselves ÷ the
+time of a training step, in fp32. bf16: a step in fp32 ÷ one in bf16, also of larger sizes. rate (needs --corpus): the
+held-out loss of three widths at several rates. What is measured on a GPU is in bench/gpu.py. Writes
+bench/results/proxy.json; parts that did not run keep their rows.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -26,21 +28,28 @@ from _results import FOLDER, write_results
 from openclimb.config import preset
 from openclimb.engine import n_cores, set_allocator
 from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.products import bf16_products
 from openclimb.proxy.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
 from openclimb.settings import ProxySettings
+from openclimb.shapes import derived_settings
 
 SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}
 STACK = 4
-# name → (whose step, threads of a process, models stacked)
+SIZES = ("5M", "20M")  # of `proxy.size`, for the part bf16
+MOST_TOKENS = 1 << 12  # of a step there
+# name → (whose step, threads of a process, models stacked, products in bf16 where there are tiles)
 WAYS = {
-    "ours": ("ours", 1, 1),
-    f"ours, {STACK} stacked": ("ours", 1, STACK),
-    "ours, all threads": ("ours", 0, 1),
-    "transformers": ("transformers", 1, 1),
-    "transformers, all threads": ("transformers", 0, 1),
-    "nanoGPT-like": ("nanoGPT-like", 1, 1),
-    "nanoGPT-like, all threads": ("nanoGPT-like", 0, 1),
+    "ours": ("ours", 1, 1, True),
+    "ours, in fp32": ("ours", 1, 1, False),
+    f"ours, {STACK} stacked": ("ours", 1, STACK, True),
+    "ours, all threads": ("ours", 0, 1, True),
+    "transformers": ("transformers", 1, 1, False),
+    "transformers, in bf16": ("transformers", 1, 1, True),
+    "transformers, all threads": ("transformers", 0, 1, False),
+    "nanoGPT-like": ("nanoGPT-like", 1, 1, False),
+    "nanoGPT-like, in bf16": ("nanoGPT-like", 1, 1, True),
+    "nanoGPT-like, all threads": ("nanoGPT-like", 0, 1, False),
 }
 
 
@@ -71,7 +80,7 @@ def work(ours: bool, scale: str, pipe: Connection) -> None:
     """In a process of its own: train in the way and for the seconds that the pipe says; answer with tokens a second."""
     proxy, vocab_size = SHAPES[scale]
     steps = {}
-    for name, (kind, _, n_models) in WAYS.items():
+    for name, (kind, _, n_models, _) in WAYS.items():
         if (kind == "ours") == ours:
             batches = tokens_of(proxy, vocab_size, n_models)
             steps[name] = (step_of(kind, proxy, vocab_size, n_models), batches)
@@ -80,13 +89,14 @@ def work(ours: bool, scale: str, pipe: Connection) -> None:
     pipe.send(0.0)
     while asked := pipe.recv():
         name, seconds = asked
-        threads, n_models = WAYS[name][1] or n_cores(), WAYS[name][2]
+        threads, n_models, low = WAYS[name][1] or n_cores(), *WAYS[name][2:]
         torch.set_num_threads(threads)
         step, batches = steps[name]
         began, mine, n = time.perf_counter(), time.process_time(), 0
-        while n < 4 or time.perf_counter() - began < seconds:
-            step(batches[n % len(batches)])
-            n += 1
+        with bf16_products(low):
+            while n < 4 or time.perf_counter() - began < seconds:
+                step(batches[n % len(batches)])
+                n += 1
         used = (time.process_time() - mine) / threads  # other work on the machine does not count
         pipe.send(n * n_models * proxy.batch * proxy.sequence / used)
 
@@ -106,7 +116,7 @@ def cpu(scale: str, turns: int, seconds: float) -> list[dict[str, Any]]:
         pipe.recv()
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(turns):
-        for name, (kind, threads, _) in WAYS.items():
+        for name, (kind, threads, *_) in WAYS.items():
             used = pipes[kind == "ours"][: n_cores() if threads else 1]
             for pipe in used:
                 pipe.send((name, seconds))
@@ -126,7 +136,7 @@ def cpu_rows(scale: str, rates: dict[str, list[float]]) -> list[dict[str, Any]]:
         best = max((name for name in rates if name.startswith(rival)), key=lambda name: found[name])
         ratio = median(ours / theirs for ours, theirs in zip(rates["ours"], rates[best], strict=True))
         case = f"{scale}: against {best}" + ("" if "threads" in best else ", one thread a core")
-        rows.append(row(case, "tokens/s", round(found["ours"]), round(found[rival if best == rival else best]), ratio))
+        rows.append(row(case, "tokens/s", round(found["ours"]), round(found[best]), ratio))
     return [*rows, *(row(f"{scale}: {name}", "tokens/s", round(found[name]), round(found["ours"])) for name in WAYS)]
 
 
@@ -177,9 +187,35 @@ def share(scale: str, turns: int) -> list[dict[str, Any]]:
     ]
 
 
+def bf16(turns: int) -> list[dict[str, Any]]:
+    """Return the processor time of a step with products in bf16, that in fp32, and the ratio, one thread, in turns."""
+    torch.set_num_threads(1)
+    sizes = {size: derived_settings(size) for size in SIZES}
+    shapes = {size: (ProxySettings(**found["proxy"]), found["tokens"]["vocab_size"]) for size, found in sizes.items()}
+    rows = []
+    for name, (proxy, vocab_size) in {**SHAPES, **shapes}.items():
+        cut = replace(proxy, batch=min(proxy.batch, MOST_TOKENS // proxy.sequence))
+        step, batches = step_of("ours", cut, vocab_size, 1), tokens_of(cut, vocab_size, 1)
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(turns + 1):
+            for low, found in times.items():
+                with bf16_products(low) as can:
+                    if low and not can:
+                        return rows  # no tiles here
+                    step(batches[turn % 8])  # the caches are as this way leaves them
+                    began = time.thread_time()
+                    step(batches[(turn + 1) % 8])
+                    found.append(time.thread_time() - began)
+        fast, plain = times[True][1:], times[False][1:]
+        ratio = median(one / other for one, other in zip(plain, fast, strict=True))
+        milliseconds = [round(median(some) * 1e3, 2) for some in (fast, plain)]
+        rows.append(row(f"{name}: a step with products in bf16, in fp32", "ms", *milliseconds, ratio))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("cpu", "share", "rate", "all"), default="all")
+    parser.add_argument("--part", choices=("cpu", "share", "bf16", "rate", "all"), default="all")
     parser.add_argument("--corpus", default="", help="JSONL with the column text, for the part rate")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -190,6 +226,8 @@ def main() -> None:
             rows += share(scale, turns * 3)
         if options.part in ("cpu", "all"):
             rows += cpu(scale, turns, seconds)
+    if options.part in ("bf16", "all"):
+        rows += bf16(turns)
     if options.corpus and options.part in ("rate", "all"):
         from _proxy_rate import rate_rows, size_rows
 

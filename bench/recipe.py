@@ -36,6 +36,7 @@ from openclimb.proxy.batches import Reader, batches, open_tokens
 from openclimb.proxy.evaluate import evaluate
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.optimise import schedule
+from openclimb.proxy.products import bf16_products
 from openclimb.proxy.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK
 from openclimb.search.sample import bounds, draw
@@ -76,6 +77,7 @@ class Variant:
     qk_norm: bool = False
     soft_cap: float = 0.0
     autograd: bool = False
+    bf16: bool = True  # products in bf16, where the processor has tiles for them
     hold_weights: bool = False  # initial weights of seed 0 for all seeds, to see what they are worth
     hold_data: bool = False  # documents and order of seed 0 for all seeds
     ours: bool = False  # the package's own initial weights
@@ -87,7 +89,7 @@ class Variant:
         return replace(proxy, **{**scaled, **self.proxy})
 
 
-BEFORE = Variant("before", rate=0.5, batch=0.5, beta2=0.95)  # the demo's until November 2026
+BEFORE = Variant("before", rate=0.5, batch=0.5, beta2=0.95, bf16=False)  # the demo's until November 2026
 
 
 def initialise(model: StackedDecoder, variant: Variant, seed: int) -> None:
@@ -118,7 +120,8 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     n_averaged = 0
     began = time.process_time()
     for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
-        step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+        with bf16_products(variant.bf16):
+            step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
         if variant.average and i >= (1 - variant.average) * n_steps:
             n_averaged += 1
             now = weights_of()

@@ -4,9 +4,9 @@
 
 WORKSPACE has its `tokens/` (a finished demo, say); nothing is written there. All train on its natural mixture, for its
 shape of proxy. transformers' LlamaForCausalLM has its own initial weights and AdamW, with our schedule, and the best of
-RATES; the recipe before has its own scales, batch and rate. Ours trains with ever larger budgets; the seconds at which
-it reaches the other's final loss are interpolated on a log scale. One thread; processor time. Writes
-bench/results/to_loss.json.
+RATES; the recipe before has its own scales, batch and rate. Both multiply in fp32, ours as in a trial: in bf16 where
+the processor has tiles for it. Ours trains with ever larger budgets; the seconds at which it reaches the other's final
+loss are interpolated on a log scale. One thread; processor time. Writes bench/results/to_loss.json.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from openclimb.engine import set_allocator
 from openclimb.mixture import natural
 from openclimb.proxy.batches import Reader, batches, open_tokens
 from openclimb.proxy.optimise import schedule
+from openclimb.proxy.products import bf16_products
 from openclimb.proxy.train import KEPT_BLOCK
 from openclimb.settings import ProxySettings
 from openclimb.trials import Trial
@@ -40,7 +41,7 @@ def ours(run: Path, variant: Variant, proxy: ProxySettings, seed: int) -> tuple[
     tokens = open_tokens(run / "tokens")
     proxy = variant.settings(proxy)
     model, step, _ = stepper(variant, proxy, tokens.vocab_size, seed)
-    return trained(run, proxy, seed, step), heldout(model, run / "tokens")
+    return trained(run, proxy, seed, step, variant.bf16), heldout(model, run / "tokens")
 
 
 def theirs(run: Path, proxy: ProxySettings, rate: float, seed: int) -> tuple[float, float]:
@@ -62,16 +63,17 @@ def theirs(run: Path, proxy: ProxySettings, rate: float, seed: int) -> tuple[flo
     return seconds, nats / np.log(2) / (facts["n_bytes"] * n / len(ids))
 
 
-def trained(run: Path, proxy: ProxySettings, seed: int, step: Any) -> float:
-    """Train on the natural mixture; return the processor seconds."""
+def trained(run: Path, proxy: ProxySettings, seed: int, step: Any, low: bool = False) -> float:
+    """Train on the natural mixture, with products in bf16 where that is wanted; return the processor seconds."""
     domains = read_domains(run / "domains")
     names, weights = tuple(domain.name for domain in domains), tuple(natural(domains).tolist())
     trial = Trial(0, "search", 0, names, weights, seed, proxy.token_budget, "", "", "")
     reader = Reader(open_tokens(run / "tokens"), trial, proxy.sequence)
     n_steps = -(-len(reader) // proxy.batch)
     began = time.process_time()
-    for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
-        step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+    with bf16_products(low):
+        for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
+            step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
     return time.process_time() - began
 
 

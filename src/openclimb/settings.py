@@ -288,7 +288,7 @@ class PickSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where the work runs. Nothing here changes a result."""
+    """Where the work runs. Nothing here changes a result by more than rounding does."""
 
     workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
     device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
@@ -299,6 +299,11 @@ class RunSettings:
         "none",
         "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
         choices=("none", "finalists", "all"),
+        where=True,
+    )
+    bf16: bool = setting(
+        True,
+        "on a CPU with bf16 tiles (Intel AMX), train with products in bf16 and sums in fp32, as a GPU always does",
         where=True,
     )
     compile: bool = setting(True, "on a GPU, compile a proxy once for the whole search (torch.compile)", where=True)

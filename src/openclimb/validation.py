@@ -278,8 +278,10 @@ class _Work:
         path = out / "doremi.json"
         if not path.is_file() or read_json(path)["key"] != key:
             self.progress.start("doremi: reference and proxy", 1, "runs")
-            device, _ = plan_stack(self.config.run.device, 1, 1, proxy, self.tokens)
-            found = doremi(self.tokens, self.names, region.share.tolist(), proxy, budget, self.config.seed, device)
+            run = self.config.run
+            device, _ = plan_stack(run.device, 1, 1, proxy, self.tokens)
+            shares, seed = region.share.tolist(), self.config.seed
+            found = doremi(self.tokens, self.names, shares, proxy, budget, seed, device, run.bf16)
             write_json(path, {"key": key, "domains": self.names, **asdict(found)})
             self.progress.finish()
         stored = read_json(path)

@@ -6,7 +6,7 @@ from torch import nn
 
 from decoders import drawn_decoder
 from openclimb.proxy import gradient
-from openclimb.proxy.gradient import Gradient, can_write_out
+from openclimb.proxy.gradient import Gradient, rows_at_once
 from openclimb.proxy.model import Form, StackedDecoder
 from openclimb.settings import ProxySettings
 
@@ -84,10 +84,10 @@ def test_a_token_thought_impossible_has_a_finite_loss() -> None:
 
 def test_forms_that_are_left_to_autograd() -> None:
     proxy = ProxySettings(width=32, depth=1, heads=4, sequence=16, batch=2)
-    assert can_write_out(drawn_decoder(proxy, VOCAB, [0]), 2, 16)
+    assert rows_at_once(drawn_decoder(proxy, VOCAB, [0]), 16)
     for form in (Form(groups=2), Form(tied=False)):
-        assert not can_write_out(drawn_decoder(proxy, VOCAB, [0], form), 2, 16)
-    assert not can_write_out(drawn_decoder(proxy, VOCAB, [0]), 2, 100_000)
+        assert not rows_at_once(drawn_decoder(proxy, VOCAB, [0], form), 16)
+    assert not rows_at_once(drawn_decoder(proxy, VOCAB, [0]), 100_000)
 
 
 @pytest.mark.parametrize("factor", [50.0, -50.0])

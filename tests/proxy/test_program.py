@@ -9,7 +9,7 @@ import torch
 import torch._inductor.config as inductor
 
 from decoders import drawn_decoder
-from openclimb.proxy import program
+from openclimb.proxy import gradient, program
 from openclimb.proxy.head import head_block
 from openclimb.proxy.memory import Room
 from openclimb.proxy.model import Form
@@ -44,6 +44,18 @@ def test_by_hand_and_by_autograd(n_models: int, batch: int) -> None:
         Program(drawn_decoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", how, room) for how in ("hand", "autograd")
     )
     same(gradients(hand, tokens(n_models, batch)), gradients(auto, tokens(n_models, batch)))
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+def test_a_batch_by_hand_takes_several_passes_where_memory_is_little(
+    n_models: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, whole = (Program(drawn_decoder(PROXY, VOCAB, range(n_models)), PROXY, "cpu", "hand") for _ in range(2))
+    expected = gradients(whole, tokens(n_models, 7))
+    of_one = gradient.MOST_KEPT // gradient.rows_at_once(few.model, PROXY.sequence)
+    monkeypatch.setattr(gradient, "MOST_KEPT", int(3.5 * of_one))
+    same(gradients(few, tokens(n_models, 7)), expected)  # passes of 3, 3 and 1
+    assert set(few._written) == {3, 1}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as below

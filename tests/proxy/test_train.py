@@ -18,8 +18,9 @@ from openclimb.console import Progress
 from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.early import read_early
 from openclimb.errors import MissingDependency
-from openclimb.proxy import gradient
+from openclimb.proxy import gradient, products, train
 from openclimb.proxy.optimise import clip, schedule
+from openclimb.proxy.program import Program
 from openclimb.proxy.state import read_about
 from openclimb.proxy.tasks import pack_tasks
 from openclimb.proxy.train import plan_stack, run_stack
@@ -71,6 +72,32 @@ def test_the_schedule_rises_holds_and_ends_at_zero() -> None:
     assert rates[9:50] == [1.0] * 41
     assert np.all(np.diff(rates[50:]) < 0)
     assert rates[-1] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(("tiles", "wanted"), [(True, True), (True, False), (False, True)])
+def test_training_multiplies_in_bf16_where_it_can_and_may_and_scores_in_fp32(
+    tiles: bool, wanted: bool, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {"step": set(), "evaluate": set()}
+    step, evaluate = Program.step, train.evaluate
+
+    def noted_step(*args: Any) -> Any:
+        seen["step"].add(torch.get_float32_matmul_precision())
+        return step(*args)
+
+    def noted_evaluate(*args: Any) -> Any:
+        seen["evaluate"].add(torch.get_float32_matmul_precision())
+        return evaluate(*args)
+
+    for module in (products, train):
+        monkeypatch.setattr(module, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(Program, "step", noted_step)
+    monkeypatch.setattr(train, "evaluate", noted_evaluate)
+    folders = asked(tmp_path, "trials", (0.5, 0.5))
+    run_stack(folders, tokens, PROXY, TasksSettings(), ("search",), "cpu", RunSettings(bf16=wanted))
+    low = tiles and wanted
+    assert seen == {"step": {"medium" if low else "highest"}, "evaluate": {"highest"}}
+    assert read_json(folders[0] / "scores.json")["products"] == ("bf16" if low else "fp32")
 
 
 def test_each_models_gradient_is_clipped_by_itself() -> None:

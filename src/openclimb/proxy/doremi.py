@@ -20,6 +20,7 @@ from openclimb.errors import SearchError
 from openclimb.proxy.batches import Reader, Tokens, open_tokens
 from openclimb.proxy.llama import make_decoder
 from openclimb.proxy.optimise import Optimiser, schedule
+from openclimb.proxy.products import bf16_products
 from openclimb.proxy.program import HEAD_FLOATS, POSITIONS
 from openclimb.settings import ProxySettings
 from openclimb.trials import Trial
@@ -46,12 +47,13 @@ def doremi(
     token_budget: int,
     seed: int,
     device: str = "cpu",
+    bf16: bool = True,
 ) -> DoReMi:
     """Return DoReMi's weights for the domains of the packed tokens in `folder`.
 
     `reference`: the mixture of the reference model. `token_budget`: tokens of each of the two runs; of it, as many are
     read as give all domains the same number of sequences, at least one each. Raises SearchError when a loss is not a
-    number.
+    number. `bf16`: products in bf16 also on a CPU that has tiles for them.
     """
     if device == "cpu":
         torch.set_num_threads(1)
@@ -60,10 +62,11 @@ def doremi(
         tokens = open_tokens(folder)
         budget = whole_batches(replace(proxy, token_budget=token_budget), len(domains))
         first = _Run(tokens, domains, reference, budget, seed, device)
-        for _, batch, _ in first:
-            first.learn(batch, torch.full((len(batch),), 1.0 / len(batch), device=device))
-        uniform = [1.0 / len(domains)] * len(domains)
-        return _reweigh(_Run(tokens, domains, uniform, budget, seed, device), first)
+        with bf16_products(device == "cpu" and bf16):
+            for _, batch, _ in first:
+                first.learn(batch, torch.full((len(batch),), 1.0 / len(batch), device=device))
+            uniform = [1.0 / len(domains)] * len(domains)
+            return _reweigh(_Run(tokens, domains, uniform, budget, seed, device), first)
     finally:
         torch.set_flush_denormal(False)
 

@@ -20,18 +20,21 @@ from openclimb.proxy.model import StackedDecoder
 
 BLOCK = 1 << 18  # logits computed at once: 1 MB, which stays in the cache of a core
 LEAST_ROWS = 128  # with fewer positions at once the products are slow
-MOST_KEPT = 1 << 30  # bytes of what a backward pass needs
+MOST_KEPT = 1 << 30  # bytes of what a backward pass needs; a larger batch takes several passes
 TINY = 1e-38  # smallest probability that counts in the loss: 87 nats
 SAFE = (1e-30, 1e30)  # sums of exponentials: no term was too large, and none that counts too small
 aten = torch.ops.aten
 
 
-def can_write_out(model: StackedDecoder, batch: int, length: int) -> bool:
-    """Return whether the gradient is written out for this form, and what it keeps of a step fits into memory."""
-    kept = (
-        model.n_models * batch * length * len(model.layers) * (12 * model.embedding.shape[2] + 2 * model.heads * length)
-    )
-    return model.form.tied and model.groups == model.heads and kept * 4 <= MOST_KEPT
+def rows_at_once(model: StackedDecoder, length: int) -> int:
+    """Return how many sequences of `length` tokens a pass takes; 0 where the gradient is not written out.
+
+    It is written out for our form, where what it keeps of one sequence fits into memory.
+    """
+    if not model.form.tied or model.groups != model.heads:
+        return 0
+    numbers = 12 * model.embedding.shape[2] + 2 * model.heads * length  # that a layer keeps of a position
+    return MOST_KEPT // (4 * model.n_models * length * len(model.layers) * numbers)
 
 
 class Gradient:
@@ -144,8 +147,13 @@ class _Shared:
         self.turn_back = self.turn.conj().resolve_conj()
         self.qkv_grad = torch.empty(3, self.m * self.heads, self.n, self.head)
         self.qkv_grad_flat, self.turned_grad = self.flat_heads(self.qkv_grad), self.turned(self.qkv_grad)
-        self.qkv_matrix_grad = torch.empty(3, self.m, self.heads, self.width, self.head)
+        self.qkv_matrix_grad = torch.empty(self.m, self.width, 3 * self.inner)
+        self.joined = torch.empty(self.m, self.n, 3 * self.inner)
+        self.joined_by_head = self.each_head(self.joined)
         self.mixed_grad = torch.empty(self.m * self.heads, self.n, self.head)
+        self.mixed_grad_by_head = self.mixed_grad.view(self.m, self.heads, self.n, self.head)
+        self.mixed_joined = torch.empty(self.m, self.n, self.inner)
+        self.mixed_by_head = self.each_head(self.mixed_joined, 1)[0]
         self.blocks = blocks_of(self.mixed_grad.view(-1, length, self.head))
         self.gate_up_matrix_grad = torch.empty(2, self.m, self.width, self.hidden)
         self.gate_matrix_grad, self.up_matrix_grad = self.gate_up_matrix_grad
@@ -160,20 +168,21 @@ class _Shared:
         return torch.view_as_complex(parts.view(3, -1, self.length, self.head // 2, 2)[:2])
 
     def each_head(self, x: Tensor, kinds: int = 3) -> Tensor:
-        """Return x (M, N, W) once a head, (kinds·M·H, N, W), for as many products: a view where M is 1."""
-        return x[None, :, None].expand(kinds, -1, self.heads, -1, -1).flatten(0, 2)
+        """View x (M, N, kinds·H·D), as one product has it, by head, (kinds, M, H, N, D)."""
+        return torch.unflatten(x, 2, (kinds, self.heads, self.head)).permute(2, 0, 3, 1, 4)
 
     def by_head(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """View a matrix (M, W, 3·H·D), as Llama has it, by head: queries and keys (2, M, H, W, 2, D / 2), values.
 
         What is turned as a pair lies D / 2 apart there.
         """
-        heads = torch.unflatten(matrix, 2, (3, self.heads, self.head)).permute(2, 0, 3, 1, 4)
+        heads = self.each_head(matrix)
         return torch.unflatten(heads[:2], 4, (2, -1)), heads[2]
 
     def paired(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """View a matrix (3, M, H, W, D) in which pairs are neighbours in the order of `by_head`."""
-        return torch.unflatten(matrix[:2], 4, (-1, 2)).transpose(4, 5), matrix[2]
+        """View a matrix (M, W, 3·H·D) in which pairs are neighbours in the order of `by_head`."""
+        heads = self.each_head(matrix)
+        return torch.unflatten(heads[:2], 4, (-1, 2)).transpose(4, 5), heads[2]
 
     def split(self, matrix: Tensor) -> Tensor:
         """View a matrix (M, W, 2·F) as that of the gate and that of the other half, (2, M, W, F)."""
@@ -194,11 +203,11 @@ class _Layer:
         self.gate_up_matrix = torch.empty(2, s.m, s.width, s.hidden)
         self.gate_matrix, self.up_matrix = self.gate_up_matrix
         self.folds = list(zip(s.by_head(p["qkv"]), s.paired(self.qkv_matrix), strict=True))
-        self.qkv_matrix_flat = self.qkv_matrix.flatten(0, 2)
+        self.qkv_matrix_t = self.qkv_matrix.mT
         self.unfolds = list(zip(s.by_head(self.g["qkv"]), s.paired(s.qkv_matrix_grad), strict=True))
         self.gate_up_halves, self.gate_up_halves_grad = s.split(p["gate_up"]), s.split(self.g["gate_up"])
         self.qkv = torch.empty_like(s.qkv_grad)  # queries, keys, values
-        self.qkv_flat = self.qkv.flatten(0, 1)
+        self.qkv_by_head = self.qkv.view(3, s.m, s.heads, s.n, s.head)
         self.turned, self.attention = s.turned(self.qkv), Attention(s.flat_heads(self.qkv), s.blocks)
         self.mixed = torch.empty(s.m, s.n, s.inner)  # what attention gives
         mixed = self.mixed.view(s.m, s.batch, s.length, s.heads, s.head).transpose(2, 3).transpose(1, 2)
@@ -251,7 +260,8 @@ class _Layer:
         weight = self.t["attention_norm"][None, :, None]
         torch.mul(self.folds[0][0], weight[..., None], out=self.folds[0][1])
         torch.mul(self.folds[1][0], weight[0], out=self.folds[1][1])
-        torch.bmm(s.each_head(self.units[0]), self.qkv_matrix_flat, out=self.qkv_flat)
+        torch.bmm(self.units[0], self.qkv_matrix, out=s.joined)
+        self.qkv_by_head.copy_(s.joined_by_head)
         self.turned.mul_(s.turn)
         self.attention.forward()
         for ours, theirs in self.mixed_blocks:
@@ -260,20 +270,18 @@ class _Layer:
     def _attend_backward(self, d: Tensor) -> None:
         """Fill the gradients of the matrix and the norm before attention; write `unit_grad` (M, N, W)."""
         s = self.shared
-        out = torch.unflatten(self.p["attention_out"], 1, (s.heads, s.head)).flatten(0, 1)
-        torch.bmm(s.each_head(d, 1), out.mT, out=s.mixed_grad)
+        torch.bmm(d, self.t["attention_out"], out=s.mixed_joined)
+        s.mixed_grad_by_head.copy_(s.mixed_by_head)
         q_grad, k_grad, v_grad = s.qkv_grad_flat
         self.attention.backward(q_grad, k_grad, v_grad)
         s.turned_grad.mul_(s.turn_back)
-        torch.bmm(s.each_head(self.units[0]).mT, s.qkv_grad.flatten(0, 1), out=s.qkv_matrix_grad.flatten(0, 2))
+        s.joined_by_head.copy_(s.qkv_grad.view(3, s.m, s.heads, s.n, s.head))
+        torch.bmm(self.units[0].mT, s.joined, out=s.qkv_matrix_grad)
         for theirs, ours in self.unfolds:
             theirs.copy_(ours)
         torch.sum(self.g["qkv"] * self.p["qkv"], 2, out=self.g["attention_norm"][:, 0])
         self.g["qkv"].mul_(self.t["attention_norm"])
-        for model in range(s.m):
-            matrix = self.qkv_matrix[:, model].flatten(0, 1)
-            grad = s.qkv_grad.view(3, s.m, s.heads, s.n, s.head)[:, model].flatten(0, 1)
-            torch.addbmm(s.unit_grad[model], grad, matrix.mT, beta=0, out=s.unit_grad[model])
+        torch.bmm(s.joined, self.qkv_matrix_t, out=s.unit_grad)
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from openclimb.proxy.gradient import Gradient, can_write_out
+from openclimb.proxy.gradient import Gradient, rows_at_once
 from openclimb.proxy.head import Block, head_block, head_gradient
 from openclimb.proxy.memory import Room, free_memory, need_of, plan
 from openclimb.proxy.model import Form, StackedDecoder
@@ -75,11 +75,8 @@ class Program:
 
     def gradient(self, batch: Tensor) -> Tensor:
         """Fill the gradients for tokens (M, B, L + 1) and return each model's mean loss, (M,)."""
-        n_rows, length = batch.shape[1], batch.shape[2] - 1
         if self.how == "hand":
-            if n_rows not in self._written:
-                self._written[n_rows] = Gradient(self.model, n_rows, length)
-            return self._written[n_rows](batch)
+            return self._by_hand(batch)
         if self.how == "autograd" or self._compiled:
             return self._passes(batch)
         try:
@@ -96,6 +93,25 @@ class Program:
             return losses
         self._run_eagerly(reason[0])
         return self._passes(batch)
+
+    def _by_hand(self, batch: Tensor) -> Tensor:
+        n_rows, gradients = batch.shape[1], self.optimiser.gradients
+        parts = torch.split(batch, rows_at_once(self.model, batch.shape[2] - 1), 1)
+        if len(parts) == 1:
+            return self._written_out(batch)
+        losses, sums = torch.zeros(len(batch)), [torch.zeros_like(gradient) for gradient in gradients]
+        for part in parts:
+            share = part.shape[1] / n_rows
+            losses += share * self._written_out(part)
+            torch._foreach_add_(sums, gradients, alpha=share)
+        torch._foreach_copy_(gradients, sums)
+        return losses
+
+    def _written_out(self, part: Tensor) -> Tensor:
+        n_rows, length = part.shape[1], part.shape[2] - 1
+        if n_rows not in self._written:
+            self._written[n_rows] = Gradient(self.model, n_rows, length)
+        return self._written[n_rows](part)
 
     def _run_eagerly(self, reason: str) -> None:
         self.how, self._forward, self._block = "autograd", self.model, head_block
@@ -139,7 +155,7 @@ def program_for(
 ) -> Program:
     """Return a program with this stack's weights: its own on a CPU, the resident one of its shape on a GPU."""
     if device == "cpu":
-        how = "hand" if can_write_out(model, proxy.batch, proxy.sequence) else "autograd"
+        how = "hand" if rows_at_once(model, proxy.sequence) else "autograd"
         return Program(model, proxy, device, how, room, note)
     return RESIDENT.program(model, proxy, device, compiled, room, note)
 

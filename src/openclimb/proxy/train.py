@@ -2,8 +2,8 @@
 
 Reads trials/NNNN/trial.json and `tokens/`. Writes trials/NNNN/train.jsonl, early.json, items.npz, model/ where it is
 kept, and, last, scores.json; on the way state.safetensors, from which a killed trial goes on.
-An exact number of tokens, a finished schedule, fp32 on a CPU and bf16 on a GPU. On a CPU the same trial gives the same
-bits, also when it was killed and went on.
+An exact number of tokens, a finished schedule. Products are in bf16 on a GPU and on a CPU with tiles for them, else in
+fp32; a CPU scores in fp32. On one kind of CPU the same trial gives the same bits, also when it was killed and went on.
 """
 
 import json
@@ -27,6 +27,7 @@ from openclimb.proxy.llama import make_decoder, save_llama
 from openclimb.proxy.memory import Room, in_rooms
 from openclimb.proxy.model import OURS
 from openclimb.proxy.optimise import schedule
+from openclimb.proxy.products import bf16_products, has_tiles
 from openclimb.proxy.program import RESIDENT, Program, cpu_room, program_for, silent
 from openclimb.proxy.state import About, Pace, read_about, read_tensors, remove_state, save_state
 from openclimb.settings import ProxySettings, RunSettings, TasksSettings
@@ -133,7 +134,8 @@ def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
     n_bytes = 12 * len(folders) * sum(parameter[0].numel() for parameter in program.model.parameters())
     pace = Pace(n_bytes, where.save_seconds)
     for stop in training.stops(job.until):
-        training.advance(stop, pace, save)
+        with bf16_products(job.device == "cpu" and where.bf16):
+            training.advance(stop, pace, save)
         if training.lost:
             break
         if stop in training.early:
@@ -168,6 +170,7 @@ def _tell_all(
                 "seconds": round(seconds, 3),
                 "train_loss": loss,
                 "device": job.device,
+                "products": "bf16" if job.device != "cpu" or (where.bf16 and has_tiles()) else "fp32",
             }
             tell(folder, told)
         else:
