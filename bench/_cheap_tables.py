@@ -36,7 +36,13 @@ def ranks(cheap: Floats, full: Floats, tasks: Sequence[str], case: str) -> list[
 
 
 def replaced(
-    weights: Floats, scores: Floats, truth: Floats, tasks: tuple[str, ...], hints: Mapping[str, Hint]
+    weights: Floats,
+    scores: Floats,
+    truth: Floats,
+    tasks: tuple[str, ...],
+    hints: Mapping[str, Hint],
+    sizes: Sequence[int] = N_FULL,
+    splits: int = N_SPLITS,
 ) -> list[dict[str, Any]]:
     """Return how well forecasts from a few of the trials (n, n_tasks) rank the others, without and with each hint.
 
@@ -45,9 +51,9 @@ def replaced(
     objective = truth.mean(1)
     share = np.full(len(tasks), 1.0 / len(tasks))
     rows = []
-    for n in (n for n in N_FULL if n <= len(weights) - LEAST_HELD):
+    for n in (n for n in sizes if n <= len(weights) - LEAST_HELD):
         found: dict[str, list[tuple[float, float]]] = {}
-        for split in range(N_SPLITS):
+        for split in range(splits):
             order = np.random.default_rng(split).permutation(len(weights))
             learnt, held = order[:n], order[n:]
             history = History(weights[learnt], scores[learnt], tasks, share, tuple(range(n)))

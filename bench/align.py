@@ -43,7 +43,8 @@ from openclimb.workspace import Workspace
 Floats = NDArray[np.float64]
 
 SHARES = (0.25, 0.5, 1.0)  # of the natural proxy's tokens, after which gradients are taken
-SEQUENCES = 256  # of a domain, that its gradient is taken on
+SEQUENCES = 64  # of a domain, that its gradient is taken on
+N_FULL, N_SPLITS = (4, 8, 16, 32), 8  # full trials that a forecast learns from
 DRAWN = 256  # mixtures whose cheap scores a hint is made of
 CHOSEN = "with Adam's scale, after 1 of the tokens"  # the hint; said before any was measured
 
@@ -77,11 +78,17 @@ def main() -> None:
     order = [counted.tasks.index(task) for task in tasks]
     rows += ranks(counted.scores(weights[:, columns])[:, order], full, tasks, "bigram")
     hints["bigram"] = Hint(drawn, counted.scores(drawn[:, columns])[:, order])
-    rows += replaced(weights, full, full, tasks, hints)
+    show(rows)
+    found_hints = replaced(weights, full, full, tasks, hints, N_FULL, N_SPLITS)
+    show(found_hints)
+    write_results(options.name, rows + found_hints)
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rank correlations of the objective."""
     for row in rows:
         if "rank" in row["metric"] and ("objective" in row["metric"] or "from" in row["metric"]):
-            print(f"{row['case']:<32} {row['metric']:<60} {row['value']:>8.3f}")
-    write_results(options.name, rows)
+            print(f"{row['case']:<40} {row['metric']:<62} {row['value']:>8.3f}", flush=True)
 
 
 def by_mixture(told: Sequence[Trial]) -> tuple[tuple[str, ...], Floats, Floats]:

@@ -114,7 +114,7 @@ def run_all(options: argparse.Namespace) -> int:
                 [*command, *(["--tiny"] if options.tiny else [])], timeout=min(limit + 10, left), check=False
             )
         except subprocess.TimeoutExpired:
-            stopped(options, part)
+            stopped(options, part, "out of time", f"stopped after {min(limit + 10, left):.0f} s")
     found = {part: state_of(options, part) for part in LIMITS}
     write_results("gpu", gathered(found), options.out)
     for part, state in found.items():

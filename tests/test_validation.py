@@ -13,15 +13,31 @@ import pytest
 
 import openclimb
 from openclimb.cli import main
+from openclimb.config import preset, with_changes
 from openclimb.search.baselines import recipe_rounds
 from openclimb.trials import read_trials
-from openclimb.validation import DEFAULT
+from openclimb.validation import DEFAULT, target_of
 from openclimb.verdict import sentence
 from openclimb.workspace import read_json
 
 ALL = ("found", "natural", "uniform", "best-of-n", "olmix", "doremi")
 TARGET = ["--set", "proxy.width=48", "--token-budget", "12K", "--seeds", "2"]
 AGAINST = ["--against", ",".join(ALL[1:])]
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({"width": 192}, 2.65e-3),
+        ({"depth": 4}, 5.3e-3),
+        ({"width": 192, "learning_rate": 1e-3}, 1e-3),
+        ({"size": "2M"}, 3.2e-3),
+        ({"width": 192, "checkpoint": "folder"}, 5.3e-3),
+    ],
+)
+def test_a_wider_target_has_its_own_learning_rate(given: dict[str, Any], rate: float) -> None:
+    laptop = with_changes(preset("laptop"), {"proxy": {"checkpoint": given.pop("checkpoint", "")}})
+    assert target_of(laptop, given).proxy.learning_rate == pytest.approx(rate, rel=2e-3)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclimb import trials as trial_files
-from openclimb.config import with_changes
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.engine import Engine
@@ -168,12 +167,12 @@ class OpenWorkspace:
         """Train the found mixture and others as targets and return what that says: validation/validation.json.
 
         `against`: baselines (`validation.BASELINES`; empty: all but DoReMi that as many trials as ours suffice for);
-        `target`: settings of [proxy] that the target has otherwise; `redo`: move a table of other options aside;
-        `retry`: try failed trials again. See `validation.validate` for errors.
+        `target`: settings of [proxy] that the target has otherwise (`validation.target_of`); `redo`: move a table of
+        other options aside; `retry`: try failed trials again. See `validation.validate` for errors.
         """
-        from openclimb.validation import Plan, validate
+        from openclimb.validation import Plan, target_of, validate
 
-        changed = with_changes(self.config, {"proxy": dict(target or {})})
+        changed = target_of(self.config, target or {})
         engine = Engine(self.config.run.workers)
         try:
             plan = Plan(changed, tuple(against), seeds)

@@ -141,7 +141,7 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
     section, _, name = key.strip().partition(".")
     if not value or (section != "seed" and (section not in SECTIONS or not name)):
         raise ConfigError(
-            f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.width=256"
+            f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.size=2M"
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]

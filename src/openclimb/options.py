@@ -91,7 +91,7 @@ def build_parser(does: Mapping[str, Command]) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="proxy.KEY=VALUE",
-        help="the target's shape, such as proxy.width=256",
+        help="the target's shape, such as proxy.size=2M",
     )
     validate.add_argument(
         "--redo", action="store_true", help="move a table of other options aside first; keep its trials"

@@ -241,7 +241,7 @@ class SearchSettings:
     )
     predictor: str = setting(
         "auto",
-        "mixture → score; auto chooses by cross-validation for each task",
+        "mixture → score; auto: two Gaussian processes and a power law, weighed for each task by trials left out",
         choices=("auto", "gp", "power", "exponential", "loglinear", "ridge", "lightgbm", "paper"),
         open_choice=True,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config import result_settings
+from openclimb.config import result_settings, with_changes
 from openclimb.console import Progress
 from openclimb.corpus.domains_file import read_domains
 from openclimb.corpus.pack import pack
@@ -65,6 +65,18 @@ class Plan:
     against: tuple[str, ...] = ()  # empty: those of DEFAULT that as many trials as ours suffice for
     seeds: int = 3
     left_out: tuple[str, ...] = ()  # of DEFAULT: those that as many trials as ours are too few for
+
+
+def target_of(config: Config, given: Mapping[str, Any]) -> Config:
+    """Return a workspace's settings with those of [proxy] that its target has otherwise.
+
+    Another width brings its own learning rate, as 1 / width, unless one is given or all starts from a checkpoint.
+    """
+    changed = with_changes(config, {"proxy": dict(given)})
+    if "width" in given and not config.proxy.checkpoint and not {"size", "learning_rate"} & set(given):
+        rate = config.proxy.learning_rate * config.proxy.width / changed.proxy.width
+        changed = replace(changed, proxy=replace(changed.proxy, learning_rate=float(f"{rate:.3g}")))
+    return changed
 
 
 def least_trials(name: str) -> int:
