@@ -10,7 +10,7 @@ import torch
 
 
 def has_tiles() -> bool:
-    """Return whether this processor multiplies bf16 in tiles, and this PyTorch (2.11 or later) can tell."""
+    """Return whether this processor multiplies bf16 in tiles, as far as this PyTorch can tell (older ones cannot)."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))
 
