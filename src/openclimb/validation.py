@@ -52,9 +52,7 @@ SEARCHED = {
 }
 BASELINES = ("natural", "uniform", *SEARCHED, "doremi")
 DEFAULT = ("natural", "uniform", *SEARCHED)  # DoReMi, which trains two models of the target's length, on request
-SEED = (
-    1000  # seeds of targets and of their proxies begin so far above the search's: no trial is judge of its own choice
-)
+SEED = 1000  # seeds of targets and their proxies begin so far above the search's: no trial judges its own choice
 
 
 @dataclass(frozen=True)
