@@ -7,10 +7,12 @@ For each seed RUNS/seed-03 gets what the demo does after its downloads and its e
 kept and gone on with. The table gives for each seed the seconds of `climb run` and the gain of the found mixture over
 natural and uniform on report items with its 95 % interval; then the distribution, and what a trial tells: the sd over
 seeds of a paired difference between mixtures of the claim, pooled over demos, the spread of the objective over the
-mixtures of the first iteration, and their ratio. Writes bench/results/demo_power.json.
+mixtures of the first iteration, their ratio, and how far two mixtures share the luck of a seed. Writes
+bench/results/demo_power.json.
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -57,20 +59,35 @@ def said(root: Path) -> dict[str, Any]:
     return found
 
 
-def differences(root: Path) -> list[tuple[float, int]]:
-    """Return (variance over seeds, degrees of freedom) of the paired differences found − natural and found − uniform.
-
-    Of the objective on search items: the mean of the tasks.
-    """
+def by_seed(root: Path) -> dict[str, dict[int, float]]:
+    """Return the objective on search items, the mean of the tasks, of each mixture of the claim by seed."""
     found: dict[str, dict[int, float]] = {}
     for trial in read_trials(root / "trials"):
         if trial.role != "search" and trial.scores:
             found.setdefault(trial.role, {})[trial.seed] = objective(trial)
+    return found
+
+
+def differences(root: Path) -> list[tuple[float, int]]:
+    """Return (variance over seeds, degrees of freedom) of the paired differences from natural and from uniform."""
+    found = by_seed(root)
     pairs = []
     for name in BASELINES:
         both = [value - found[name][seed] for seed, value in found["finalist"].items() if seed in found[name]]
         pairs.append((float(np.var(both, ddof=1)), len(both) - 1))
     return pairs
+
+
+def shared(roots: list[Path]) -> float:
+    """Return the correlation over seeds of two mixtures of the claim, pooled over demos and pairs."""
+    both: list[tuple[float, float]] = []
+    for root in roots:
+        for one, other in itertools.combinations(by_seed(root).values(), 2):
+            seeds = sorted(set(one) & set(other))
+            pair = np.array([[one[seed], other[seed]] for seed in seeds])
+            both += (pair - pair.mean(0)).tolist()
+    first, second = np.array(both).T
+    return float((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum()))
 
 
 def spread(root: Path) -> float:
@@ -95,6 +112,7 @@ def what_a_trial_tells(roots: list[Path]) -> list[dict[str, Any]]:
         "degrees of freedom": (float(freedom), None),
         "spread over mixtures, median": (of_mixtures, None),
         "signal to noise": (of_mixtures / noise, BAR_RATIO),
+        "correlation of two mixtures over seeds": (shared(roots), None),
     }
     return [
         {"case": "a trial", "metric": metric, "value": round(value, 4), "reference": bar}
