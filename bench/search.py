@@ -13,7 +13,7 @@ takes hours on two cores, most of them BoTorch's.
 held-out  fit on so many runs of a table, rank the others (Spearman); the same splits for all methods; coverage of the
           intervals of `auto`, also on tables cut into 64 domains and on simulated ones of 64
 search    regret of the answer (best possible minus found, in spreads of random mixtures) on emulated tables and
-          simulated objectives; `climb` with 16 and 28 trials against the recipe with 112; one set of seeds for all
+          simulated objectives: all with 28 and with 112 trials, `climb` with 16 too; one set of seeds for all
 time      seconds to propose a batch
 """
 
@@ -230,6 +230,9 @@ def make_jobs(folders: list[str], quick: bool, only: set[str], most_seeds: int, 
             for folder, name, kind in problems:
                 more = [(HINTED, n) for n in FEW] if kind != "simulated" and has_hints(folder, name) else []
                 jobs.append(("search", folder, name, kind, seed, (*methods, *more)))
+                if seed < rivals_seeds:
+                    few = [one for one in (*installed[1:], "recipe") if one not in SLOW or seed < slow]
+                    jobs.append(("search", folder, name, kind, seed, tuple((one, FEW[1]) for one in few)))
     if "held-out" in only:
         for (folder, name), table in tables.items():
             sizes = [n for n in (SIZES[::2] if quick else SIZES) if n <= LARGEST_SHARE * len(table.weights)]
