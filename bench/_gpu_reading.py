@@ -77,7 +77,7 @@ def items(n: int, vocab_size: int) -> dict[str, np.ndarray]:
 
 def embedding(report: "Report") -> None:
     """Embed documents with MiniLM, and label them, which reads, embeds, assigns, scores and writes."""
-    n = 40 if report.tiny else 8000
+    n = 40 if report.tiny else 4000
     texts = [text for text in documents("packages", n * DOCUMENT * 2, DOCUMENT) if len(text) > DOCUMENT // 2][:n]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

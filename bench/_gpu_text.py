@@ -47,10 +47,12 @@ def write_tokens(out: Path, n_chars: int, vocab_size: int) -> list[str]:
     train_tokenizer([text for some in texts.values() for text in some], vocab_size, out / "tokenizer.json")
     rows, tasks = [], []
     for kind, some in texts.items():
-        held, kept = some[: max(1, len(some) // 10)], some[max(1, len(some) // 10) :]
+        ends = np.cumsum([len(text) for text in some])
+        n_held = 1 + int(np.searchsorted(ends, ends[-1] / 10))  # a tenth of the characters: documents differ in length
+        held, kept = some[:n_held], some[n_held:]
         ids = encoded(kept, out / "tokenizer.json")
         ids.tofile(out / f"{kind}.bin")
-        rows.append({"name": kind, "file": f"{kind}.bin", "n_tokens": len(ids)})
+        rows.append({"name": kind, "file": f"{kind}.bin", "n_tokens": len(ids), "n_read": len(ids)})
         tasks.append(write_task(out / f"{kind}.jsonl", held))
     vocab_size = load_tokenizer(out / "tokenizer.json").get_vocab_size()
     write_json(out / "domains.json", {"dtype": "uint16", "eos": 0, "vocab_size": vocab_size, "domains": rows})

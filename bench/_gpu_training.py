@@ -89,7 +89,7 @@ def rate(proxy: ProxySettings, vocab_size: int, n_models: int, device: str, seco
 def agreement(report: "Report") -> None:
     """Train one trial on the CPU (fp32) and on the GPU (bf16): losses on the way, scores of its tasks."""
     proxy, vocab_size = sized(report, "1M")
-    proxy = proxy if report.tiny else replace(proxy, token_budget=200_000)
+    proxy = proxy if report.tiny else replace(proxy, token_budget=100_000)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = write_tokens(root / "tokens", 60_000 if report.tiny else 2_000_000, vocab_size)
@@ -123,8 +123,8 @@ def stacked(report: "Report") -> None:
     """Compare 64 models as one program with one after the other. Bar: 8 times the tokens a second."""
     for size in ("1M", "5M"):
         proxy, vocab_size = sized(report, size)
-        one = rate(proxy, vocab_size, 1, report.device, 0.2 if report.tiny else 4.0)
-        many = rate(proxy, vocab_size, 4 if report.tiny else STACK, report.device, 0.2 if report.tiny else 6.0)
+        one = rate(proxy, vocab_size, 1, report.device, 0.2 if report.tiny else 3.0)
+        many = rate(proxy, vocab_size, 4 if report.tiny else STACK, report.device, 0.2 if report.tiny else 4.0)
         report.row(f"{size}, {many.room.stack} against one by one", "tokens/s", round(many.tokens), round(one.tokens))
         add_memory(report, size, many)
 
@@ -161,12 +161,12 @@ def rates(report: "Report") -> None:
     proxy, vocab_size = sized(report, "62M")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
-        texts = list(documents("packages", 60_000 if report.tiny else 40_000_000))
+        texts = list(documents("packages", 60_000 if report.tiny else 24_000_000))
         train_tokenizer(texts[: len(texts) // 8], vocab_size, path)
         rows = into_rows(encoded(texts, path), proxy.sequence)
     n_held = min(proxy.batch, len(rows) // 4)
     held, rows = rows[:n_held], rows[n_held:]
-    multiples = (1, 4) if report.tiny else (1, 2, 4, 8)
+    multiples = (0.25, 0.5, 1)
     program = start(proxy, vocab_size, 1, report.device)
     for i in range(3):
         began = time.perf_counter()
@@ -175,8 +175,9 @@ def rates(report: "Report") -> None:
         step = time.perf_counter() - began
     most = 4 if report.tiny else 400
     n_steps = max(2, min(most, int((report.left - 15) / (step * len(multiples)))))
-    report.row("steps of each rate", "tokens a step", proxy.batch * proxy.sequence, n_steps)
-    report.row("tokens at hand for a run's", "tokens", rows.numel(), n_steps * proxy.batch * proxy.sequence)
+    report.row("a step", "tokens", proxy.batch * proxy.sequence)
+    report.row("steps of each rate", "steps", n_steps)
+    report.row("tokens at hand", "tokens", rows.numel())
     for multiple in multiples:
         program.take(StackedDecoder(proxy, vocab_size, [0]))
         for i in range(n_steps):

@@ -20,13 +20,13 @@ class VariantDecoder(StackedDecoder):
     soft_cap = 0.0
 
     def _attention(
-        self, layer: nn.Module, x: Tensor, batch: int, length: int, angles: Any, mask: Tensor | None
+        self, matrix: Tensor, x: Tensor, batch: int, length: int, angles: Any, mask: Tensor | None
     ) -> Tensor:
         if not self.qk_norm:
-            return super()._attention(layer, x, batch, length, angles, mask)
+            return super()._attention(matrix, x, batch, length, angles, mask)
         m = x.shape[0]
         heads = [self.heads, self.groups, self.groups]
-        qkv = torch.bmm(x, layer["qkv"]).view(m * batch, length, sum(heads), self.head)  # type: ignore[index]
+        qkv = torch.bmm(x, matrix).view(m * batch, length, sum(heads), self.head)
         q, k, v = (part.transpose(1, 2) for part in torch.split(qkv, heads, dim=2))
         q, k = (rotate(nn.functional.rms_norm(part, (self.head,)), *angles) for part in (q, k))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)

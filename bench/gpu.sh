@@ -11,6 +11,6 @@ if ! "$python" -c 'import faiss, orjson, zstandard' 2>/dev/null; then
     trap 'rm -rf "$site"' EXIT
     "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$root"/.wheels/*.whl
 fi
-export PYTHONPATH="$root/src:$root/bench${site:+:$site}"
+export PYTHONPATH="$root/src:$root/bench${site:+:$site}${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=true
 "$python" "$root/bench/gpu.py" "$@"

@@ -1,7 +1,9 @@
 """Three ways to the gradient, one result; short batches and short stacks; flat parameters; a program used again."""
 
+import functools
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ from decoders import drawn_decoder
 from openclimb.proxy import gradient, program
 from openclimb.proxy.head import head_block
 from openclimb.proxy.memory import Room
-from openclimb.proxy.model import Form
+from openclimb.proxy.model import Form, StackedDecoder
 from openclimb.proxy.optimise import BETAS, Optimiser
 from openclimb.proxy.program import Program, Resident, program_for
 from openclimb.settings import ProxySettings
@@ -74,7 +76,10 @@ def test_more_shapes_are_compiled_than_torch_allows_by_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
-def test_compiled_code_is_made_once_and_gives_the_same() -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it, but not from "error"
+@pytest.mark.parametrize("whole", [0, 8])
+def test_compiled_code_is_made_once_and_gives_the_same(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "WHOLE", whole)
     made = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "compiled")
     plain = Program(drawn_decoder(PROXY, VOCAB, [0, 1]), PROXY, "cpu", "autograd")
     same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
@@ -164,7 +169,7 @@ def test_code_that_does_not_compile_runs_as_it_is() -> None:
         for _ in range(2):
             same(gradients(made, tokens(2)), gradients(plain, tokens(2)))
         assert made.how == "autograd"
-        assert made.room.rows == 2  # it keeps more of a row
+        assert made.room.rows == 3  # it keeps more of a row
         other = resident.program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", True, room, notes.append)
         other.step(tokens(1), 1e-2)
     assert other.how == "autograd"
@@ -192,9 +197,17 @@ def test_one_program_stays_and_another_takes_its_place() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
-def test_compiled_code_goes_with_its_program() -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it, but not from "error"
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda model: torch.compile(model, backend="aot_eager", dynamic=False),
+        lambda model: functools.partial(model, layer=torch.compile(model.layer, backend="aot_eager", dynamic=False)),
+    ],
+)
+def test_compiled_code_goes_with_its_program(forward: Callable[[StackedDecoder], Callable[..., torch.Tensor]]) -> None:
     made = Program(drawn_decoder(PROXY, VOCAB, [0]), PROXY, "cpu", "autograd")
-    made._forward = torch.compile(made.model, backend="aot_eager", dynamic=False)
+    made._forward = forward(made.model)
     made.step(tokens(1), 1e-2)
     gone = weakref.ref(made.model)
     del made

@@ -14,11 +14,14 @@ Block = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
 def head_block(states: Tensor, matrix: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return losses (M,) of states (M, n, W) under weights (n,), and their gradient to the states and the matrix."""
     logits = torch.bmm(states, matrix.mT).float()
-    total = logits.logsumexp(2, keepdim=True)
+    # Written as a softmax, which a compiler knows to do in one reading of the logits.
+    top = logits.amax(2, keepdim=True)
+    odds = (logits - top).exp()
+    total = odds.sum(2, keepdim=True)
     gold = targets[:, :, None]
-    losses = ((total - logits.gather(2, gold))[:, :, 0] * weights).sum(1)
-    chances = (logits - total).exp()
-    # Not scatter_add: a compiler joins this with what is before and after, so that logits are read once.
+    losses = ((top + total.log() - logits.gather(2, gold))[:, :, 0] * weights).sum(1)
+    chances = odds / total
+    # Not scatter_add: a compiler joins this with what is before and after.
     is_gold = torch.arange(matrix.shape[1], device=matrix.device) == gold
     gradient = (torch.where(is_gold, chances - 1.0, chances) * weights[:, None]).to(states.dtype)
     return losses, torch.bmm(gradient, matrix), torch.bmm(gradient.mT, states)

@@ -1,9 +1,10 @@
 """How much of a training step is done at once, from the memory that is free: models of a stack, rows of a pass, logits.
 
 What takes memory: per parameter, weights, gradient and two moments in fp32, the gradients that autograd hands over and
-a bf16 copy of the weights; per position of a pass, what each layer keeps for its backward pass; per logit of a block of
-the head, the logit and its gradient. Attention keeps no weights: SDPA's flash kernels compute them again (Dao et al.
-2022). `tests/proxy/test_memory` holds the counts to what autograd really keeps.
+a bf16 copy of the weights, or an fp32 copy of those that a norm scales; per position of a pass, what each layer keeps
+for its backward pass; per logit of a block of the head, the logit and its gradient. Attention keeps no weights: SDPA's
+flash kernels compute them again (Dao et al. 2022). `tests/proxy/test_memory` holds the counts to what
+autograd really keeps.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,13 +70,14 @@ def need_of(proxy: ProxySettings, vocab_size: int, form: Form = OURS, compiled: 
     groups = (form.groups or proxy.heads) * (form.head or proxy.width // proxy.heads)
     hidden = form.hidden or 8 * round(width * 8 / 3 / 8)
     layer = width * (2 * inner + 2 * groups) + 3 * width * hidden + 2 * width
+    scaled = width * (inner + 2 * groups) + 2 * width * hidden  # matrices that a norm's weight is multiplied into
     n_parameters = (1 if form.tied else 2) * vocab_size * width + proxy.depth * layer + width
     size = 2 if low else 4
     kept = kept_of_layer(width, inner, groups, hidden, size, compiled) + 4 * proxy.heads + 8
     head = (4 + size + 4) * width  # states, their copy for products, their gradient
     position = (proxy.depth + 1) * kept + head  # one layer more: the gradients of the layer that is worked on
     return Need(
-        model=n_parameters * (STATE + HANDED_OVER + (size if low else 0)),
+        model=n_parameters * (STATE + HANDED_OVER) + size * (n_parameters if low else proxy.depth * scaled),
         row=proxy.sequence * position,
         logit=2 * size * (2 if compiled else 4),
     )
@@ -85,18 +87,18 @@ def kept_of_layer(width: int, inner: int, groups: int, hidden: int, size: int, c
     """Return the bytes that a layer keeps of a position.
 
     `inner`, `groups`: dimensions of all heads of queries, of keys; `size`: bytes of a product's number.
-    Eager: each norm keeps what it read, its unit and its product's input; the product of queries, keys and values
-    stays for the values in it (unless they are repeated for groups), beside turned queries and keys; attention keeps
-    its output, twice; the feed-forward part gate and up, silu, product.
-    Compiled: units and silu are computed again, and the residual stream is kept up to three times.
+    Eager: each norm keeps what it read and its product's input; the product of queries, keys and values stays for the
+    values in it (unless they are repeated for groups), beside turned queries and keys; attention keeps its output,
+    twice; the feed-forward part gate and up, silu, product.
+    Compiled: silu and repeated keys and values are computed again, and one more product's input is kept (not where
+    layers are compiled one by one).
     """
     shared = groups < inner  # keys and values are repeated, a copy each
-    heads = inner + (2 * inner if shared else groups)
+    product, norms = inner + 2 * groups, 2 * (4 + size) * width
     if compiled:
-        return 12 * width + size * (2 * width + inner + heads + (0 if shared else groups) + inner + 3 * hidden)
-    norms = 2 * (4 + 4 + size) * width
-    product = 0 if shared else inner + 2 * groups
-    return norms + size * (product + heads + 2 * inner + 4 * hidden)
+        return norms + size * (width + product + inner + (0 if shared else groups) + inner + 3 * hidden)
+    heads = inner + (2 * inner if shared else groups)
+    return norms + size * ((0 if shared else product) + heads + 2 * inner + 4 * hidden)
 
 
 def plan(need: Need, proxy: ProxySettings, vocab_size: int, free: float, wanted: int, exact: bool = False) -> Room:

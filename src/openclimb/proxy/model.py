@@ -7,7 +7,7 @@ nothing extra. A checkpoint may be of another form (`Form`): keys and values sha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -102,12 +102,14 @@ class StackedDecoder(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         wanted: Tensor | None = None,
+        layer: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """Return the hidden state after the last norm, (M, batch × length, width); `logits` gives the rest.
 
         With `positions` (batch, length) and `mask` (batch, length, length; true: may see) a row can hold a text with
         several ends; without them each token sees those before it. `wanted` (n,): only these of the batch × length
-        states are returned, and the last layer does no more than they need.
+        states are returned, and the last layer does no more than they need. `layer`: what stands for `self.layer`, such
+        as compiled code of it: all layers are alike, so that it is compiled once, whatever the depth.
         """
         m, batch, length = tokens.shape
         angles = (self.cosines[:length], self.sines[:length])  # type: ignore[index]
@@ -116,15 +118,33 @@ class StackedDecoder(nn.Module):
             mask = mask.repeat(m, 1, 1)[:, None]
         offsets = torch.arange(m, device=tokens.device)[:, None] * self.embedding.shape[1]
         x = nn.functional.embedding(tokens.reshape(m, -1) + offsets, self.embedding.flatten(0, 1))
-        last = len(self.layers) - 1
-        for i, layer in enumerate(cast("list[nn.ParameterDict]", self.layers)):
-            mixed = self._attention(layer, self._rms(x, layer["attention_norm"]), batch, length, angles, mask)
-            if wanted is not None and i == last:
-                x, mixed = x[:, wanted], mixed[:, wanted]
-            x = x + torch.bmm(mixed, layer["attention_out"])
-            gate, up = torch.bmm(self._rms(x, layer["mlp_norm"]), layer["gate_up"]).chunk(2, dim=-1)
-            x = x + torch.bmm(nn.functional.silu(gate) * up, layer["down"])
-        return self._rms(x, self.final_norm)
+        run, last = layer or self.layer, len(self.layers) - 1
+        for i, weights in enumerate(cast("list[nn.ParameterDict]", self.layers)):
+            x = run(dict(weights.items()), x, batch, length, angles, mask, wanted if i == last else None)
+        return self._rms(x) * self.final_norm
+
+    def layer(
+        self,
+        weights: Mapping[str, Tensor],
+        x: Tensor,
+        batch: int,
+        length: int,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Return the residual stream (M, batch × length, width) after one more layer.
+
+        A norm's weight is multiplied into the matrix behind it, not into the stream: the same product, whose gradient
+        is a sum over a row of the matrix, not over all positions.
+        """
+        qkv = weights["qkv"] * weights["attention_norm"].mT
+        mixed = self._attention(qkv, self._rms(x), batch, length, angles, mask)
+        if wanted is not None:
+            x, mixed = x[:, wanted], mixed[:, wanted]
+        x = x + torch.bmm(mixed, weights["attention_out"])
+        gate, up = torch.bmm(self._rms(x), weights["gate_up"] * weights["mlp_norm"].mT).chunk(2, dim=-1)
+        return x + torch.bmm(nn.functional.silu(gate) * up, weights["down"])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits (M, n, vocabulary) of hidden states (M, n, width)."""
@@ -132,7 +152,7 @@ class StackedDecoder(nn.Module):
 
     def _attention(
         self,
-        layer: nn.Module,
+        matrix: Tensor,
         x: Tensor,
         batch: int,
         length: int,
@@ -141,7 +161,7 @@ class StackedDecoder(nn.Module):
     ) -> Tensor:
         m = x.shape[0]
         heads = [self.heads, self.groups, self.groups]
-        qkv = torch.bmm(x, layer["qkv"]).view(m * batch, length, sum(heads), self.head)  # type: ignore[index]
+        qkv = torch.bmm(x, matrix).view(m * batch, length, sum(heads), self.head)
         q, k, v = (part.transpose(1, 2) for part in torch.split(qkv, heads, dim=2))
         q, k = rotate(q, *angles), rotate(k, *angles)
         if self.groups < self.heads:
@@ -149,8 +169,8 @@ class StackedDecoder(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
         return mixed.transpose(1, 2).reshape(m, batch * length, -1)
 
-    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return nn.functional.rms_norm(x, (x.shape[-1],), eps=self.form.epsilon) * weight
+    def _rms(self, x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, (x.shape[-1],), eps=self.form.epsilon)
 
 
 def rotary(length: int, head: int, rope: Rope) -> tuple[Tensor, Tensor]:

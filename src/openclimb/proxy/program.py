@@ -5,6 +5,7 @@ are static, so that code is compiled once for a search: a short batch is filled 
 stack with copies of its last trial (train.py). Code that cannot be compiled runs as it is.
 """
 
+import functools
 import gc
 from collections.abc import Callable, Hashable
 from typing import Any, cast
@@ -22,7 +23,10 @@ from openclimb.settings import ProxySettings
 POSITIONS = 1 << 14  # tokens of all models in one pass on a CPU; a larger batch takes several
 HEAD_FLOATS = 1 << 28  # logits held at once on a CPU: 1 GB
 SHAPES = 64  # that one function may be compiled for: stacks of 1, 2, 4 … for each proxy of a search and its validation
-EAGER_SHARE = 0.6  # of a compiled pass's rows: uncompiled code keeps half as much again, and twice a logit
+EAGER_SHARE = 0.75  # of a compiled pass's rows: uncompiled code keeps a fifth more, and twice a logit
+# Layers that are compiled together, at most. On an H100 stacks of 3 layers train a third faster so than layer by layer;
+# of 12 as fast, and of 24 it took more than a minute instead of 8 seconds (bench/results/gpu.json).
+WHOLE = 8
 KNOWN_SHARE = 0.8  # of a plan's memory: what the next plan takes after one that did not fit
 
 
@@ -56,7 +60,7 @@ class Program:
         self._parameters = [parameter for name, parameter in named.items() if name != "output"]
         self._gradients = [cast(Tensor, parameter.grad) for parameter in self._parameters]
         self._written: dict[int, Gradient] = {}
-        self._forward: Callable[[Tensor], Tensor] = self.model
+        self._forward: Callable[..., Tensor] = self.model
         self._block: Block = head_block
         self._compiled = False  # whether compiled code has run
 
@@ -81,8 +85,8 @@ class Program:
             return self._passes(batch)
         try:
             _allow_shapes()
-            self._forward = torch.compile(cast(Any, self.model), dynamic=False)
-            self._block = torch.compile(head_block, dynamic=False)
+            self._forward = compiled_model(self.model)
+            self._block = compiled(head_block)
             losses = self._passes(batch)
         except Exception as error:  # compilers fail in many ways; what is wrong with the step itself fails again
             if _out_of_memory(error):
@@ -227,6 +231,25 @@ def _out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error is, or was caused by, one of memory: a compiler wraps what it meets."""
     inner = (error, getattr(error, "inner_exception", None), getattr(error, "__cause__", None))
     return any(isinstance(each, torch.cuda.OutOfMemoryError) for each in inner)
+
+
+def compiled_model(model: StackedDecoder) -> Callable[..., Tensor]:
+    """Return a model's forward pass, compiled: all in one where it is shallow, else one layer, for all of them."""
+    if len(model.layers) <= WHOLE:
+        return cast("Callable[..., Tensor]", compiled(model))
+    return functools.partial(model, layer=compiled(model.layer))
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Return a function compiled for the shapes that it is called with.
+
+    Without mix-order reductions, which join a norm's two gradients: those of PyTorch 2.10 are wrong at times, and those
+    of 2.11 have another shape than the parameter (pytorch/pytorch issues 190796 and 178080).
+    """
+    import torch._inductor.config as inductor
+
+    known = hasattr(inductor.triton, "mix_order_reduction")
+    return torch.compile(function, dynamic=False, options={"triton.mix_order_reduction": False} if known else None)
 
 
 def _allow_shapes() -> None:
