@@ -12,7 +12,7 @@ QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warni
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check slow bench report clean distclean
+.PHONY: demo test check slow wheel bench clean distclean
 
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
@@ -29,14 +29,42 @@ check: $(READY)  ## style, types and tests
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-# CORPUS: JSONL with the columns text and domain; STATIC, TRANSFORMER: folders of embedding models; TASKS: task files
-bench: $(READY)  ## what we claim about speed and quality; writes bench/results/
-	$(BIN)/python bench/startup.py
-	$(BIN)/python bench/kill.py
-	$(BIN)/python bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
-	$(BIN)/python bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
-	$(BIN)/python bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
-	$(BIN)/python bench/laptop.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(ROOT) --set embed.model=$(STATIC)
+wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
+	rm -rf dist
+	$(BIN)/python -m pip wheel -q --no-deps -w dist .
+	$(PYTHON) -m venv dist/env
+	dist/env/bin/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps click dist/*.whl
+	dist/env/bin/climb --version
+	rm -rf dist
+
+# CORPUS: JSONL with the columns text and domain; STATIC, TRANSFORMER: folders of embedding models; TASKS: task files;
+# TABLES: published runs; BED: the evaluation suite (see bench/README.md). It takes days on two cores; what was done in
+# BENCH is not done again.
+BENCH ?= .bench
+PY = $(BIN)/python
+bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU; writes bench/results/
+	mkdir -p $(BENCH)
+	$(PY) bench/startup.py
+	$(PY) bench/kill.py
+	$(PY) bench/coverage.py
+	$(PY) bench/pick.py
+	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
+	$(PY) bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
+	$(PY) bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
+	$(PY) bench/laptop.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/laptop --set embed.model=$(STATIC)
+	$(PY) bench/evaluate.py --tasks $(dir $(TASKS))
+	$(PY) bench/proxy.py --corpus $(CORPUS)
+	$(PY) bench/signal_to_noise.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/signal
+	$(PY) bench/cheap.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/cheap
+	$(PY) bench/demo_power.py --demo $(DEMO) --root $(BENCH)/power
+	$(PY) bench/recipe.py --run $(BENCH)/power/seed-00 --cache $(BENCH)/recipe --write recipe
+	$(PY) bench/to_loss.py --run $(BENCH)/power/seed-00
+	$(PY) bench/rivals.py --tables $(TABLES)
+	$(PY) bench/real.py --corpus $(CORPUS) --bed $(BED) --root $(BENCH)/real
+	$(PY) bench/align.py --run $(BENCH)/real
+	$(PY) bench/search.py --tables $(TABLES) bench/results/tables --json $(BENCH)/search.json --cache $(BENCH)/search
+	$(PY) bench/reuse.py --tables $(TABLES)
+	$(PY) bench/evidence.py --bed $(BED) --corpus $(CORPUS) --root $(BENCH)/evidence
 
 clean:  ## what the tools left; the environment and the demo stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,22 +6,25 @@ on one domain alone while its rate falls to zero. Any mixture then costs an aver
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openclimb.engine import set_allocator
+from openclimb.config.schema import Config
+from openclimb.engines.local import set_allocator
 from openclimb.mixture import Weights
-from openclimb.proxy.batches import open_tokens
+from openclimb.proxy import train
+from openclimb.proxy.data import open_tokens
 from openclimb.proxy.evaluate import evaluate, score_of
-from openclimb.proxy.llama import make_decoder
-from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.hf_io import make_decoder
+from openclimb.proxy.optimizer import schedule
+from openclimb.proxy.stack.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK, Training
-from openclimb.settings import Config
-from openclimb.trials import Trial
-from openclimb.workspace import atomic, read_json, write_json
+from openclimb.workspace.files import atomic, read_json, write_json
+from openclimb.workspace.trials import Trial
 
 Floats = NDArray[np.float64]
 
@@ -49,9 +52,10 @@ def merged(
     torch.set_flush_denormal(True)
     set_allocator(KEPT_BLOCK)
     budget = round((trunk + part) * like.token_budget)
-    proxy = replace(config.proxy, token_budget=budget, early=(), decay=part / (trunk + part))
+    proxy = replace(config.proxy, token_budget=budget)
+    train.schedule = partial(schedule, decay=part / (trunk + part))  # each part ends with the fall of the rate
     vocab_size = open_tokens(root / "tokens").vocab_size
-    program = program_for(make_decoder(proxy, vocab_size, [like.seed]), proxy, "cpu", False)
+    program = program_for(make_decoder(proxy, vocab_size, [like.seed]), proxy, "cpu")
     if not (place / "seconds.json").exists():
         began = time.process_time()
         found = _train(program, replace(like, token_budget=budget), replace(config, proxy=proxy), root, trunk, part)

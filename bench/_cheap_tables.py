@@ -1,4 +1,7 @@
-"""What `cheap.py` makes of scores: rank correlations with their standard errors, and what a hint is worth in trials."""
+"""What `cheap.py` makes of scores.
+
+Rank correlations with standard errors, and what cheap scores are worth in trials.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from openclimb.search.forecast import fit_forecast
-from openclimb.search.hint import Hint
 from openclimb.search.history import History
+from openclimb.search.predictors.low_fidelity import LowFidelity
+from openclimb.search.predictors.objective import fit_objective
+from openclimb.workspace.observations import OWN
 
 Floats = NDArray[np.float64]
 
-N_FULL = (4, 8, 12, 16, 24, 32)  # full trials that a forecast learns from
+N_FULL = (4, 8, 12, 16, 24, 32)  # full trials that a prediction learns from
 N_SPLITS = 20
 LEAST_HELD = 6
 
@@ -40,11 +44,11 @@ def replaced(
     scores: Floats,
     truth: Floats,
     tasks: tuple[str, ...],
-    hints: Mapping[str, Hint],
+    low_fidelity: Mapping[str, LowFidelity],
     sizes: Sequence[int] = N_FULL,
     splits: int = N_SPLITS,
 ) -> list[dict[str, Any]]:
-    """Return how well forecasts from a few of the trials (n, n_tasks) rank the others, without and with each hint.
+    """Return how well predictions from a few of the trials (n, n_tasks) rank the others, without and with each hint.
 
     Errors are in spreads of the objective over the mixtures; `truth` (n, n_tasks) is what is compared with.
     """
@@ -56,9 +60,9 @@ def replaced(
         for split in range(splits):
             order = np.random.default_rng(split).permutation(len(weights))
             learnt, held = order[:n], order[n:]
-            history = History(weights[learnt], scores[learnt], tasks, share, tuple(range(n)))
-            for name, hint in (("no hint", None), *hints.items()):
-                guess = fit_forecast(replace(history, hint=hint), "auto").predict(weights[held])[0]
+            history = History(weights[learnt], scores[learnt], tasks, share, tuple(range(n)), (OWN,) * n)
+            for name, cheap in (("no hint", None), *low_fidelity.items()):
+                guess = fit_objective(replace(history, low_fidelity=cheap), "auto").predict(weights[held])[0]
                 error = np.abs(guess - objective[held]).mean() / objective.std()
                 found.setdefault(name, []).append((_spearman(guess, objective[held]), float(error)))
         without = np.mean(found["no hint"], axis=0)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openclimb.stats.multiple import holm, verdict
-from openclimb.workspace import write_text
+from openclimb.stats.multiple import comparison, holm
+from openclimb.workspace.files import write_text
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"  # bench/evidence.py writes what stands between them
 
@@ -55,11 +55,11 @@ def tables(results: Mapping[str, Any], goals: Mapping[str, Sequence[str]]) -> st
 
 
 def corrected(cases: Cases, done: Sequence[str]) -> dict[str, str]:
-    """Return case → verdict after Holm over the comparisons of all goals, where the results have p-values."""
+    """Return case → comparison after Holm over the comparisons of all goals, where the results have p-values."""
     rows = [case for goal in done for case in cases.under(goal, "found minus it, p")]
     adjusted = holm([cases.value(case, "found minus it, p") for case in rows])
     return {
-        case: f"{verdict(cases.value(case, 'found minus it'), p)} (p {p:.4f})"
+        case: f"{comparison(cases.value(case, 'found minus it'), p)} (p {p:.4f})"
         for case, p in zip(rows, adjusted, strict=True)
     }
 

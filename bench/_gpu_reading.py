@@ -12,18 +12,20 @@ import torch
 
 from _gpu_text import documents
 from _gpu_training import TINY, TINY_VOCAB, wait
-from openclimb.cluster.embed import load_embedder
-from openclimb.cluster.fit import fit
-from openclimb.cluster.label import label
-from openclimb.config import preset
-from openclimb.console import Progress
-from openclimb.corpus.survey import read_units, survey
-from openclimb.engine import Engine
+from openclimb.clustering.embed import load_embedder
+from openclimb.clustering.fit import fit
+from openclimb.clustering.label import label
+from openclimb.config.scales import preset
+from openclimb.config.schema import EmbedSettings, ProxySettings
+from openclimb.config.sizes import shape_of, vocabulary_of
+from openclimb.corpus import units as corpus_units
+from openclimb.corpus.units import read_units, survey
+from openclimb.engines.local import Engine
+from openclimb.progress import Progress
 from openclimb.proxy.evaluate import log_likelihoods
-from openclimb.proxy.memory import READING_SHARE, free_memory
 from openclimb.proxy.model import StackedDecoder
-from openclimb.settings import EmbedSettings, ProxySettings
-from openclimb.shapes import shape_of, vocabulary_of
+from openclimb.proxy.stack.memory import READING_SHARE, free_memory
+from openclimb.workspace.context import StageContext
 
 if TYPE_CHECKING:
     from gpu import Report
@@ -101,19 +103,21 @@ def label_all(texts: list[str], embed: EmbedSettings, root: Path, workers: int, 
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (root / "corpus.jsonl").write_text(lines, encoding="utf-8")
     config = preset("laptop")
-    corpus = replace(config.corpus, paths=(str(root / "corpus.jsonl"),), unit_mb=1)
-    clusters = replace(config.clusters, sample=len(texts) // 4, k=4 if tiny else 64, restarts=1)
-    survey(corpus, root / "corpus", Progress())
-    units, engine = read_units(root / "corpus"), Engine(workers)
+    corpus = replace(config.corpus, paths=(str(root / "corpus.jsonl"),))
+    clusters = replace(config.clusters, sample=len(texts) // 4, k=4 if tiny else 64)
+    context = StageContext(root / "corpus", Engine(workers), Progress())
+    corpus_units.UNIT_BYTES = 1_000_000
+    survey(context, corpus)
+    units = read_units(root / "corpus")
     tokens = replace(config.tokens, vocab_size=TINY_VOCAB if tiny else config.tokens.vocab_size)
-    fit(units, corpus, embed, clusters, tokens, 0, root / "clusters", engine, Progress())
+    fit(context.at(root / "clusters"), units, corpus, embed, clusters, tokens)
     seconds = 0.0
     for turn in ("first", "second"):  # the first also starts the processes
         (root / turn).mkdir()
         began = time.perf_counter()
-        label(units, root / "clusters", corpus, embed, config.quality, root / turn, engine, Progress())
+        label(context.at(root / turn), units, root / "clusters", corpus, embed, config.quality)
         seconds = time.perf_counter() - began
-    engine.release()
+    context.engine.release()
     return seconds
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from openclimb.console import Progress
-from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer, train_tokenizer
-from openclimb.proxy.tasks import pack_tasks
-from openclimb.settings import TasksSettings
-from openclimb.workspace import write_json
+from openclimb.config.schema import TasksSettings
+from openclimb.corpus.tokenizer import encode_batch, end_id, load_tokenizer, train_tokenizer
+from openclimb.progress import Progress
+from openclimb.tasks.items import pack_tasks
+from openclimb.workspace.files import write_json
 
 KINDS = {"library": "stdlib", "packages": "purelib"}  # domain → where its files are
 LONGEST = 20_000  # characters of a document

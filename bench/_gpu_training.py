@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from _gpu_text import documents, encoded, write_tokens
-from openclimb.corpus.tokenize import train_tokenizer
-from openclimb.proxy.memory import Room, need_of, planned_bytes
+from openclimb.config.schema import ProxySettings, RunSettings, TasksSettings
+from openclimb.config.sizes import n_parameters, shape_of, vocabulary_of
+from openclimb.corpus.tokenizer import train_tokenizer
 from openclimb.proxy.model import OURS, StackedDecoder
-from openclimb.proxy.optimise import schedule
-from openclimb.proxy.program import RESIDENT, Program, cpu_room, program_for
-from openclimb.proxy.train import run_stack
-from openclimb.settings import ProxySettings, RunSettings, TasksSettings
-from openclimb.shapes import n_parameters, shape_of, vocabulary_of
-from openclimb.trials import Proposal, ask, read_trial, trial_folder
+from openclimb.proxy.optimizer import schedule
+from openclimb.proxy.stack.memory import Room, need_of, planned_bytes
+from openclimb.proxy.stack.program import RESIDENT, Program, cpu_room, program_for
+from openclimb.proxy.train import Job, run_stack
+from openclimb.workspace.trials import Proposal, ask, trial_folder
 
 if TYPE_CHECKING:
     from gpu import Report
@@ -52,7 +52,7 @@ def start(proxy: ProxySettings, vocab_size: int, n_models: int, device: str) -> 
     room = cpu_room(proxy, n_models)
     if device == "cuda":
         room = RESIDENT.room(proxy, vocab_size, OURS, True, n_models, exact=True)
-    return program_for(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, device, True, room, print)
+    return program_for(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, device, room, print)
 
 
 def wait(device: str) -> None:
@@ -99,20 +99,14 @@ def agreement(report: "Report") -> None:
                 "token_budget": proxy.token_budget
             }, "data")  # fmt: skip
             path = trial_folder(root / f"{i}", trial.number)
-            failed = run_stack(
+            outcome = run_stack(
                 [path],
-                root / "tokens",
-                proxy,
-                TasksSettings(),
-                ("search",),
-                device,
-                RunSettings(bf16=False),
-                note=print,
-            )
-            if failed:
-                raise RuntimeError(f"on {device}: {failed[path]}")
+                Job(root / "tokens", proxy, TasksSettings(), ("search",), device, RunSettings(bf16=False), note=print),
+            )[path]
+            if outcome.failure:
+                raise RuntimeError(f"on {device}: {outcome.failure}")
             rows = [json.loads(line) for line in (path / "train.jsonl").read_text().splitlines()]
-            losses[i], scores[i] = np.array([row["loss"] for row in rows]), dict(read_trial(path).scores)
+            losses[i], scores[i] = np.array([row["loss"] for row in rows]), dict(outcome.told["scores"])
     report.row("last loss, GPU against CPU", "nats/token", float(losses[1][-1]), float(losses[0][-1]))
     report.row("largest difference of a loss", "nats/token", round(float(np.abs(losses[1] - losses[0]).max()), 5))
     for task, score in scores[1].items():
@@ -196,5 +190,5 @@ def into_rows(tokens: np.ndarray, sequence: int) -> torch.Tensor:
 
 def batch_of(rows: torch.Tensor, batch: int, step: int) -> torch.Tensor:
     """Return the tokens (1, batch, sequence + 1) of a step; what is read up begins again."""
-    picked = (torch.arange(batch) + step * batch) % len(rows)
-    return rows[picked][None]
+    selected = (torch.arange(batch) + step * batch) % len(rows)
+    return rows[selected][None]

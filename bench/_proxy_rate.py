@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from openclimb.corpus.tokenize import encode_batch, end_id, load_tokenizer, train_tokenizer
-from openclimb.engine import set_allocator
+from openclimb.config.schema import ProxySettings
+from openclimb.config.sizes import derived_settings
+from openclimb.corpus.tokenizer import encode_batch, end_id, load_tokenizer, train_tokenizer
+from openclimb.engines.local import set_allocator
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.optimise import schedule
-from openclimb.proxy.program import program_for
+from openclimb.proxy.optimizer import schedule
+from openclimb.proxy.stack.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
-from openclimb.settings import ProxySettings
-from openclimb.shapes import derived_settings
 
 VOCAB, DEPTH, SEQUENCE, BATCH = 2048, 2, 128, 4
 WIDTHS = (64, 128, 256)
@@ -44,10 +44,7 @@ def rate_rows(corpus: Path, quick: bool) -> list[dict[str, Any]]:
         if width != 64:
             rules["one rate for all"] = (1.0, 1.0)
         for rule, (factor, embedding) in rules.items():
-            losses = {
-                rate: _loss(replace(proxy, learning_rate=rate * factor, embedding_rate=embedding), tokens)
-                for rate in RATES
-            }
+            losses = {rate: _loss(replace(proxy, learning_rate=rate * factor), tokens, embedding) for rate in RATES}
             rows += _rows(f"width {width}, {rule}, {{:g}}", losses)
     return rows
 
@@ -74,8 +71,8 @@ def _rows(case: str, losses: dict[float, float]) -> list[dict[str, Any]]:
 
 def _tokens(corpus: Path, n: int, vocab_size: int) -> np.ndarray:
     lines = corpus.read_text(encoding="utf-8").splitlines()
-    picked = np.random.default_rng(0).permutation(len(lines))
-    texts = [json.loads(lines[i])["text"][:4000] for i in picked[:4000]]
+    selected = np.random.default_rng(0).permutation(len(lines))
+    texts = [json.loads(lines[i])["text"][:4000] for i in selected[:4000]]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         train_tokenizer(texts[:2000], vocab_size, path)
@@ -89,15 +86,17 @@ def _tokens(corpus: Path, n: int, vocab_size: int) -> np.ndarray:
     return np.array(ids, dtype=np.int64)
 
 
-def _loss(proxy: ProxySettings, tokens: np.ndarray) -> float:
+def _loss(proxy: ProxySettings, tokens: np.ndarray, embedding: float = 0.0) -> float:
     batch, length, vocab_size = proxy.batch, proxy.sequence, int(tokens.max()) + 1
     n_heldout = HELDOUT * length + 1
-    program = program_for(StackedDecoder(proxy, vocab_size, [0]), proxy, "cpu", False)
+    program = program_for(StackedDecoder(proxy, vocab_size, [0]), proxy, "cpu")
+    if embedding:  # one rate for all
+        program.optimiser.factors = dict.fromkeys(program.optimiser.factors, embedding)
     starts = np.random.default_rng(0).permutation((len(tokens) - n_heldout - 1) // length) * length
     n_steps = proxy.token_budget // (batch * length)
     for step in range(n_steps):
-        picked = starts[(np.arange(batch) + step * batch) % len(starts)]
-        rows = tokens[picked[:, None] + np.arange(length + 1)]
+        selected = starts[(np.arange(batch) + step * batch) % len(starts)]
+        rows = tokens[selected[:, None] + np.arange(length + 1)]
         program.step(torch.from_numpy(rows)[None], proxy.learning_rate * schedule(step, n_steps, 0.05, 0.5))
     held = tokens[-n_heldout:]
     with torch.no_grad():

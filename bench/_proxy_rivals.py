@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from openclimb.settings import ProxySettings
+from openclimb.config.schema import ProxySettings
 
 
 def llama_model(proxy: ProxySettings, vocab_size: int) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openclimb.proxy.model import StackedDecoder, rotate
-from openclimb.proxy.optimise import BETAS, EPSILON, Optimiser, clip
+from openclimb.proxy.optimizer import BETAS, EPSILON, Optimiser, clip
 
 # Coefficients of the quintic iteration and the scaling by shape: Jordan et al. 2024, Muon (kellerjordan.github.io).
 QUINTIC = (3.4445, -4.7750, 2.0315)

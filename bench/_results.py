@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.engine import n_cores
-from openclimb.workspace import versions, write_json
+from openclimb.engines.local import n_cores
+from openclimb.workspace.files import versions, write_json
 
 FOLDER = Path(__file__).parent / "results"
 KEYS = ("bench", "case", "metric", "value", "reference", "ratio")

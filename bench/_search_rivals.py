@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from _search_tables import Emulated
+from openclimb.baselines.recipe import recipe_rounds
+from openclimb.config.schema import SearchSettings
 from openclimb.mixture import Weights, natural
-from openclimb.search.baselines import recipe_rounds
-from openclimb.search.sample import bounds, draw, fill
-from openclimb.search.simulate import Problem, simulate
-from openclimb.settings import SearchSettings
-from openclimb.trials import Trial
+from openclimb.search.space.simplex import bounds, draw, fill
+from openclimb.testing.problems import Problem, simulate
+from openclimb.workspace.observations import OWN, Observation
 
 Floats = NDArray[np.float64]
-HINTED = "climb + bigram"
+LOW_FIDELITY = "climb + bigram"
 SearchRule = Callable[[Problem, int, int], Weights]
 
 
@@ -57,7 +57,7 @@ class Ours:
         self.name = name
 
     def fit(self, weights: Weights, scores: Floats) -> "Ours":
-        from openclimb.search.predictor import fit_predictor
+        from openclimb.search.predictors.predictor import fit_predictor
 
         self.model = fit_predictor(weights, scores, self.name)
         return self
@@ -67,11 +67,11 @@ class Ours:
 
 
 SIMPLE: dict[str, Callable[[], Any]] = {
-    "paper": lambda: Ours("paper"),
-    "regmix": lambda: Ours("openclimb.search.trees:regmix_trees"),
+    "recipe": lambda: Ours("recipe"),
+    "regmix": lambda: Ours("openclimb.baselines.fits.trees:regmix_trees"),
     "plain gp": PlainProcess,
     "ridge": lambda: Ours("ridge"),
-    "power": lambda: Ours("power"),
+    "power_law": lambda: Ours("power_law"),
     "loglinear": lambda: Ours("loglinear"),
     "lightgbm small": lambda: Ours("lightgbm"),
 }
@@ -86,7 +86,7 @@ class Play:
 
     problem: Problem
     seed: int
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Observation] = field(default_factory=list)
 
     def measure(self, weights: Weights) -> Floats:
         """Run a trial of each mixture; return their noisy objectives (n,)."""
@@ -95,22 +95,20 @@ class Play:
         for row, scores in zip(weights, observed, strict=True):
             number = len(self.trials) + 1
             names = tuple(domain.name for domain in self.problem.domains)
-            self.trials.append(
-                Trial(number, "search", 0, names, tuple(row.tolist()), self.seed, 1, "", "", str(number), scores)
-            )
+            self.trials.append(Observation(OWN, names, tuple(row.tolist()), scores, self.seed, number))
         return np.array([np.mean(list(scores.values())) for scores in observed])
 
 
-def climb(problem: Problem, n: int, seed: int, hints: Sequence[Trial] = ()) -> Weights:
+def climb(problem: Problem, n: int, seed: int, low_fidelity: Sequence[Observation] = ()) -> Weights:
     """Ours with its default settings; the answer is the first finalist, not measured again."""
     trials = (8, 5, 3) if n == 16 else recipe_rounds(n)  # 16: the demo's
-    return simulate(problem, SearchSettings(trials=trials), seed, hints=hints)[0]
+    return simulate(problem, SearchSettings(trials=trials), seed, low_fidelity=low_fidelity)[0]
 
 
 def hinted(problem: Problem, n: int, seed: int) -> Weights:
-    """Ours, which starts from the problem's bigram scores, as `search.hint` does."""
+    """Ours, which starts from the problem's bigram scores, as `search.low_fidelity` does."""
     assert isinstance(problem, Emulated)
-    return climb(problem, n, seed, problem.hints)
+    return climb(problem, n, seed, problem.low_fidelity)
 
 
 def baseline(name: str, *, rounds: bool = False) -> SearchRule:
@@ -118,7 +116,7 @@ def baseline(name: str, *, rounds: bool = False) -> SearchRule:
 
     def rule(problem: Problem, n: int, seed: int) -> Weights:
         trials = recipe_rounds(n) if rounds else (n,)
-        return simulate(problem, SearchSettings(trials=trials, proposer=name, predictor="paper"), seed)[0]
+        return simulate(problem, SearchSettings(trials=trials, proposer=name, predictor="recipe"), seed)[0]
 
     return rule
 
@@ -205,11 +203,11 @@ def bo_torch(problem: Problem, n: int, seed: int) -> Weights:
 NEEDS = {"tpe": "optuna", "cma-es": "cmaes", "botorch": "botorch"}
 SEARCHES: dict[str, SearchRule] = {
     "climb": climb,
-    HINTED: hinted,
-    "recipe": baseline("paper", rounds=True),
+    LOW_FIDELITY: hinted,
+    "recipe": baseline("recipe", rounds=True),
     "regmix": baseline("regmix"),
     "olmix": baseline("olmix"),
-    "best of n": baseline("best_of_n"),
+    "best of n": baseline("best-of-n"),
     "natural": baseline("natural"),
     "uniform": baseline("uniform"),
     "tpe": tpe,

@@ -20,11 +20,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from openclimb.mixture import Domain, Weights, natural
-from openclimb.search.hint import ROLE as HINT
 from openclimb.search.history import History
-from openclimb.search.sample import bounds, draw
-from openclimb.search.simulate import PROBLEMS, Problem, make_problem, polish
-from openclimb.trials import Trial
+from openclimb.search.space.simplex import bounds, draw
+from openclimb.testing.problems import PROBLEMS, Problem, make_problem, polish
+from openclimb.workspace.observations import LOW_FIDELITY, OWN, Observation
 
 Floats = NDArray[np.float64]
 
@@ -47,9 +46,11 @@ class Table:
     natural: Weights  # (n_domains,); the mean of the rows where the table has no priors
 
     def history(self, rows: NDArray[np.intp]) -> History:
-        """Return the chosen rows as told trials; the objective is the mean of the tasks."""
+        """Return the chosen rows as completed trials; the objective is the mean of the tasks."""
         share = np.full(len(self.tasks), 1.0 / len(self.tasks))
-        return History(self.weights[rows], self.scores[rows], self.tasks, share, tuple(rows.tolist()))
+        return History(
+            self.weights[rows], self.scores[rows], self.tasks, share, tuple(rows.tolist()), (OWN,) * len(rows)
+        )
 
 
 @functools.lru_cache
@@ -120,7 +121,7 @@ class Emulated(Problem):
     """A problem whose noise has the spread and the correlation between tasks that `emulate` found."""
 
     root: Floats | None = None  # (n_tasks, n_tasks): noise is a standard normal row times its transpose
-    hints: tuple[Trial, ...] = ()
+    low_fidelity: tuple[Observation, ...] = ()
 
     def observe(self, weights: Weights, rng: Generator) -> list[dict[str, float]]:
         """Return the noisy scores by task of a trial of each mixture."""
@@ -155,8 +156,8 @@ def emulate(folder: str, name: str, kind: str) -> Emulated:
     )
     deviation = np.sqrt(np.diag(covariance))[None]
     optimum = polish(lambda weights: score(weights).mean(1), domains, np.random.default_rng(0))
-    hints = _hints(Path(folder), table, columns, domains)
-    return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root, hints)
+    low_fidelity = _hints(Path(folder), table, columns, domains)
+    return Emulated(f"{name}, {kind}", domains, score, lambda _: deviation, optimum, root, low_fidelity)
 
 
 def _of_errors(weights: Weights, scores: Floats, share: float, kernel: Any) -> Floats:
@@ -193,14 +194,16 @@ def _of_seeds(folder: Path, table: Table, columns: NDArray[np.int64]) -> Floats 
     return covariance
 
 
-def has_hints(folder: str, name: str) -> bool:
+def has_low_fidelity(folder: str, name: str) -> bool:
     """Whether a table has a bigram model's scores."""
     return (Path(folder) / f"{name}_bigram.csv").is_file()
 
 
-def _hints(folder: Path, table: Table, columns: NDArray[np.int64], domains: tuple[Domain, ...]) -> tuple[Trial, ...]:
-    """Return the bigram scores of a table's mixtures as hints, under the names that observed scores have."""
-    if not has_hints(str(folder), table.name):
+def _hints(
+    folder: Path, table: Table, columns: NDArray[np.int64], domains: tuple[Domain, ...]
+) -> tuple[Observation, ...]:
+    """Return a table's bigram scores as low-fidelity scores, under the names that observed scores have."""
+    if not has_low_fidelity(str(folder), table.name):
         return ()
     tasks, rows = _read_csv(folder / f"{table.name}_bigram.csv")
     _, ratios = _read_csv(folder / f"{table.name}_ratios.csv")
@@ -211,7 +214,7 @@ def _hints(folder: Path, table: Table, columns: NDArray[np.int64], domains: tupl
         weights = np.array(ratios[run])
         scores = {f"task-{j:03d}": values[column] for j, column in enumerate(at)}
         share = tuple((weights / weights.sum()).tolist())
-        found.append(Trial(-1 - i, HINT, 0, names, share, 0, 0, "", HINT, f"{HINT} {i}", scores))
+        found.append(Observation(LOW_FIDELITY, names, share, scores, name=i))
     return tuple(found)
 
 

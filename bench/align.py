@@ -1,8 +1,8 @@
-"""Whether gradients of one natural proxy foretell which mixtures train well: a cheap score beside the n-gram hints.
+"""Whether gradients of one natural proxy foretell which mixtures train well: a cheap score beside n-gram scores.
 
     python bench/align.py --run WORKSPACE [--seeds 3] [--name align]
 
-WORKSPACE has told trials of many mixtures (what bench/real.py leaves, say); only the cheap scores are made here. A
+WORKSPACE has completed trials of many mixtures (what bench/real.py leaves, say); only the cheap scores are made here. A
 proxy is trained on the natural mixture, for a share of its tokens. Then, for each domain d and each task t, the
 gradient of its mean loss; a mixture's score on a task is
 
@@ -11,7 +11,7 @@ gradient of its mean loss; a mixture's score on a task is
 the first-order gain on the task of one step on the mixture, with P = 1 / (√v + ε) of Adam or P = 1 (influence: Pruthi
 et al. 2020, "Estimating training data influence by tracing gradient descent", NeurIPS 33; FastMix, 2025, moves weights
 along such alignments). It is linear in the weights. The table gives the rank correlation with the full trials, and how
-well forecasts from a few full trials rank the others without a hint, with this one and with bigrams.
+well predictions from a few full trials rank the others without a low-fidelity score, with this one and with bigrams.
 Writes bench/results/NAME.json.
 """
 
@@ -27,26 +27,26 @@ from numpy.typing import NDArray
 
 from _cheap_tables import ranks, replaced
 from _results import write_results
-from openclimb.corpus.domains_file import read_domains
+from openclimb.config.schema import Config
+from openclimb.corpus.domains import read_domains
 from openclimb.mixture import natural
-from openclimb.proxy.batches import Reader, batches, open_tokens
+from openclimb.proxy.data import Reader, batches, open_tokens
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.ngram import count_ngrams
-from openclimb.proxy.optimise import EPSILON, schedule
-from openclimb.proxy.program import Program, program_for
-from openclimb.proxy.tasks import gold_pairs
-from openclimb.search.hint import Hint
-from openclimb.settings import Config
-from openclimb.trials import Trial, read_trials
-from openclimb.workspace import Workspace
+from openclimb.proxy.optimizer import EPSILON, schedule
+from openclimb.proxy.stack.program import Program, program_for
+from openclimb.search.predictors.low_fidelity import LowFidelity
+from openclimb.search.predictors.ngram import count_ngrams
+from openclimb.tasks.items import gold_pairs
+from openclimb.workspace.records import Workspace
+from openclimb.workspace.trials import Trial, read_trials
 
 Floats = NDArray[np.float64]
 
 SHARES = (0.25, 0.5, 1.0)  # of the natural proxy's tokens, after which gradients are taken
 SEQUENCES = 64  # of a domain, that its gradient is taken on
-N_FULL, N_SPLITS = (4, 8, 16, 32), 8  # full trials that a forecast learns from
-DRAWN = 256  # mixtures whose cheap scores a hint is made of
-CHOSEN = "with Adam's scale, after 1 of the tokens"  # the hint; said before any was measured
+N_FULL, N_SPLITS = (4, 8, 16, 32), 8  # full trials that a prediction learns from
+DRAWN = 256  # mixtures whose cheap scores a low-fidelity score is made of
+CHOSEN = "with Adam's scale, after 1 of the tokens"  # the low-fidelity score; said before any was measured
 
 
 def main() -> None:
@@ -57,13 +57,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = Workspace(options.run).config()
-    told = [one for one in read_trials(options.run / "trials") if one.scores and one.role == "search"]
-    tasks, weights, full = by_mixture(told)
-    names = told[0].domains
+    completed = [one for one in read_trials(options.run / "trials") if one.scores and one.role == "search"]
+    tasks, weights, full = by_mixture(completed)
+    names = completed[0].domains
     rng = np.random.default_rng(0)
     drawn = weights[rng.permutation(len(weights))[:DRAWN]]
     rows: list[dict[str, Any]] = []
-    hints = {}
+    low_fidelity = {}
     began = time.process_time()
     found = [alignments(options.run, config, names, tasks, seed) for seed in range(options.seeds)]
     seconds = (time.process_time() - began) / options.seeds
@@ -72,14 +72,14 @@ def main() -> None:
         table = np.mean([one[key] for one in found], axis=0)  # (n_tasks, n_domains)
         rows += ranks(weights @ table.T, full, tasks, key)
         if key == CHOSEN:
-            hints["alignment"] = Hint(drawn, drawn @ table.T)
+            low_fidelity["alignment"] = LowFidelity(drawn, drawn @ table.T)
     counted = count_ngrams(options.run / "tokens", config.proxy.token_budget, 2)
     columns = [names.index(name) for name in counted.domains]
     order = [counted.tasks.index(task) for task in tasks]
     rows += ranks(counted.scores(weights[:, columns])[:, order], full, tasks, "bigram")
-    hints["bigram"] = Hint(drawn, counted.scores(drawn[:, columns])[:, order])
+    low_fidelity["bigram"] = LowFidelity(drawn, counted.scores(drawn[:, columns])[:, order])
     show(rows)
-    found_hints = replaced(weights, full, full, tasks, hints, N_FULL, N_SPLITS)
+    found_hints = replaced(weights, full, full, tasks, low_fidelity, N_FULL, N_SPLITS)
     show(found_hints)
     write_results(options.name, rows + found_hints)
 
@@ -91,11 +91,11 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
             print(f"{row['case']:<40} {row['metric']:<62} {row['value']:>8.3f}", flush=True)
 
 
-def by_mixture(told: Sequence[Trial]) -> tuple[tuple[str, ...], Floats, Floats]:
+def by_mixture(completed: Sequence[Trial]) -> tuple[tuple[str, ...], Floats, Floats]:
     """Return the tasks, the mixtures (n, n_domains) and their scores (n, n_tasks), means over seeds."""
-    tasks = tuple(sorted(told[0].scores))
+    tasks = tuple(sorted(completed[0].scores))
     found: dict[tuple[float, ...], list[list[float]]] = {}
-    for trial in told:
+    for trial in completed:
         found.setdefault(trial.weights, []).append([trial.scores[task] for task in tasks])
     return tasks, np.array(list(found)), np.array([np.mean(rows, axis=0) for rows in found.values()])
 
@@ -107,14 +107,14 @@ def alignments(root: Path, config: Config, names: Sequence[str], tasks: Sequence
     share = tuple(by_name[name] for name in names)
     trial = Trial(0, "search", 0, tuple(names), share, seed, proxy.token_budget, "", "", "")
     model = StackedDecoder(proxy, tokens.vocab_size, [seed])
-    program = program_for(model, proxy, "cpu", False)
+    program = program_for(model, proxy, "cpu")
     reader = Reader(tokens, trial, proxy.sequence)
     n_steps = -(-len(reader) // proxy.batch)
     stops = {round(part * n_steps): part for part in SHARES}
     found: dict[str, Floats] = {}
     for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
         program.gradient(batch)
-        program.optimiser.step(proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+        program.optimiser.step(proxy.learning_rate * schedule(i, n_steps))
         if i + 1 in stops:
             for how, table in taken(root, program, proxy.sequence, names, tasks).items():
                 found[f"{how}, after {stops[i + 1]:g} of the tokens"] = table

@@ -3,14 +3,13 @@
     python bench/cheap.py --corpus FILES --tasks FILES --root RUN [--quick]
 
 Makes a workspace of scale `demo` in RUN and trains the first batch of a search, a design that fills the region, as full
-trials with scores on the way, some of them again with another seed. Then come the stand-ins: scores on the way, models
-merged from one component a domain, n-gram models, and these as hints of the search. RUN is kept and gone on with.
+trials, some of them again with another seed. Then come the stand-ins: models merged from one component a domain, n-gram
+models, and these as low-fidelity scores of the search. RUN is kept and gone on with.
 Writes bench/results/cheap.json (not with --quick).
 """
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,30 +21,30 @@ import openclimb
 from _cheap_merge import merged
 from _cheap_tables import ranks, replaced
 from _results import write_results
-from openclimb.console import PlainProgress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.early import read_early
-from openclimb.engine import Engine
-from openclimb.hints import with_hints
+from openclimb.config.schema import Config, SearchSettings
+from openclimb.corpus.domains import read_domains
+from openclimb.engines.local import Engine
 from openclimb.mixture import Weights, natural
-from openclimb.proxy.ngram import count_ngrams
-from openclimb.search.hint import Hint, read_hint
-from openclimb.search.loop import next_batch
-from openclimb.search.required import required_of
-from openclimb.search.reuse import without_old
-from openclimb.settings import Config, SearchSettings
-from openclimb.stages import trial_settings
-from openclimb.trial_runs import run_trials
-from openclimb.trials import Proposal, Trial, ask, trial_folder
-from openclimb.workspace import read_json
+from openclimb.objectives.run import TrialRunner
+from openclimb.progress import PlainProgress
+from openclimb.search.acquisition.spec import make_spec
+from openclimb.search.predictors.low_fidelity import LowFidelity, read_low_fidelity
+from openclimb.search.predictors.low_fidelity_store import low_fidelity
+from openclimb.search.predictors.ngram import count_ngrams
+from openclimb.search.propose import next_batch
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import read_json
+from openclimb.workspace.trials import Proposal, Trial
 
 Floats = NDArray[np.float64]
 
-SHARES = (0.125, 0.25, 0.5)  # of the token budget, of scores on the way
 MERGES = ((0.5, 0.125), (0.5, 0.25))  # shares of the token budget that the trunk and each component read
 AGAIN = 100  # added to the seed of the second trial of a mixture
 SIZES, QUICK_SIZES = (24, 6), (12, 4)  # mixtures, and those of them that are trained again
-ONE = {"search": {"trials": [1], "proposer": "natural"}, "pick": {"finalists": 1, "seeds": 2}}  # what makes the tokens
+ONE = {
+    "search": {"trials": [1], "proposer": "natural"},
+    "selection": {"finalists": 1, "seeds": 2},
+}  # what makes the tokens
 
 
 def main() -> None:
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     config = workspace(options.root, options.corpus, options.tasks, options.quick)
-    full = Full.of(options.root, *full_trials(options.root, config, QUICK_SIZES if options.quick else SIZES))
+    full = Full.of(*full_trials(options.root, config, QUICK_SIZES if options.quick else SIZES))
     rows = table(options.root, config, full)
     for row in rows:
         beside = f"{row['reference']:>9.3f}" if row.get("reference") is not None else ""
@@ -67,22 +66,20 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Full:
-    """Full trials of n mixtures: one seed of each, another of the first ones, and scores on the way."""
+    """Full trials of n mixtures: one seed of each, and another of the first ones."""
 
     trials: tuple[Trial, ...]
     tasks: tuple[str, ...]
     weights: Weights  # (n, n_domains)
     scores: Floats  # (n, n_tasks)
     again: Floats  # (n_again, n_tasks)
-    early: Mapping[float, Floats]  # share of the budget → (n, n_tasks)
 
     @classmethod
-    def of(cls, root: Path, trials: list[Trial], again: list[Trial]) -> "Full":
+    def of(cls, trials: list[Trial], again: list[Trial]) -> "Full":
         """Read them from their folders."""
         tasks = tuple(sorted(trials[0].scores))
-        early = {share: np.array([_early(root, trial, share, tasks) for trial in trials]) for share in SHARES}
         scores, more = (np.array([[t.scores[task] for task in tasks] for t in some]) for some in (trials, again))
-        return cls(tuple(trials), tasks, np.array([trial.weights for trial in trials]), scores, more, early)
+        return cls(tuple(trials), tasks, np.array([trial.weights for trial in trials]), scores, more)
 
     @property
     def mean(self) -> Floats:
@@ -92,14 +89,8 @@ class Full:
         return found
 
 
-def _early(root: Path, trial: Trial, share: float, tasks: Sequence[str]) -> list[float]:
-    rows = read_early(trial_folder(root / "trials", trial.number))
-    nearest = min(rows, key=lambda row: abs(row.tokens - share * trial.token_budget))
-    return [nearest.scores[task] for task in tasks]
-
-
 def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
-    """Return all rows: cost and rank correlation of each stand-in, and the trials that hints replace."""
+    """Return all rows: cost and rank correlation of each stand-in, and the trials that low-fidelity scores replace."""
     n = len(full.again)
     rows = ranks(full.again, full.scores[:n], full.tasks, "full trial, another seed")
     like = replace(full.trials[0], weights=tuple(natural(read_domains(root / "domains")).tolist()))
@@ -114,13 +105,10 @@ def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
             share = float(seconds / (training + each))
             rows.append({"case": case, "metric": f"cost in full trials, {label}", "value": round(share, 5)})
 
-    for share, scores in full.early.items():
-        rows += ranks(scores, full.scores, full.tasks, f"early, {share:g} of the tokens")
-        cost(f"early, {share:g} of the tokens", 0.0, share * training + each)
     for (trunk, part), one in merges.items():
         rows += ranks(one.scores, full.mean, full.tasks, f"merged, {trunk:g} + {part:g}")
         cost(f"merged, {trunk:g} + {part:g}", one.fixed, one.each)
-    hints = {}
+    low_fidelity = {}
     for order, name in ((2, "bigram"), (3, "trigram")):
         began = time.process_time()
         counted = count_ngrams(root / "tokens", config.proxy.token_budget, order)
@@ -129,17 +117,17 @@ def table(root: Path, config: Config, full: Full) -> list[dict[str, Any]]:
         end = time.process_time()
         rows += ranks(scores, full.mean, full.tasks, name)
         cost(name, middle - began, (end - middle) / len(scores))
-        hints[name] = _hint(root, config, full, name)
-        smooth = hints[name].at(full.weights, np.arange(len(full.tasks)))
-        rows += ranks(smooth, full.mean, full.tasks, f"{name}, as a hint")
-    return rows + replaced(full.weights, full.scores, full.mean, full.tasks, hints)
+        low_fidelity[name] = _hint(root, config, full, name)
+        smooth = low_fidelity[name].at(full.weights, np.arange(len(full.tasks)))
+        rows += ranks(smooth, full.mean, full.tasks, f"{name}, as a low-fidelity score")
+    return rows + replaced(full.weights, full.scores, full.mean, full.tasks, low_fidelity)
 
 
-def _hint(root: Path, config: Config, full: Full, name: str) -> Hint:
-    config = replace(config, search=replace(config.search, hint=name))
+def _hint(root: Path, config: Config, full: Full, name: str) -> LowFidelity:
+    config = replace(config, search=replace(config.search, low_fidelity=name))
     domains = read_domains(root / "domains")
-    trials = with_hints(without_old(domains, required_of(config)), root, config, domains).hints
-    found = read_hint(trials, full.trials[0].domains, full.tasks)
+    trials = low_fidelity(root, config, domains)
+    found = read_low_fidelity(trials, full.trials[0].domains, full.tasks)
     assert found is not None
     return found
 
@@ -147,7 +135,7 @@ def _hint(root: Path, config: Config, full: Full, name: str) -> Hint:
 def workspace(root: Path, corpus: list[str], tasks: list[str], quick: bool) -> Config:
     """Make the workspace up to its packed tokens where it is not yet; return its settings."""
     if not (root / "climb.toml").exists():
-        proxy = {"early": list(SHARES), **({"token_budget": 50_000} if quick else {})}
+        proxy = {"token_budget": 50_000} if quick else {}
         openclimb.init(
             root,
             scale="demo",
@@ -166,19 +154,18 @@ def workspace(root: Path, corpus: list[str], tasks: list[str], quick: bool) -> C
 
 def full_trials(root: Path, config: Config, sizes: tuple[int, int]) -> tuple[list[Trial], list[Trial]]:
     """Return the trials of the first batch, and of the first of them with another seed."""
-    rows = next_batch([], read_domains(root / "domains"), sizes[0], 0, SearchSettings(), {}, config.seed)
+    rows = next_batch([], make_spec(read_domains(root / "domains"), SearchSettings()), sizes[0], 0, config.seed)
     first = train(root, config, rows, config.seed, "first batch")
     return first, train(root, config, rows[: sizes[1]], config.seed + AGAIN, "another seed")
 
 
 def train(root: Path, config: Config, rows: Weights, seed: int, label: str) -> list[Trial]:
-    """Return the told trials of these mixtures, trained where they are not yet."""
-    names = [domain.name for domain in read_domains(root / "domains")]
+    """Return the completed trials of these mixtures, trained where they are not yet."""
     proposals = [Proposal("search", 0, tuple(row), seed, "climb") for row in rows.tolist()]
     data = read_json(root / "tokens" / "record.json")["fingerprint"]
-    asked = ask(root / "trials", proposals, names, trial_settings(config), data)
-    where = (root / "tokens", config.proxy, config.tasks, config.run, ("search",), label)
-    return run_trials(root / "trials", asked, *where, Engine(1), PlainProgress())
+    context = StageContext(root, Engine(1), PlainProgress(), seed)
+    domains = read_domains(root / "domains")
+    return TrialRunner(root / "trials", root, config, domains, root / "tokens", data, context).run(proposals, label)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from _results import write_results
-from openclimb.cluster.embed import load_embedder
-from openclimb.cluster.kmeans import assign, fit_kmeans
-from openclimb.settings import ClustersSettings, EmbedSettings
+from openclimb.clustering.embed import load_embedder
+from openclimb.clustering.kmeans import assign, fit_kmeans
+from openclimb.config.schema import ClustersSettings, EmbedSettings
 
 SETTINGS = ClustersSettings()
 
@@ -35,7 +35,7 @@ def read_documents(corpus: Path, n: int) -> tuple[list[str], list[str]]:
 
 def ours(vectors: Any, k: int, seed: int) -> Any:
     """Return the unit centroids of our k-means with its default settings."""
-    return fit_kmeans(vectors, k, seed, SETTINGS.rounds, SETTINGS.restarts).centroids
+    return fit_kmeans(vectors, k, seed).centroids
 
 
 def sklearns(vectors: Any, k: int, seed: int) -> Any:

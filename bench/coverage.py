@@ -16,8 +16,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from _results import write_results
-from openclimb.search.statistics import seed_noise
 from openclimb.stats.intervals import LEVEL, estimate
+from openclimb.stats.noise import seed_noise
 from openclimb.stats.paired import draw_means
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,7 @@ def ours(scores: Floats, others: Sequence[int], rng: Generator) -> list[tuple[fl
     return ends
 
 
-def pooled(scores: Floats, others: Sequence[int], rng: Generator) -> list[tuple[float, float]]:
+def pooled(scores: Floats, others: Sequence[int], _rng: Generator) -> list[tuple[float, float]]:
     """Return the same by Student's t with the residuals of all mixtures and seeds pooled."""
     from scipy.stats import t
 

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from _results import write_results
-from openclimb.trials import Trial, read_trials
-from openclimb.workspace import read_json, write_json
+from openclimb.workspace.files import read_json, write_json
+from openclimb.workspace.results import MIXTURE, read_answer
+from openclimb.workspace.trials import Trial, read_trials
 
 BASELINES = ("natural", "uniform")
 BAR_WON, BAR_SECONDS = 0.95, 240.0
@@ -32,7 +33,7 @@ BAR_NOISE, BAR_RATIO = 0.007, 12.0
 
 def run(demo: Path, root: Path, seed: int) -> None:
     """Run one demo where it has no answer yet; keep the seconds that it took in all."""
-    climb = [sys.executable, "-W", "ignore", "-m", "openclimb.cli"]
+    climb = [sys.executable, "-W", "ignore", "-m", "openclimb.cli.main"]
     if not (root / "climb.toml").exists():
         inputs = [str(demo / "corpus" / "part-*"), "--tasks", str(demo / "tasks" / "*.jsonl"), "--scale", "demo"]
         changes = ["--set", f"embed.model={demo / 'embedder'}", "--set", f"seed={seed}"]
@@ -48,13 +49,12 @@ def run(demo: Path, root: Path, seed: int) -> None:
 
 def said(root: Path) -> dict[str, Any]:
     """Return what one demo came to."""
-    answer = read_json(root / "mixture" / "mixture.json")
+    margins = read_answer(root).margins
     found: dict[str, Any] = {"seconds": read_json(root / "seconds.json")["seconds"]}
     for name in BASELINES:
-        margin = answer["margins"].get(name) or {"mean": 0.0, "interval": [0.0, 0.0]}
-        low, high = margin["interval"]
-        found[name] = margin["mean"]
-        found[f"{name} low"], found[f"{name} high"] = low, high
+        margin = margins.get(name)
+        found[name] = margin.mean if margin else 0.0
+        found[f"{name} low"], found[f"{name} high"] = margin.interval if margin else (0.0, 0.0)
     found["won"] = all(found[f"{name} low"] > 0 for name in BASELINES)
     return found
 
@@ -157,7 +157,7 @@ def main() -> None:
         root = options.root / f"seed-{seed:02d}"
         if not options.only_read:
             run(demo, root, seed)
-        if not (root / "mixture" / "mixture.json").is_file():
+        if not (root / MIXTURE).is_file():
             continue
         one = found[seed] = said(root)
         cells = [f"{one[b]:+.4f} [{one[f'{b} low']:+.4f}, {one[f'{b} high']:+.4f}]" for b in BASELINES]

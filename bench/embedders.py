@@ -20,10 +20,10 @@ import numpy as np  # noqa: E402
 
 from _results import write_results  # noqa: E402
 from clusters import ours, read_documents  # noqa: E402
-from openclimb.cluster.distill import distill  # noqa: E402
-from openclimb.cluster.embed import fit_embedder, load_embedder  # noqa: E402
-from openclimb.cluster.kmeans import assign  # noqa: E402
-from openclimb.settings import EmbedSettings  # noqa: E402
+from openclimb.clustering.distill import distill  # noqa: E402
+from openclimb.clustering.embed import fit_embedder, load_embedder  # noqa: E402
+from openclimb.clustering.kmeans import assign  # noqa: E402
+from openclimb.config.schema import EmbedSettings  # noqa: E402
 
 SEEDS = 5
 

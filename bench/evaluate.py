@@ -24,16 +24,16 @@ import numpy as np
 import torch
 
 from _results import write_results
-from openclimb.config import preset
-from openclimb.corpus.tokenize import encode_batch, load_tokenizer, train_tokenizer
-from openclimb.engine import set_allocator
+from openclimb.config.scales import preset
+from openclimb.config.schema import ProxySettings
+from openclimb.corpus.tokenizer import encode_batch, load_tokenizer, train_tokenizer
+from openclimb.engines.local import set_allocator
+from openclimb.proxy.cpu.gradient import Gradient
 from openclimb.proxy.evaluate import log_likelihoods, measure
-from openclimb.proxy.gradient import Gradient
-from openclimb.proxy.llama import make_decoder, save_llama
+from openclimb.proxy.hf_io import make_decoder, save_llama
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.tasks import read_items, tokenised
 from openclimb.proxy.train import KEPT_BLOCK
-from openclimb.settings import ProxySettings
+from openclimb.tasks.items import read_items, tokenised
 
 HAS_HARNESS = importlib.util.find_spec("lm_eval") is not None
 BATCH_SIZES = (16, 64)  # of the harness; its default, 1, is slower on all of these

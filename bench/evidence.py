@@ -8,7 +8,8 @@ them from it, and with them the trials that do not depend on the goal: the first
 validation the random mixtures of the baselines and the targets of natural, uniform and DoReMi. RUN is kept; the bench
 goes on from it when it was stopped. Writes bench/results/evidence.json and the tables of docs/evidence.md; at scale
 `quick`, a smoke test of minutes, both go to RUN. `--only-read` writes them from what is finished, and runs nothing.
-`--no-hint` searches without hints (`search.hint`), writes bench/results/evidence_no_hint.json and leaves the page.
+`--no-hint` searches without low-fidelity scores (`search.low_fidelity`), writes
+bench/results/evidence_no_hint.json and leaves the page.
 """
 
 import argparse
@@ -21,24 +22,33 @@ from typing import Any
 import openclimb
 from _evidence_tables import embed, tables
 from _results import FOLDER, write_results
-from openclimb.console import choose_progress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.planning import n_parameters
-from openclimb.proxy.testbed import convert
-from openclimb.search.compare import rank_correlation
-from openclimb.settings import ProxySettings
-from openclimb.trials import read_trials, trial_folder
-from openclimb.verdict import FOUND
-from openclimb.workspace import file_checksum, read_json, write_text
+from openclimb.config.schema import ProxySettings
+from openclimb.config.sizes import n_parameters
+from openclimb.corpus.domains import read_domains
+from openclimb.progress import choose_progress
+from openclimb.stats.compare import rank_correlation
+from openclimb.tasks.olmes import convert
+from openclimb.validation.judge import FOUND
+from openclimb.workspace.files import file_checksum, read_json, write_text
+from openclimb.workspace.results import (
+    Answer,
+    Diagnostics,
+    Validation,
+    ValidationRow,
+    read_answer,
+    read_diagnostics,
+    read_validation,
+)
+from openclimb.workspace.trials import read_trials, trial_folder
 
-# Of each goal's tasks those whose scores differ least by seed: long answers (docs/decisions.md).
+# Of each goal's tasks those whose scores differ least by seed: long answers (docs/decisions/README.md).
 GOALS = {
     "general": ("hellaswag", "piqa", "socialiqa"),
     "science": ("arc_easy", "arc_challenge", "mmlu_stem"),
     "code": ("codex_humaneval", "codex_mbpp"),
 }
 TASKS = tuple(task for tasks in GOALS.values() for task in tasks)
-AGAINST = ("natural", "uniform", "best-of-n", "regmix", "olmix", "paper", "doremi")
+AGAINST = ("natural", "uniform", "best-of-n", "regmix", "olmix", "recipe", "doremi")
 SHARED = ("corpus", "clusters", "labels", "domains", "tokens")  # stages that do not depend on the goal
 PAGE = Path(__file__).parent.parent / "docs" / "evidence.md"
 FAVOURED = 4  # domains named as favoured, and as many as avoided
@@ -69,7 +79,7 @@ SCALES = {
             "tasks": {"max_items": 20},
             "proxy": {"width": 32, "depth": 1, "token_budget": 16_384},
             "search": {"trials": [14, 5]},  # with the finalists' enough for the recipe's first round
-            "pick": {"finalists": 2, "seeds": 2, "sure": 1.0},
+            "selection": {"finalists": 2, "seeds": 2, "sure": 1.0},
         },
         {"width": 96, "depth": 2, "heads": 3, "token_budget": 131_072},
         seeds=2,
@@ -83,13 +93,13 @@ SCALES = {
             "tasks": {"max_items": 250},
             "proxy": {"token_budget": 160_000},
             "search": {"trials": [10, 6, 4]},
-            "pick": {"finalists": 2, "sure": 1.0},
+            "selection": {"finalists": 2, "sure": 1.0},
         },
         {"width": 176, "depth": 4, "heads": 4, "token_budget": 1_280_000, "learning_rate": 2.9e-3},
     ),
     "full": Scale(
         "laptop",
-        {"pick": {"sure": 1.0}},
+        {"selection": {"sure": 1.0}},
         {"width": 320, "depth": 4, "heads": 5, "token_budget": 4_000_000, "learning_rate": 1.6e-3},
     ),
 }
@@ -103,12 +113,16 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="reduced")
     parser.add_argument("--objective", nargs="+", choices=GOALS, default=list(GOALS))
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
-    parser.add_argument("--no-hint", action="store_true", help="search without hints, in a RUN of its own")
+    parser.add_argument(
+        "--no-hint", action="store_true", help="search without low-fidelity scores, in a RUN of its own"
+    )
     parser.add_argument("--only-read", action="store_true")
     options = parser.parse_args()
     scale = SCALES[options.scale]
     if options.no_hint:
-        scale = replace(scale, settings={**scale.settings, "search": {**scale.settings.get("search", {}), "hint": ""}})
+        scale = replace(
+            scale, settings={**scale.settings, "search": {**scale.settings.get("search", {}), "low_fidelity": ""}}
+        )
     if not options.only_read:
         tasks = write_tasks(options.bed, options.root / "tasks")
         for goal in options.objective:
@@ -175,9 +189,9 @@ def climb(root: Path, scale: Scale) -> None:
     opened = openclimb.open(root)
     progress = choose_progress(quiet=False, as_json=False)
     try:
-        print(f"{root.name}: {opened.run(progress)['sentence']}", flush=True)
+        print(f"{root.name}: {opened.run(progress).sentence}", flush=True)
         check_target(root, opened.config.proxy, replace(opened.config.proxy, **scale.target))
-        print(f"{root.name}: {opened.validate(AGAINST, scale.seeds, scale.target, progress)['sentence']}", flush=True)
+        print(f"{root.name}: {opened.validate(AGAINST, scale.seeds, scale.target, progress).sentence}", flush=True)
     finally:
         progress.close()
 
@@ -185,7 +199,7 @@ def climb(root: Path, scale: Scale) -> None:
 def check_target(root: Path, proxy: ProxySettings, target: ProxySettings) -> None:
     """Raise ValueError for a target that is not LEAST_RATIO times the proxy."""
     vocabulary = read_json(root / "tokens" / "domains.json")["vocab_size"]
-    larger = n_parameters(target, vocabulary) / n_parameters(proxy, vocabulary)
+    larger = n_parameters(target.width, target.depth, vocabulary) / n_parameters(proxy.width, proxy.depth, vocabulary)
     longer = target.token_budget / proxy.token_budget
     if min(larger, longer) < LEAST_RATIO:
         raise ValueError(f"the target has {larger:.2f} × the proxy's parameters, {longer:.2f} × its tokens")
@@ -195,66 +209,66 @@ def read_rows(run: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of every goal that is finished, and those of all of them together."""
     roots = {goal: run / goal for goal in GOALS if (run / goal / "validation" / "record.json").exists()}
     for goal, root in roots.items():
-        table = read_json(root / "validation" / "validation.json")
-        yield {"case": goal, "metric": "sentence", "value": table["sentence"]}
+        table = read_validation(root)
+        yield {"case": goal, "metric": "sentence", "value": table.sentence}
         yield from size_rows(goal, root, table)
-        for row in table["rows"]:
-            yield from mixture_rows(f"{goal}/{row['name']}", row)
-        yield {"case": goal, "metric": "rank correlation, these mixtures", "value": table["rank_correlation"]}
-        for path in sorted(root.glob("iterations/*/diagnostics.json")):
-            yield from iteration_rows(goal, read_json(path))
-        answer = read_json(root / "mixture" / "mixture.json")
-        yield {"case": goal, "metric": "answer, expected", "value": answer["expected"]}
+        for row in table.rows:
+            yield from mixture_rows(f"{goal}/{row.name}", row)
+        yield {"case": goal, "metric": "rank correlation, these mixtures", "value": table.rank_correlation}
+        for found in read_diagnostics(root):
+            yield from iteration_rows(goal, found)
+        answer = read_answer(root)
+        yield {"case": goal, "metric": "answer, expected", "value": answer.expected}
         yield from domain_rows(goal, root, answer)
     yield from shared_rows(roots)
 
 
-def size_rows(goal: str, root: Path, table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def size_rows(goal: str, root: Path, table: Validation) -> Iterator[dict[str, Any]]:
     """Yield parameters and tokens of the targets, with the proxies' as reference."""
     proxy = openclimb.open(root).config.proxy
-    parameters = n_parameters(proxy, read_json(root / "tokens" / "domains.json")["vocab_size"])
-    yield {"case": goal, "metric": "target parameters", "value": table["target"]["parameters"], "reference": parameters}
-    budget = table["target"]["token_budget"]
+    parameters = n_parameters(proxy.width, proxy.depth, read_json(root / "tokens" / "domains.json")["vocab_size"])
+    yield {"case": goal, "metric": "target parameters", "value": table.target.parameters, "reference": parameters}
+    budget = table.target.token_budget
     yield {"case": goal, "metric": "target tokens", "value": budget, "reference": proxy.token_budget}
-    yield {"case": goal, "metric": "target seeds", "value": table["seeds"]}
+    yield {"case": goal, "metric": "target seeds", "value": table.seeds}
 
 
-def mixture_rows(case: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def mixture_rows(case: str, row: ValidationRow) -> Iterator[dict[str, Any]]:
     """Yield what the validation says of one mixture."""
-    yield {"case": case, "metric": "target score", "value": row["score"]}
-    if row["interval"]:
-        yield {"case": case, "metric": "target score, low", "value": row["interval"][0]}
-        yield {"case": case, "metric": "target score, high", "value": row["interval"][1]}
-    yield {"case": case, "metric": "proxy score", "value": row["proxy_score"]}
-    yield {"case": case, "metric": "probability best", "value": row["probability_best"]}
-    yield {"case": case, "metric": "search trials", "value": row["search_trials"]}
-    yield {"case": case, "metric": "search tokens", "value": row["search_tokens"]}
-    if row["margin"]:
-        yield {"case": case, "metric": "found minus it", "value": row["margin"]["mean"]}
-        for end, value in zip(("low", "high"), row["margin"]["interval"], strict=True):
+    yield {"case": case, "metric": "target score", "value": row.score}
+    if row.interval:
+        yield {"case": case, "metric": "target score, low", "value": row.interval[0]}
+        yield {"case": case, "metric": "target score, high", "value": row.interval[1]}
+    yield {"case": case, "metric": "proxy score", "value": row.proxy_score}
+    yield {"case": case, "metric": "probability best", "value": row.probability_best}
+    yield {"case": case, "metric": "search trials", "value": row.search_trials}
+    yield {"case": case, "metric": "search tokens", "value": row.search_tokens}
+    if row.margin:
+        yield {"case": case, "metric": "found minus it", "value": row.margin.mean}
+        for end, value in zip(("low", "high"), row.margin.interval, strict=True):
             yield {"case": case, "metric": f"found minus it, interval {end}", "value": value}
-        yield {"case": case, "metric": "found minus it, p", "value": row["margin"]["p"]}
-    if row["same_mixture"]:
+        yield {"case": case, "metric": "found minus it, p", "value": row.margin.p}
+    if row.same_mixture:
         yield {"case": case, "metric": "verdict", "value": "the same mixture"}
 
 
-def iteration_rows(goal: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def iteration_rows(goal: str, found: Diagnostics) -> Iterator[dict[str, Any]]:
     """Yield a point of the search curve."""
-    case = f"{goal}/iteration {found['iteration'] + 1}"
-    yield {"case": case, "metric": "trials so far", "value": len(found["trials"])}
-    yield {"case": case, "metric": "best measured", "value": found["best_measured"]}
-    yield {"case": case, "metric": "best expected", "value": found["best_predicted"]}
-    yield {"case": case, "metric": "rank correlation, cross-validated", "value": found["rank_correlation"]["objective"]}
+    case = f"{goal}/iteration {found.iteration + 1}"
+    yield {"case": case, "metric": "trials so far", "value": len(found.trials)}
+    yield {"case": case, "metric": "best measured", "value": found.best_measured}
+    yield {"case": case, "metric": "best expected", "value": found.best_predicted}
+    yield {"case": case, "metric": "rank correlation, cross-validated", "value": found.rank_correlation["objective"]}
 
 
-def domain_rows(goal: str, root: Path, answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def domain_rows(goal: str, root: Path, answer: Answer) -> Iterator[dict[str, Any]]:
     """Yield the weights of the domains that the mixture favours most and avoids most, with their words."""
     words = {domain.name: " ".join(domain.words) for domain in read_domains(root / "domains")}
-    ordered = sorted(answer["domains"], key=lambda row: row["natural"] - row["weight"])
+    ordered = sorted(answer.domains, key=lambda row: row.natural - row.weight)
     for row in [*ordered[:FAVOURED], *ordered[FAVOURED:][-FAVOURED:]]:
-        case = f"{goal}/{row['name']}"
-        yield {"case": case, "metric": "weight", "value": row["weight"], "reference": row["natural"]}
-        yield {"case": case, "metric": "words", "value": words[row["name"]]}
+        case = f"{goal}/{row.name}"
+        yield {"case": case, "metric": "weight", "value": row.weight, "reference": row.natural}
+        yield {"case": case, "metric": "words", "value": words[row.name]}
 
 
 def shared_rows(roots: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
@@ -295,8 +309,8 @@ def shared_rows(roots: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
 
 def found_weights(root: Path) -> tuple[float, ...]:
     """Return the weights of the found mixture, in the order of the domains."""
-    rows = {row["name"]: row for row in read_json(root / "validation" / "validation.json")["rows"]}
-    return tuple(rows[FOUND]["weights"].values())
+    rows = {row.name: row for row in read_validation(root).rows}
+    return tuple(rows[FOUND].weights.values())
 
 
 def mean(by_seed: Mapping[int, Mapping[str, float]], tasks: tuple[str, ...]) -> float:

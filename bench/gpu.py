@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from _results import write_results
-from openclimb.workspace import write_json
+from openclimb.workspace.files import write_json
 
 LIMITS = {"agreement": 90, "stacked": 120, "single": 120, "rates": 65, "evaluation": 40, "embedding": 60}  # seconds
 ALL = 490  # seconds of all parts together

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _results import write_results
-from tiny import TINY_CORPUS, make_tiny_tasks, make_tiny_workspace
+from openclimb.testing.fixtures import make_tiny_tasks, make_tiny_workspace
 
+DATA = Path(__file__).parent.parent / "tests" / "data"
 TOKENS = "100K"
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture", "export")
 
@@ -36,7 +37,7 @@ class Kill:
 
 def climb(*arguments: str) -> subprocess.Popen[bytes]:
     """Start the command in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "openclimb.cli", *arguments])
+    return subprocess.Popen([sys.executable, "-m", "openclimb.cli.main", *arguments])
 
 
 def run_and_export(root: Path, out: Path, tokens: str) -> None:
@@ -109,8 +110,8 @@ def main() -> None:
     same = True
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        tasks = make_tiny_tasks(base / "tasks")
-        whole = make_tiny_workspace(base / "whole" / "run", TINY_CORPUS, tasks)
+        tasks = make_tiny_tasks(base / "tasks", DATA / "passages.jsonl")
+        whole = make_tiny_workspace(base / "whole" / "run", DATA / "corpus.jsonl", tasks)
         out = whole.parent / "data"
         began = time.monotonic()
         run_and_export(whole, out, TOKENS)
@@ -118,7 +119,7 @@ def main() -> None:
         seconds = stages | {"export": max(1.0, time.monotonic() - began - sum(stages.values()))}
         expected = fingerprint_tree(whole / "mixture", out)
         while sum(kill.hit for kill in kills) < options.kills:  # each round kills once in every stage
-            broken = make_tiny_workspace(base / f"broken-{len(kills)}" / "run", TINY_CORPUS, tasks)
+            broken = make_tiny_workspace(base / f"broken-{len(kills)}" / "run", DATA / "corpus.jsonl", tasks)
             out = broken.parent / "data"
             kills += killed_run(broken, out, TOKENS, seconds, STAGES, rng)
             same &= fingerprint_tree(broken / "mixture", out) == expected

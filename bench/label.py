@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from _results import write_results
-from openclimb.cluster.embed import load_embedder
-from openclimb.cluster.fit import fit
-from openclimb.cluster.label import label
-from openclimb.config import preset
-from openclimb.console import PlainProgress, Progress
-from openclimb.corpus.survey import read_units, survey
-from openclimb.engine import Engine
-from openclimb.settings import Config, EmbedSettings
+from openclimb.clustering.embed import load_embedder
+from openclimb.clustering.fit import fit
+from openclimb.clustering.label import label
+from openclimb.config.scales import preset
+from openclimb.config.schema import Config, EmbedSettings
+from openclimb.corpus import units as corpus_units
+from openclimb.corpus.units import read_units, survey
+from openclimb.engines.local import Engine
+from openclimb.progress import PlainProgress, Progress
+from openclimb.workspace.context import StageContext
 
 SMALL, TURNS = 5000, 3
 
@@ -44,24 +46,23 @@ def cut_corpus(corpus: Path, n: int, out: Path) -> int:
     return n
 
 
-def prepare(corpus: Path, model: str, root: Path, workers: int, unit_mb: int) -> tuple[Config, list[Any]]:
+def prepare(corpus: Path, model: str, root: Path, workers: int, unit_bytes: int) -> tuple[Config, list[Any]]:
     """Survey the corpus and fit clusters on a sample of it, in `root`; return the settings and units."""
+    corpus_units.UNIT_BYTES = unit_bytes
     config = preset("laptop")
     config = replace(
         config,
-        corpus=replace(config.corpus, paths=(str(corpus),), unit_mb=unit_mb),
+        corpus=replace(config.corpus, paths=(str(corpus),)),
         embed=replace(config.embed, model=model),
         clusters=replace(config.clusters, sample=5000, k=64),
     )
     for name in ("corpus", "clusters"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    survey(config.corpus, root / "corpus", Progress())
+    survey(StageContext(root / "corpus", Engine(1), Progress()), config.corpus)
     units = read_units(root / "corpus")
     if not (root / "clusters" / "fit.json").exists():
-        fit(
-            units, config.corpus, config.embed, config.clusters, config.tokens, 0, root / "clusters",
-            Engine(workers), Progress(),
-        )  # fmt: skip
+        context = StageContext(root / "clusters", Engine(workers), Progress())
+        fit(context, units, config.corpus, config.embed, config.clusters, config.tokens)
     return config, units
 
 
@@ -70,7 +71,8 @@ def label_once(config: Config, units: list[Any], root: Path, engine: Engine) -> 
     with tempfile.TemporaryDirectory(dir=root) as out:
         began = time.perf_counter()
         progress = PlainProgress() if len(units) > 3 else Progress()
-        label(units, root / "clusters", config.corpus, config.embed, config.quality, Path(out), engine, progress)
+        context = StageContext(Path(out), engine, progress)
+        label(context, units, root / "clusters", config.corpus, config.embed, config.quality)
         return time.perf_counter() - began
 
 
@@ -93,7 +95,9 @@ def speed_rows(corpus: Path, model: str, n: int, workers: int) -> list[dict[str,
         root = Path(folder)
         n = cut_corpus(corpus, n, root / "cut.jsonl")
         size_mb = (root / "cut.jsonl").stat().st_size / 1e6
-        config, units = prepare(root / "cut.jsonl", model, root, workers, max(1, int(size_mb / (4 * workers))))
+        config, units = prepare(
+            root / "cut.jsonl", model, root, workers, max(1, int(size_mb / (4 * workers))) * 1_000_000
+        )
         with open(root / "cut.jsonl", encoding="utf-8") as file:
             texts = [json.loads(line)["text"] for line in file]
         size = -(-n // len(units))
@@ -166,11 +170,11 @@ def memory_rows(corpus: Path, model: str, workers: int) -> list[dict[str, Any]]:
             part = root / f"{n}"
             part.mkdir()
             found = cut_corpus(corpus, n, part / "cut.jsonl")
-            unit_mb = preset("laptop").corpus.unit_mb if n > SMALL else 2
-            prepare(part / "cut.jsonl", model, part, workers, unit_mb)
+            unit_bytes = 64_000_000 if n > SMALL else 2_000_000
+            prepare(part / "cut.jsonl", model, part, workers, unit_bytes)
             began = time.perf_counter()
             command = [sys.executable, __file__, "--only-label", str(part), "--corpus", str(part / "cut.jsonl")]
-            command += ["--model", model, "--workers", str(workers), "--unit-mb", str(unit_mb)]
+            command += ["--model", model, "--workers", str(workers), "--unit-bytes", str(unit_bytes)]
             peaks[found] = peak_of(command)
             seconds[found] = time.perf_counter() - began
     small, large = sorted(peaks)
@@ -195,10 +199,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory", action="store_true", help="measure memory too; labels the whole corpus")
     parser.add_argument("--only-label", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--unit-mb", type=int, default=64, help=argparse.SUPPRESS)
+    parser.add_argument("--unit-bytes", type=int, default=64_000_000, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only_label:
-        config, units = prepare(options.corpus, options.model, options.only_label, options.workers, options.unit_mb)
+        config, units = prepare(options.corpus, options.model, options.only_label, options.workers, options.unit_bytes)
         label_once(config, units, options.only_label, Engine(options.workers))
         return
     rows = speed_rows(options.corpus, options.model, options.documents, options.workers)

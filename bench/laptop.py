@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from _results import write_results
+from openclimb.workspace.results import read_answer
 
 
 def climb(*arguments: str) -> None:
     """Run the command; stop the bench when it fails."""
-    subprocess.run([sys.executable, "-m", "openclimb.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "openclimb.cli.main", *arguments], check=True)
 
 
 def main() -> None:
@@ -38,9 +39,8 @@ def main() -> None:
         seconds = json.loads((root / stage / "record.json").read_text())["seconds"]
         rows.append((stage, "seconds", seconds))
     rows.append(("largest process", "peak resident bytes", peak))
-    answer = json.loads((root / "mixture" / "mixture.json").read_text())
-    for name, margin in answer["margins"].items():
-        rows.append((f"found minus {name}", "report score", margin["mean"]))
+    for name, margin in read_answer(root).margins.items():
+        rows.append((f"found minus {name}", "report score", margin.mean))
     print("\n".join(f"{case:<24} {metric:<22} {value:>16,.3f}" for case, metric, value in rows))
     write_results(
         "laptop",

@@ -15,14 +15,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from _results import write_results
-from openclimb.search.forecast import fit_forecast
+from openclimb.config.schema import SearchSettings
+from openclimb.search.acquisition.spec import make_spec
 from openclimb.search.history import read_history
-from openclimb.search.loop import finalists, one_thread
-from openclimb.search.rounds import FEWEST, Prior, believe, finished, play
-from openclimb.search.simulate import Problem, make_problem, simulate
-from openclimb.settings import PickSettings, SearchSettings
+from openclimb.search.predictors.objective import fit_objective
+from openclimb.search.propose import finalists, one_thread
+from openclimb.search.selection.halving import FEWEST, Prior, finished, play, posterior_of
 from openclimb.stats.intervals import estimate
 from openclimb.stats.paired import draw_means, score_table
+from openclimb.testing.problems import Problem, make_problem, simulate
 
 Floats = NDArray[np.float64]
 Scores = list[dict[int, float]]
@@ -51,22 +52,22 @@ class Played:
     choice: int
     n_trials: int
     choosing: Scores  # by mixture and seed
-    claimed: Scores
+    confirmed: Scores
 
 
 @one_thread
 def make_case(problem: Problem, n_finalists: int, trials: list, seed: int) -> Case:  # type: ignore[type-arg]
     """Return the contest that a search ends in."""
     search = SearchSettings()
-    compared = finalists(trials, problem.domains, search, PickSettings(finalists=n_finalists), {}, seed)
+    compared = finalists(trials, make_spec(problem.domains, search), n_finalists, seed)
     rows = np.array([row for _, row in compared])
-    forecast = fit_forecast(read_history(trials, problem.domains, {}), search.predictor)
+    predictor = fit_objective(read_history(trials, problem.domains, {}), search.predictor)
     n_tasks = problem.score(rows[:1]).shape[1]
     return Case(
         problem.objective(rows),
         np.array([problem.regret(row) for row in rows]),
         problem.noise(rows)[:, 0] / np.sqrt(n_tasks),
-        Prior(*forecast.true_score(rows), forecast.objective_noise),
+        Prior(*predictor.true_score(rows), predictor.objective_noise),
     )
 
 
@@ -87,7 +88,7 @@ class World:
 def same_for_all(case: Case, world: World, believed: bool) -> Played:
     """Every finalist and baseline with SEEDS seeds; the best mean, or what is believed best, answers."""
     scores: Scores = [{seed: world.measure(row, seed) for seed in range(SEEDS)} for row in range(len(case.true))]
-    value = believe(case.prior, scores).mean if believed else [np.mean(list(one.values())) for one in scores]
+    value = posterior_of(case.prior, scores).mean if believed else [np.mean(list(one.values())) for one in scores]
     return Played(int(np.argmax(value)), SEEDS * len(scores), scores, scores)
 
 
@@ -105,21 +106,21 @@ def in_rounds(case: Case, world: World, with_baselines: bool) -> Played:
     left: tuple[int, ...] = tuple(range(playing))
     while True:
         tables = [{seed: {"goal": value} for seed, value in one.items()} for one in scores[:playing]]
-        rounds = play(prior, tables, seeds, {"goal": 1.0}, {}, SURE, (0,))
+        rounds = play(prior, tables, seeds, {"goal": 1.0}, {}, SURE, 0)
         left = rounds[-1].left if rounds else left
         if finished(rounds, SEEDS):
             break
         for row in left:
             scores[row][len(rounds)] = world.measure(row, len(rounds))
     answers = list(dict.fromkeys((left[0], n, n + 1)))
-    claimed: Scores = [
+    confirmed: Scores = [
         {seed: world.measure(row, seed) for seed in range(SEEDS, 2 * SEEDS)} if row in answers else {}
         for row in range(n + 2)
     ]
-    every = [{**a, **b} for a, b in zip(scores, claimed, strict=True)]
-    mean = believe(case.prior, every).mean
+    every = [{**a, **b} for a, b in zip(scores, confirmed, strict=True)]
+    mean = posterior_of(case.prior, every).mean
     choice = left[0] if with_baselines else max(answers, key=lambda row: mean[row])
-    return Played(choice, sum(map(len, every)), scores, claimed)
+    return Played(choice, sum(map(len, every)), scores, confirmed)
 
 
 WAYS: dict[str, Callable[[Case, World], Played]] = {
@@ -136,9 +137,9 @@ def judge(case: Case, played: Played, noise: float) -> dict[str, float]:
     facts = {"trials": float(played.n_trials), "regret": float(case.regret[played.choice])}
     if played.choice == natural:
         return facts
-    claimed = [played.choice, natural]
-    rest = [one for one in played.choosing if one and played.choosing is not played.claimed]
-    scores = score_table([*(played.claimed[row] for row in claimed), *rest])
+    confirmed = [played.choice, natural]
+    rest = [one for one in played.choosing if one and played.choosing is not played.confirmed]
+    scores = score_table([*(played.confirmed[row] for row in confirmed), *rest])
     drawn = draw_means(scores, np.random.default_rng(0), paired=True, chains=CHAINS)
     assert drawn is not None
     margin = estimate(drawn[:, 0] - drawn[:, 1])
@@ -185,7 +186,7 @@ def main() -> None:
                 case_name = f"{way}, {n} finalists, noise {size:g}"
                 rows += [{"case": case_name, "metric": name, "value": round(v, 4)} for name, v in mean.items()]
     if not options.quick:
-        print(write_results("pick", rows))
+        print(write_results("selection", rows))
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from _results import FOLDER, write_results
-from openclimb.config import preset
-from openclimb.engine import n_cores, set_allocator
+from openclimb.config.scales import preset
+from openclimb.config.schema import ProxySettings
+from openclimb.config.sizes import derived_settings
+from openclimb.engines.local import n_cores, set_allocator
+from openclimb.proxy.cpu.products import bf16_products
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.products import bf16_products
-from openclimb.proxy.program import program_for
+from openclimb.proxy.stack.program import program_for
 from openclimb.proxy.train import KEPT_BLOCK
-from openclimb.settings import ProxySettings
-from openclimb.shapes import derived_settings
 
 SHAPES = {scale: (preset(scale).proxy, preset(scale).tokens.vocab_size) for scale in ("demo", "laptop")}
 STACK = 4
@@ -72,7 +72,7 @@ def step_of(kind: str, proxy: ProxySettings, vocab_size: int, n_models: int) -> 
         return lambda batch: theirs(batch[0])
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)
-    program = program_for(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, "cpu", False)
+    program = program_for(StackedDecoder(proxy, vocab_size, range(n_models)), proxy, "cpu")
     return lambda batch: program.step(batch, 1e-3)
 
 

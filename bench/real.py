@@ -5,9 +5,8 @@
 The corpus has a column `domain`; DIR holds the evaluation suite (as `climb tasks` reads it). Proxies are those of scale
 `demo`. RUN is kept, and the bench goes on from it when it was stopped. Writes bench/results/tables/real_ratios.csv,
 real_metrics.csv (means over seeds), real_runs.csv (every trial), real_priors.json and tables.json, in the form that
-bench/search.py --tables reads; real_early.csv, each trial's scores after half of its tokens, and real_bigram.csv, a
-bigram model's of each mixture; and bench/results/real.json: the noise and the spread of each task, and how the cheap
-scores rank the mixtures.
+bench/search.py --tables reads; real_bigram.csv, a bigram model's scores of each mixture; and bench/results/real.json:
+the noise and the spread of each task, and how a bigram model ranks the mixtures.
 """
 
 import argparse
@@ -22,28 +21,27 @@ from numpy.typing import NDArray
 import openclimb
 from _cheap_tables import ranks
 from _results import FOLDER, write_results
-from openclimb.console import choose_progress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.early import read_early
-from openclimb.engine import Engine
-from openclimb.hints import HINTERS
+from openclimb.corpus.domains import read_domains
+from openclimb.engines.local import Engine
 from openclimb.mixture import natural, uniform
-from openclimb.proxy.testbed import VARIANTS, convert
-from openclimb.search.design import unseen
-from openclimb.search.region import bend, draw_in, region_of, rounded
-from openclimb.stages import current_recipes, trial_settings
-from openclimb.trial_runs import run_trials
-from openclimb.trials import Proposal, Trial, ask, trial_folder
-from openclimb.workspace import write_json
+from openclimb.objectives.run import TrialRunner
+from openclimb.progress import choose_progress
+from openclimb.recipes import current_recipes
+from openclimb.search.acquisition.design import unseen
+from openclimb.search.predictors.low_fidelity_store import bigram
+from openclimb.search.space.region import bend, draw_in, region_of, rounded
+from openclimb.tasks.olmes import VARIANTS, convert
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import write_json
+from openclimb.workspace.trials import Proposal, Trial
 
 TABLES = FOLDER / "tables"
 TASKS = tuple(task for task in VARIANTS if task not in ("winogrande", "boolq"))  # the gold text is scored alone there
 SETTINGS: dict[str, dict[str, Any]] = {
     "target": {"token_budget": 20_000_000},
     "tasks": {"max_items": 250},
-    "proxy": {"early": [0.5]},
-    "search": {"trials": [1], "hint": ""},
-    "pick": {"finalists": 1, "seeds": 2},
+    "search": {"trials": [1], "low_fidelity": ""},
+    "selection": {"finalists": 1, "seeds": 2},
 }
 SPARE = 8
 CHUNK = 20  # mixtures that are asked for at once
@@ -72,17 +70,14 @@ def train(root: Path, n: int, seeds: Sequence[int], workers: int) -> list[Trial]
     spare = draw_in(SPARE, region, np.random.default_rng([config.seed, 2]))  # in place of mixtures that come twice
     drawn = unseen(rounded(np.concatenate([fixed, spread, spare]), region), fixed[:0])[:n]
     data = current_recipes(opened.workspace, config)["tokens"].fingerprint
-    names, settings, engine = [domain.name for domain in domains], trial_settings(config), Engine(workers)
-    done: list[Trial] = []
-    progress = choose_progress(quiet=False, as_json=False)
+    engine, done = Engine(workers), list[Trial]()
+    context = StageContext(root, engine, choose_progress(quiet=False, as_json=False), config.seed)
+    runner = TrialRunner(root / "trials", root, config, domains, root / "tokens", data, context)
     try:
         for begin in range(0, n, CHUNK):
             rows = [tuple(row) for row in drawn[begin : begin + CHUNK].tolist()]
-            proposals = [Proposal("search", 0, row, 100 + seed, "best_of_n") for row in rows for seed in seeds]
-            asked = ask(root / "trials", proposals, names, settings, data)
-            label = f"mixtures {begin + 1} to {begin + len(rows)} of {n}"
-            where = (config.proxy, config.tasks, config.run, ("search",), label, engine, progress)
-            done += run_trials(root / "trials", asked, root / "tokens", *where)
+            proposals = [Proposal("search", 0, row, 100 + seed, "best-of-n") for row in rows for seed in seeds]
+            done += runner.run(proposals, f"mixtures {begin + 1} to {begin + len(rows)} of {n}")
             write_tables(root, done)
     finally:
         engine.release()
@@ -108,9 +103,6 @@ def write_tables(root: Path, done: Sequence[Trial]) -> None:
     both = [(i, trial) for i, some in enumerate(whole.values()) for trial in some]
     runs = [(i, t.seed, *(f"{t.scores[task]:.5f}" for task in tasks)) for i, t in both]
     write_csv("real_runs.csv", ("run", "seed", *tasks), runs)
-    halves = [(i, t.seed, read_early(trial_folder(root / "trials", t.number))[0].scores) for i, t in both]
-    early = [(i, seed, *(f"{scores[task]:.5f}" for task in tasks)) for i, seed, scores in halves]
-    write_csv("real_early.csv", ("run", "seed", *tasks), early)
     share = natural(read_domains(root / "domains"))
     write_json(TABLES / "real_priors.json", {"relative_sizes": dict(zip(domains, share.tolist(), strict=True))})
     write_json(TABLES / "tables.json", {"real": "higher"})
@@ -123,12 +115,9 @@ def cheap(root: Path, done: Sequence[Trial]) -> list[dict[str, Any]]:
     """
     tasks, whole = sorted(done[0].scores), list(by_mixture(done).values())
     full = np.array([[[trial.scores[task] for task in tasks] for trial in some] for some in whole])
-    halves = [read_early(trial_folder(root / "trials", some[0].number))[0].scores for some in whole]
-    early = np.array([[scores[task] for task in tasks] for scores in halves])
     bigrams = write_bigrams(root, [trial for some in whole for trial in some])
     columns = np.stack([bigrams[task] for task in tasks], axis=1)
     rows = ranks(full[:, 0], full[:, 1], tasks, "full trial, another seed")
-    rows += ranks(early, full[:, 1], tasks, "half of the tokens, another seed")
     return rows + ranks(columns, full.mean(1), tasks, "bigram")
 
 
@@ -136,7 +125,7 @@ def write_bigrams(root: Path, done: Sequence[Trial]) -> dict[str, NDArray[np.flo
     """Write a bigram model's score of every mixture; return them by task."""
     domains, tasks = done[0].domains, sorted(done[0].scores)
     weights = np.array(list(dict.fromkeys(trial.weights for trial in done)))
-    scores = HINTERS["bigram"](root / "tokens", domains, weights, done[0].token_budget)
+    scores = bigram(root / "tokens", domains, weights, done[0].token_budget)
     rows = [(i, *(f"{scores[task][i]:.5f}" for task in tasks)) for i in range(len(weights))]
     write_csv("real_bigram.csv", ("run", *tasks), rows)
     return scores

@@ -28,21 +28,22 @@ from numpy.typing import NDArray
 
 from _recipe_model import Muon, VariantDecoder
 from _results import write_results
-from openclimb.corpus.domains_file import read_domains
-from openclimb.engine import set_allocator
+from openclimb.config.schema import Config, ProxySettings
+from openclimb.corpus.domains import read_domains
+from openclimb.engines.local import set_allocator
 from openclimb.mixture import natural, uniform
-from openclimb.proxy import optimise
-from openclimb.proxy.batches import Reader, batches, open_tokens
+from openclimb.proxy import optimizer as optimise
+from openclimb.proxy.cpu.products import bf16_products
+from openclimb.proxy.data import Reader, batches, open_tokens
 from openclimb.proxy.evaluate import evaluate
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.optimise import schedule
-from openclimb.proxy.products import bf16_products
-from openclimb.proxy.program import Program, program_for
+from openclimb.proxy.optimizer import DECAY, WARMUP, WEIGHT_DECAY, schedule
+from openclimb.proxy.stack.program import Program, program_for
 from openclimb.proxy.train import KEPT_BLOCK
-from openclimb.search.sample import bounds, draw
-from openclimb.settings import Config, ProxySettings
-from openclimb.trials import Trial
-from openclimb.workspace import Workspace, fingerprint, read_json, write_json
+from openclimb.search.space.simplex import bounds, draw
+from openclimb.workspace.files import fingerprint, read_json, write_json
+from openclimb.workspace.records import Workspace
+from openclimb.workspace.trials import Trial
 
 COLUMNS = (  # of the table; means over tasks are geometric
     "heldout",
@@ -73,6 +74,9 @@ class Variant:
     muon: float = 0.0  # rate of Muon's update ÷ AdamW's; 0: AdamW for all
     momentum: float = 0.95
     beta2: float = 0.99
+    warmup: float = WARMUP
+    decay: float = DECAY
+    weight_decay: float = WEIGHT_DECAY
     average: float = 0.0  # share of the steps, at the end, whose weights are averaged
     qk_norm: bool = False
     soft_cap: float = 0.0
@@ -121,7 +125,7 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
     began = time.process_time()
     for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
         with bf16_products(variant.bf16):
-            step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+            step(batch, proxy.learning_rate * schedule(i, n_steps, variant.warmup, variant.decay))
         if variant.average and i >= (1 - variant.average) * n_steps:
             n_averaged += 1
             now = weights_of()
@@ -150,9 +154,10 @@ def stepper(
     special = variant.qk_norm or variant.soft_cap or variant.autograd
     model = (VariantDecoder if special else StackedDecoder)(proxy, vocab_size, [seed])
     optimise.BETAS = (0.9, variant.beta2)
+    optimise.WEIGHT_DECAY = variant.weight_decay
     if not variant.ours:
         initialise(model, variant, seed)
-    program = Program(model, proxy, "cpu", "autograd") if special else program_for(model, proxy, "cpu", False)
+    program = Program(model, proxy, "cpu", "autograd") if special else program_for(model, proxy, "cpu")
     optimiser: Any = program.optimiser
     if variant.muon:
         optimiser = Muon(program.optimiser, model, variant.muon, variant.momentum)

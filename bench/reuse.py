@@ -35,20 +35,23 @@ from scipy.stats import spearmanr  # noqa: E402
 
 from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
 from _search_tables import Floats, read_tables  # noqa: E402
+from openclimb.config.schema import SearchSettings  # noqa: E402
 from openclimb.mixture import Domain, Weights, natural  # noqa: E402
-from openclimb.search.domain_map import DomainMap  # noqa: E402
-from openclimb.search.forecast import fit_forecast  # noqa: E402
+from openclimb.search.acquisition.spec import make_spec  # noqa: E402
 from openclimb.search.history import read_history  # noqa: E402
-from openclimb.search.loop import finalists, next_batch  # noqa: E402
-from openclimb.search.required import Required  # noqa: E402
-from openclimb.search.reuse import OldTrial, Reuse, reuse_old, without_old  # noqa: E402
-from openclimb.search.sample import bounds, draw  # noqa: E402
-from openclimb.search.simulate import Problem, make_problem, polish, simulate  # noqa: E402
-from openclimb.settings import PickSettings, SearchSettings  # noqa: E402
-from openclimb.trials import Trial  # noqa: E402
-from openclimb.workspace import versions, write_json  # noqa: E402
+from openclimb.search.predictors.objective import fit_objective  # noqa: E402
+from openclimb.search.propose import finalists, next_batch  # noqa: E402
+from openclimb.search.space.search_space import SearchSpace  # noqa: E402
+from openclimb.search.space.simplex import bounds, draw  # noqa: E402
+from openclimb.search.transfer.carry import OldTrial, transfer_space  # noqa: E402
+from openclimb.search.transfer.domain_map import DomainMap  # noqa: E402
+from openclimb.testing.fixtures import make_space  # noqa: E402
+from openclimb.testing.problems import Problem, make_problem, polish, simulate  # noqa: E402
+from openclimb.workspace.files import versions, write_json  # noqa: E402
+from openclimb.workspace.trials import Trial  # noqa: E402
 
 Groups = list[list[int]]
+SETTINGS = SearchSettings()
 Record = tuple[str, str, str, int, str, float]  # bench, table, method, runs, metric, value of one seed or split
 Row = dict[str, Any]
 
@@ -56,7 +59,7 @@ PROBLEMS = {"law": 8, "interactions": 8}
 CHANGES = ("add", "remove", "split", "join")
 OLD_TRIALS = (16, 8, 4)
 NEW_TRIALS = (7, 7, 14)
-METHODS = ("fresh", "free", "block")
+METHODS = ("fresh", "free", "frozen")
 REPETITIONS = 4.0
 SEEDS, SPLITS = 10, 10
 N_OLD, N_NEW = 40, (8, 16)  # rows of a table
@@ -115,37 +118,36 @@ def play(kind: str, change: str, seed: int, methods: tuple[str, ...] = METHODS) 
     """Search over the old domains, change them, search again."""
     base = make_problem(kind, PROBLEMS[kind], seed)
     first, second, domain_map = changed(base, change, seed)
-    answer, trials = simulate(first, SearchSettings(trials=OLD_TRIALS), seed)
-    old = [OldTrial("old", trial.number, trial.seed, trial.weights, trial.scores) for trial in trials]
+    answer, measured = simulate(first, SearchSettings(trials=OLD_TRIALS), seed)
+    old = [OldTrial("old", int(one.name), one.seed, one.weights, one.scores) for one in measured]
     records = []
     for method in methods:
-        if method == "block" and change == "remove":
+        if method == "frozen" and change == "remove":
             continue  # every domain that is left is untouched: nothing moves against anything
-        reuse = (
-            without_old(second.domains, Required())
+        space = (
+            make_space(second.domains, SETTINGS)
             if method == "fresh"
-            else reuse_old(old, domain_map, answer, second.domains, Required(), method)
+            else transfer_space(old, domain_map, answer, make_spec(second.domains, SETTINGS), method)
         )
-        for n, found in search(second, reuse, seed):
+        for n, found in search(second, space, seed):
             records.append(("simulated", f"{base.name}, {change}", method, n, "regret", second.regret(found)))
     return records
 
 
-def search(problem: Problem, reuse: Reuse, seed: int) -> list[tuple[int, Weights]]:
+def search(problem: Problem, space: SearchSpace, seed: int) -> list[tuple[int, Weights]]:
     """Return the answer after so many trials, for each iteration."""
-    settings = SearchSettings()
     names = tuple(domain.name for domain in problem.domains)
-    told: list[Trial] = []
+    completed: list[Trial] = []
     answers = []
     for iteration, n in enumerate(NEW_TRIALS):
-        batch = next_batch(reuse.informed(told), reuse.searched, n, iteration, settings, {}, seed, reuse.required)
-        weights = reuse.expanded(batch)
+        batch = next_batch(space.observations(completed), space.spec, n, iteration, seed)
+        weights = space.expanded(batch)
         rng = np.random.default_rng([seed, iteration, 1])
         for row, scores in zip(weights, problem.observe(weights, rng), strict=True):
-            told.append(_told(len(told) + 1, names, row, scores))
-        known = reuse.informed(told)
-        found = finalists(known, reuse.searched, settings, PickSettings(finalists=1), {}, seed, reuse.required)[0][1]
-        answers.append((len(told), reuse.expanded(np.array(found))))
+            completed.append(_told(len(completed) + 1, names, row, scores))
+        known = space.observations(completed)
+        found = finalists(known, space.spec, 1, seed)[0][1]
+        answers.append((len(completed), space.expanded(np.array(found))))
     return answers
 
 
@@ -183,15 +185,15 @@ def tabled(folder: str, name: str, change: str, split: int) -> list[Record]:
     even = np.full(len(names[0]), 1.0 / len(names[0]))
     records: list[Record] = []
     for n in N_NEW:
-        told = [_told(k, names[1], after[i], scores(table.scores[i])) for k, i in enumerate(rest[:n], 1)]
+        completed = [_told(k, names[1], after[i], scores(table.scores[i])) for k, i in enumerate(rest[:n], 1)]
         for method in ("fresh", "free"):
-            reuse = (
-                without_old(domains, Required())
+            space = (
+                make_space(domains, SETTINGS)
                 if method == "fresh"
-                else reuse_old(old, domain_map, even, domains, Required())
+                else transfer_space(old, domain_map, even, make_spec(domains, SETTINGS))
             )
-            history = read_history(reuse.informed(told), reuse.searched, {})
-            guess = fit_forecast(history, "auto").predict(after[held] @ reuse.reduce)[0]
+            history = read_history(space.observations(completed), space.spec.domains, {})
+            guess = fit_objective(history, "auto").predict(space.reduced(after[held]))[0]
             rho = float(spearmanr(guess, exact).statistic) if np.ptp(guess) else 0.0
             records.append(("tables", f"{name}, {change}", method, n, "spearman, mean of tasks", rho))
     return records

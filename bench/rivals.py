@@ -29,9 +29,9 @@ import numpy as np
 
 from _results import write_results
 from _search_tables import Floats, Table, read_tables
+from openclimb.baselines.fits.exponential_law import log_linear
+from openclimb.baselines.fits.trees import HELD_OUT, REGMIX_PATIENCE, recipe_trees, regmix_trees
 from openclimb.mixture import Weights
-from openclimb.search.exponential import log_linear
-from openclimb.search.trees import HELD_OUT, REGMIX_PATIENCE, paper_trees, regmix_trees
 
 RUNS = (24, 29, 48, 64, 112)
 LEAST_LEFT = 20  # runs to rank
@@ -53,8 +53,8 @@ FITS: dict[str, Callable[[], Any]] = {
     "regmix, tenth": lambda: replace(regmix_trees(), crossed=False, held_out=HELD_OUT),
     "regmix, 20 rows": lambda: replace(regmix_trees(), rows_for=0, crossed=False, held_out=HELD_OUT),
     "regmix, linear": Linear,
-    "recipe": paper_trees,
-    "recipe, patience 20": lambda: replace(paper_trees(), patience_by_rows=False),
+    "recipe": recipe_trees,
+    "recipe, patience 20": lambda: replace(recipe_trees(), patience_by_rows=False),
     "olmix": log_linear,
 }
 

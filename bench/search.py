@@ -37,23 +37,24 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore")
 import numpy as np  # noqa: E402
 
 from _results import FOLDER, machine, markdown, mean_row  # noqa: E402
-from _search_rivals import HINTED, SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
+from _search_rivals import LOW_FIDELITY, SEARCHES, SIMPLE, Play, installed_searches  # noqa: E402
 from _search_tables import (  # noqa: E402
     EMULATORS,
     WIDE_ROWS,
     Floats,
     Table,
     emulate,
-    has_hints,
+    has_low_fidelity,
     read_tables,
     wide_table,
 )
-from openclimb.engine import n_cores  # noqa: E402
-from openclimb.search.forecast import fit_forecast  # noqa: E402
-from openclimb.search.loop import next_batch  # noqa: E402
-from openclimb.search.simulate import PROBLEMS, Problem, make_problem  # noqa: E402
-from openclimb.settings import SearchSettings  # noqa: E402
-from openclimb.workspace import fingerprint, versions, write_json  # noqa: E402
+from openclimb.config.schema import SearchSettings  # noqa: E402
+from openclimb.engines.local import n_cores  # noqa: E402
+from openclimb.search.acquisition.spec import make_spec  # noqa: E402
+from openclimb.search.predictors.objective import fit_objective  # noqa: E402
+from openclimb.search.propose import next_batch  # noqa: E402
+from openclimb.testing.problems import PROBLEMS, Problem, make_problem  # noqa: E402
+from openclimb.workspace.files import fingerprint, versions, write_json  # noqa: E402
 
 Row = dict[str, Any]
 Job = tuple[Any, ...]
@@ -112,7 +113,7 @@ def wide(folder: str, name: str, runs: int, split: int) -> list[Record]:
     table = wide_table(folder, name, split)
     order = np.random.default_rng([split, 5]).permutation(len(table.weights))
     fitted, left = order[:runs], order[runs:]
-    guess = fit_forecast(table.history(fitted), "auto").predict(table.weights[left])[0]
+    guess = fit_objective(table.history(fitted), "auto").predict(table.weights[left])[0]
     rank = _rank(guess, table.scores[left].mean(1))
     records: list[Record] = [("held-out", table.name, "auto", runs, MEAN_OF_TASKS, rank)]
     return records + [("held-out", table.name, *rest) for rest in _coverage(table, fitted, left, runs)]
@@ -120,8 +121,8 @@ def wide(folder: str, name: str, runs: int, split: int) -> list[Record]:
 
 def _guesses(table: Table, fitted: Any, left: Any) -> Iterator[tuple[str, Floats, Floats | None]]:
     """Yield (method, guess of the mean of tasks (n,), guess of each task (n, n_tasks) or None)."""
-    forecast = fit_forecast(table.history(fitted), "auto")
-    yield "auto", forecast.predict(table.weights[left])[0], forecast.predict_tasks(table.weights[left])[0]
+    predictor = fit_objective(table.history(fitted), "auto")
+    yield "auto", predictor.predict(table.weights[left])[0], predictor.predict_tasks(table.weights[left])[0]
     x, y, new = table.weights[fitted], table.scores[fitted], table.weights[left]
     for name, make in SIMPLE.items():
         guess = make().fit(x, y.mean(1)).predict(new)
@@ -139,12 +140,12 @@ def _guesses(table: Table, fitted: Any, left: Any) -> Iterator[tuple[str, Floats
 
 def _coverage(table: Table, fitted: Any, left: Any, label: int) -> Iterator[tuple[str, int, str, float]]:
     """Yield the share of held-out scores inside 80 % intervals."""
-    forecast = fit_forecast(table.history(fitted), "auto")
+    predictor = fit_objective(table.history(fitted), "auto")
     exact, new = table.scores[left], table.weights[left]
-    mean, deviation = forecast.predict(new)
+    mean, deviation = predictor.predict(new)
     inside = np.abs(mean - exact.mean(1)) <= NORMAL_80 * deviation
     yield "auto", label, "coverage of 80 % intervals, mean of tasks", float(inside.mean())
-    means, deviations = forecast.predict_tasks(new)
+    means, deviations = predictor.predict_tasks(new)
     each = (np.abs(means - exact) <= NORMAL_80 * deviations).mean(0)
     yield "auto", label, "coverage of 80 % intervals, average over tasks", float(each.mean())
     process = SIMPLE["plain gp"]().fit(table.weights[fitted], table.scores[fitted].mean(1))
@@ -199,14 +200,14 @@ def seconds_to_propose() -> list[Row]:
             problem.optimum,
         )
         started = Play(many, 0)
-        from openclimb.search.baselines import propose_best_of_n
-        from openclimb.search.design import Aim
+        from openclimb.baselines.best_of_n import propose
+        from openclimb.search.acquisition.spec import SearchSpec
 
-        started.measure(propose_best_of_n([], problem.domains, n_trials, rng, Aim()))
+        started.measure(propose(SearchSpec(tuple(problem.domains)), [], n_trials, rng))
         taken = []
         for seed in range(3):
             began = time.perf_counter()
-            next_batch(started.trials, problem.domains, 16, 1, SearchSettings(), {}, seed)
+            next_batch(started.trials, make_spec(problem.domains, SearchSettings()), 16, 1, seed)
             taken.append(time.perf_counter() - began)
         what = f"{n_domains} domains, {n_tasks} tasks"
         rows.append(mean_row(("time", what, "climb", n_trials, "seconds to propose 16"), taken))
@@ -219,7 +220,7 @@ def make_jobs(folders: list[str], quick: bool, only: set[str], most_seeds: int, 
     jobs: list[Job] = []
     if "search" in only:
         seeds, rivals_seeds = (2, 1) if quick else (most_seeds, min(rivals, most_seeds))
-        ours = ("climb", HINTED, "recipe")  # with their own numbers of trials, or on every seed
+        ours = ("climb", LOW_FIDELITY, "recipe")  # with their own numbers of trials, or on every seed
         installed = ["climb", *(one for one in installed_searches() if one not in ours and not (quick and one in SLOW))]
         problems = [(folder, name, kind) for kind in EMULATORS for folder, name in tables]
         problems += [("", name, "simulated") for name in PROBLEMS]
@@ -228,7 +229,9 @@ def make_jobs(folders: list[str], quick: bool, only: set[str], most_seeds: int, 
             if seed < rivals_seeds:
                 methods += [(one, MANY) for one in installed if one not in SLOW or seed < slow]
             for folder, name, kind in problems:
-                more = [(HINTED, n) for n in FEW] if kind != "simulated" and has_hints(folder, name) else []
+                more = (
+                    [(LOW_FIDELITY, n) for n in FEW] if kind != "simulated" and has_low_fidelity(folder, name) else []
+                )
                 jobs.append(("search", folder, name, kind, seed, (*methods, *more)))
                 if seed < rivals_seeds:
                     few = [one for one in (*installed[1:], "recipe") if one not in SLOW or seed < slow]

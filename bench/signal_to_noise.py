@@ -18,15 +18,15 @@ import numpy as np
 
 import openclimb
 from _results import write_results
-from openclimb.search.measures import MEASURES
-from openclimb.search.signal import FLOOR, OBJECTIVE, Signal, signals
-from openclimb.trial_runs import read_items
-from openclimb.trials import Trial, read_trials
+from openclimb.objectives.run import read_items
+from openclimb.stats.signal_to_noise import FLOOR, OBJECTIVE, Signal, signals
+from openclimb.tasks.measures import MEASURES
+from openclimb.workspace.trials import Trial, read_trials
 
 BAR = 5.0
 SHARES = (0.25, 0.5, 1.0)  # of the items
-RUN = {"search": {"trials": [12], "proposer": "best_of_n", "replicates": 3}, "pick": {"finalists": 1, "seeds": 2}}
-QUICK = {"search": {"trials": [4], "proposer": "best_of_n", "replicates": 2}, "proxy": {"token_budget": 100_000}}
+RUN = {"search": {"trials": [12], "proposer": "best-of-n", "replicates": 3}, "selection": {"finalists": 1, "seeds": 2}}
+QUICK = {"search": {"trials": [4], "proposer": "best-of-n", "replicates": 2}, "proxy": {"token_budget": 100_000}}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from _results import write_results
 
 TURNS = 15
 COMMANDS = {
-    "climb --help": [sys.executable, "-m", "openclimb.cli", "--help"],
+    "climb --help": [sys.executable, "-m", "openclimb.cli.main", "--help"],
     "import openclimb": [sys.executable, "-c", "import openclimb"],
 }
 REFERENCE = [sys.executable, "-c", "pass"]

@@ -20,16 +20,17 @@ import torch
 
 from _proxy_rivals import llama_model, llama_step
 from _results import write_results
-from openclimb.corpus.domains_file import read_domains
-from openclimb.engine import set_allocator
+from openclimb.config.schema import ProxySettings
+from openclimb.corpus.domains import read_domains
+from openclimb.engines.local import set_allocator
 from openclimb.mixture import natural
-from openclimb.proxy.batches import Reader, batches, open_tokens
-from openclimb.proxy.optimise import schedule
-from openclimb.proxy.products import bf16_products
+from openclimb.proxy.cpu.products import bf16_products
+from openclimb.proxy.data import Reader, batches, open_tokens
+from openclimb.proxy.optimizer import schedule
 from openclimb.proxy.train import KEPT_BLOCK
-from openclimb.settings import ProxySettings
-from openclimb.trials import Trial
-from openclimb.workspace import Workspace, read_json
+from openclimb.workspace.files import read_json
+from openclimb.workspace.records import Workspace
+from openclimb.workspace.trials import Trial
 from recipe import BEFORE, Variant, heldout, stepper
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
@@ -73,7 +74,7 @@ def trained(run: Path, proxy: ProxySettings, seed: int, step: Any, low: bool = F
     began = time.process_time()
     with bf16_products(low):
         for i, batch in enumerate(batches([reader], proxy.batch, 0, n_steps)):
-            step(batch, proxy.learning_rate * schedule(i, n_steps, proxy.warmup, proxy.decay))
+            step(batch, proxy.learning_rate * schedule(i, n_steps))
     return time.process_time() - began
 
 

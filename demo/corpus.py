@@ -170,7 +170,7 @@ def _evaluation_texts(wheels: Path, task: str, key: str) -> Iterator[dict[str, A
             yield document
 
 
-def _code(wheels: Path) -> Iterator[str]:
+def _code(_wheels: Path) -> Iterator[str]:
     """Yield the standard library of the Python that runs: another version, slightly other text."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corpus import write_corpus
-from openclimb.cli import main as climb
-from openclimb.cluster.distill import distill
-from openclimb.proxy.testbed import convert
+from openclimb.cli.main import main as climb
+from openclimb.clustering.distill import distill
+from openclimb.tasks.olmes import convert
 
 TASKS = ["hellaswag", "piqa", "arc_challenge", "mmlu_humanities"]  # long answers: their scores differ least by seed
 PACKAGES = Path(__file__).with_name("packages.txt")

@@ -3,14 +3,16 @@
 python docs/make_reference.py
 """
 
-import argparse
 import dataclasses
 from pathlib import Path
 
-from openclimb import cli, errors
-from openclimb.config import SCALES, preset
-from openclimb.settings import SECTIONS
-from openclimb.stages import STAGES
+import click
+
+from openclimb import errors
+from openclimb.cli.main import climb
+from openclimb.config.scales import SCALES, preset
+from openclimb.config.schema import SECTIONS
+from openclimb.workspace.records import STAGES
 
 OUT = Path(__file__).with_name("reference.md")
 
@@ -26,7 +28,7 @@ def reference() -> str:
             "## Commands",
             *_commands(),
             "",
-            "Exit status: 0 done, 1 an error (told with its fix), 2 usage, 130 interrupted (the same command goes on).",
+            "Exit status: 0 done, 1 an error (with its fix), 2 usage, 130 interrupted (the same command goes on).",
             "",
             f"Stages, in order: {', '.join(f'`{stage}`' for stage in STAGES)}.",
             "",
@@ -48,14 +50,14 @@ def reference() -> str:
 
 def _commands() -> list[str]:
     lines: list[str] = []
-    subparsers = next(a for a in cli.build_parser(cli.COMMANDS)._actions if isinstance(a, argparse._SubParsersAction))
-    for name, parser in subparsers.choices.items():
-        usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-        lines += ["", f"### climb {name}", "", parser.description or "", "", f"`{usage}`", ""]
-        for action in parser._actions:
-            label = ", ".join(action.option_strings) or action.metavar or action.dest
-            if "--help" not in action.option_strings:
-                lines.append(f"- `{label}`: {action.help}")
+    for name in climb.list_commands(click.Context(climb)):
+        command = climb.get_command(click.Context(climb), name)
+        context = click.Context(command, info_name=f"climb {name}")
+        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        lines += ["", f"### climb {name}", "", command.help or "", "", f"`{usage}`", ""]
+        for parameter in command.params:
+            label, text = parameter.get_help_record(context)
+            lines.append(f"- `{label}`: {' '.join(text.split())}")
     return lines
 
 

@@ -33,7 +33,7 @@ def test_parts_for_a_gpu_are_written_apart_and_gone_on_with(tmp_path: Path) -> N
     assert "FLOP" not in done.stdout  # it was done before
     found = json.loads((tmp_path / "part_single.json").read_text())
     assert found["status"] == "done"
-    assert found["rows"][0]["value"] > 0
+    assert {row["metric"] for row in found["rows"]} >= {"tokens/s", "FLOP/s", "bytes"}
     cases = {row["case"]: row["value"] for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]}
     assert cases["single"] == cases["evaluation"] == "done"
     assert cases["stacked"] == "not run"

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 import openclimb
-from openclimb.cli import main
-from openclimb.config import preset
+from openclimb.cli.main import main
+from openclimb.config.scales import preset
 from openclimb.errors import DomainError, StaleError
-from openclimb.workspace import read_json, write_json
-from tiny import make_tiny_workspace
+from openclimb.testing.fixtures import make_tiny_workspace
+from openclimb.workspace.files import read_json, write_json
 
 INTERRUPTIBLE = """
 import signal, sys
-from openclimb.cli import main
+from openclimb.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 sys.exit(main(sys.argv[1:]))
 """
@@ -28,14 +28,15 @@ sys.exit(main(sys.argv[1:]))
 
 def test_the_answer_is_a_mixture_under_its_caps_with_margins(finished: Path) -> None:
     answer = openclimb.open(finished).mixture()
-    weights = [row["weight"] for row in answer["domains"]]
+    weights = [row.weight for row in answer.domains]
     assert sum(weights) == pytest.approx(1.0)
-    assert all(row["weight"] <= row["cap"] + 1e-6 for row in answer["domains"])
-    assert all(row["repetitions"] <= preset("demo").target.max_repetitions + 1e-6 for row in answer["domains"])
-    assert {"natural", "uniform"} <= {row["name"] for row in answer["mixtures"]}
-    low, high = answer["margins"]["natural"]["interval"]
-    assert low <= answer["margins"]["natural"]["mean"] <= high
-    assert answer["sentence"]
+    assert all(row.weight <= row.cap + 1e-6 for row in answer.domains)
+    assert all(row.repetitions <= preset("demo").target.max_repetitions + 1e-6 for row in answer.domains)
+    assert {"natural", "uniform"} <= {row.name for row in answer.mixtures}
+    report = {row.name: row.report.mean for row in answer.mixtures}
+    margin = answer.margins["natural"].mean
+    assert margin == pytest.approx(report[answer.choice] - report["natural"], abs=0.05)
+    assert answer.sentence
 
 
 def test_search_items_and_report_items_are_disjoint(finished: Path) -> None:
@@ -43,9 +44,9 @@ def test_search_items_and_report_items_are_disjoint(finished: Path) -> None:
     searched = read_json(finished / "trials" / f"{trials[0].number:04d}" / "scores.json")
     assert searched["search"]
     assert not searched["report"]
-    picked = [trial for trial in trials if trial.role != "search"]
-    assert {trial.role for trial in picked} >= {"natural", "uniform"}
-    assert {trial.seed for trial in picked}.isdisjoint({trial.seed for trial in trials if trial.role == "search"})
+    selected = [trial for trial in trials if trial.role != "search"]
+    assert {trial.role for trial in selected} >= {"natural", "uniform"}
+    assert {trial.seed for trial in selected}.isdisjoint({trial.seed for trial in trials if trial.role == "search"})
 
 
 def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +61,7 @@ def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFi
 
 def test_the_page_needs_no_network(finished: Path) -> None:
     page = (finished / "report" / "index.html").read_text()
-    assert openclimb.open(finished).mixture()["sentence"][:40] in page
+    assert openclimb.open(finished).mixture().sentence[:40] in page
     outside_scripts = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page[: page.index("</head>")])
     assert not re.search(r"(src=|url\()[\"']?(https?:)?//", outside_scripts)
@@ -69,7 +70,8 @@ def test_the_page_needs_no_network(finished: Path) -> None:
 def test_the_export_is_the_mixture(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     assert main(["export", str(finished), "--tokens", "100K", "--out", str(out), "--quiet"]) == 0
-    assert (out / "README.md").exists()
+    card = (out / "README.md").read_text()
+    assert all(row.name in card for row in openclimb.open(finished).mixture().domains)
     assert "--data-path" in (out / "megatron.txt").read_text()
 
 
@@ -118,7 +120,7 @@ def test_changed_settings_stop_the_run_and_redo_moves_aside(
     assert "domains.merge_to: 4 then, 3 now" in caught.value.message
     n_trials = len(openclimb.open(root).trials())
     answer = openclimb.open(root).run(redo="domains")
-    assert len(answer["domains"]) == 3
+    assert len(answer.domains) == 3
     assert (root / "domains.old-1" / "record.json").exists()
     assert (root / "mixture.old-1" / "mixture.json").exists()
     assert len(openclimb.open(root).trials()) > n_trials
@@ -131,7 +133,7 @@ def test_what_changed_is_said_by_report_and_stops_ask(
     assert main(["report", str(root)]) == 0
     assert "note:" not in capsys.readouterr().out
     assert main(["best", str(root)]) == 0
-    assert "what the finalists' contest chose is in mixture/" in capsys.readouterr().out
+    assert "what the selection chose is in mixture/" in capsys.readouterr().out
     path = root / "climb.toml"
     line = next(line for line in path.read_text().splitlines() if line.startswith("merge_to"))
     path.write_text(path.read_text().replace(line, "merge_to = 2"))
@@ -149,13 +151,13 @@ def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_c
         tmp_path / "run", tiny_corpus, tiny_tasks, corpus={"domains": "column:domain"}, constraints=constraints
     )
     answer = openclimb.open(root).run()
-    rows = [{row["name"]: row["weight"] for row in answer["domains"]}]
+    rows = [{row.name: row.weight for row in answer.domains}]
     rows += [trial.mixture.as_dict() for trial in openclimb.open(root).trials()]
     for row in rows:
         assert row["novel"] >= 0.1 - 1e-6
         assert 0.2 - 1e-6 <= row["scripture"] + row["politics"] <= 0.4 + 1e-6
         assert sum(weight > 0 for weight in row.values()) <= 4
-    assert {row["name"] for row in answer["mixtures"]} >= {"natural", "uniform"}
+    assert {row.name for row in answer.mixtures} >= {"natural", "uniform"}
     path = root / "climb.toml"
     path.write_text(path.read_text().replace('"novel" = 0.1', '"novel" = 0.2'))
     with pytest.raises(StaleError, match="constraints.floor"):
@@ -214,30 +216,30 @@ def test_ctrl_c_stops_cleanly_with_130_and_the_run_goes_on(tmp_path: Path, tiny_
     assert process.returncode == 130
     assert "what is done is kept" in error
     assert "Traceback" not in error
-    assert openclimb.open(root).run()["domains"]
+    assert openclimb.open(root).run().domains
 
 
 def test_ready_made_domains_skip_clustering(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
     root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, corpus={"domains": "column:domain"})
     answer = openclimb.open(root).run()
     sources = {json.loads(line)["domain"] for line in tiny_corpus.read_text().splitlines()}
-    assert {row["name"] for row in answer["domains"]} == sources
+    assert {row.name for row in answer.domains} == sources
     assert not (root / "clusters" / "centroids.npy").exists()
 
 
 def test_tasks_weighed_by_their_signal_are_the_answers_objective(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path
 ) -> None:
-    changes = {"tasks": {"weigh": "signal"}, "search": {"trials": [4, 2], "replicates": 3}}
+    changes = {"tasks": {"weighting": "signal"}, "search": {"trials": [4, 2], "replicates": 3}}
     root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, **changes)
     answer = openclimb.open(root).run()
     trials = openclimb.open(root).trials()
     assert sum(trial.role == "replicate" for trial in trials) == 3
     first, last = (read_json(root / "iterations" / f"0{i}" / "diagnostics.json")["signal"] for i in (0, 1))
     weights = {row["task"]: row["weight"] for row in first if row["task"] != "objective"}
-    assert answer["objective"]["tasks"] == pytest.approx(weights)
+    assert answer.objective.tasks == pytest.approx(weights)
     assert {row["task"]: row["weight"] for row in last} == {row["task"]: row["weight"] for row in first}
-    assert {row["task"] for row in answer["signal"]} == {"stories", "speech", "objective"}
+    assert {row.task for row in answer.signal} == {"stories", "speech", "objective"}
     page = openclimb.open(root).report().read_text()
     assert "What the tasks can tell" in page
 
@@ -260,16 +262,16 @@ def test_run_learns_from_told_trials_and_later_ones_make_the_answer_stale(
     capsys.readouterr()
     assert main(["run", str(root), "--quiet"]) == 1
     message = capsys.readouterr().err
-    assert 'trials told or imported by hand: null then, "2 (' in message
+    assert 'trials completed or imported by hand: null then, "2 (' in message
     assert "it learns from them" in message
     assert "--redo mixture" in message
     assert main(["status", str(root)]) == 0
     assert "--redo mixture" in capsys.readouterr().out
     answer = opened.run(redo="mixture")
-    assert answer["trials"]["outside"] == 2
+    assert answer.trials["external"] == 2
     searched = [trial.number for trial in opened.trials() if trial.role == "search"]
     assert searched == [trial.number for trial in before if trial.role == "search"]  # none is trained again
-    assert answer["trials"]["search"] == len(searched)
+    assert answer.trials["search"] == len(searched)
     assert openclimb.open(root).run() == answer
 
 
@@ -283,8 +285,8 @@ def test_a_search_begins_with_what_was_told_before(tmp_path: Path, tiny_corpus: 
     shutil.rmtree(root / "iterations")  # the batches are then proposed anew, from all there is
     opened.run(redo="mixture")
     batch = read_json(root / "iterations" / "00" / "batch.json")
-    assert batch["told"] == [trial.number for trial in asked[:2]]
+    assert batch["completed"] == [trial.number for trial in asked[:2]]
     assert batch["running"] == [asked[2].number]
     fitted = read_json(root / "iterations" / "00" / "diagnostics.json")["trials"]
-    assert set(batch["told"]) <= set(fitted)
+    assert set(batch["completed"]) <= set(fitted)
     assert asked[2].number not in fitted

@@ -8,8 +8,8 @@ import pytest
 import openclimb
 from _evidence_tables import BEGIN, END, embed
 from evidence import inherit
-from openclimb.trials import Trial, read_trials
-from tiny import make_tiny_workspace
+from openclimb.testing.fixtures import make_tiny_workspace
+from openclimb.workspace.trials import Trial, read_trials
 
 
 def scores(root: Path, trials: list[Trial]) -> dict[str, bytes]:
@@ -29,21 +29,21 @@ def test_trials_that_no_goal_changes_are_trained_once(
     assert {trial.role for trial in inherited} == {"search", "natural", "uniform"}
     before = scores(second / "trials", inherited)
     answer = openclimb.open(second).run()
-    assert answer["objective"]["tasks"] == {"speech": 1.0, "stories": 0.0}
+    assert answer.objective.tasks == {"speech": 1.0, "stories": 0.0}
     now = scores(second / "trials", read_trials(second / "trials"))
     assert before.items() < now.items()
     table = openclimb.open(second).validate(["natural", "best-of-n"], 2)
     settings = openclimb.open(second).config
     searched = [trial for trial in read_trials(second / "trials") if trial.role == "search"]
     assert len(searched) == sum(settings.search.trials)  # what our search cost is counted right
-    ours, natural, random = table["rows"]
-    assert random["search_trials"] == ours["search_trials"]
+    ours, natural, random = table.rows
+    assert random.search_trials == ours.search_trials
     folder = Path("validation") / "trials"
     old, new = (scores(root / folder, read_trials(root / folder)) for root in (first, second))
     assert old.items() <= new.items()
     # Only the found mixture and the best of the random ones may be others.
-    assert len(new) - len(old) <= 2 * table["seeds"]
-    assert natural["by_seed"]
+    assert len(new) - len(old) <= 2 * table.seeds
+    assert natural.by_seed
 
 
 def test_tables_go_between_the_marks(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openclimb.api import OpenWorkspace
     from openclimb.mixture import Weights
-    from openclimb.search.predictor import Predictor
+    from openclimb.search.predictors.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ def open(path: str | Path) -> "OpenWorkspace":
 def init(path: str | Path, scale: str = "laptop", **sections: dict[str, Any]) -> "OpenWorkspace":
     """Make a workspace from a scale's presets and changed settings: ``init("r", corpus={"paths": ["a.jsonl"]})``."""
     from openclimb.api import create
-    from openclimb.config import from_dict
+    from openclimb.config.load import from_dict
 
     return create(path, from_dict({"scale": scale, **sections}))
 
@@ -34,6 +34,6 @@ def fit_predictor(weights: "Weights", scores: "Weights", name: str = "auto") -> 
 
     Raises SearchError when no score is finite, ConfigError when the predictor is not known.
     """
-    from openclimb.search.predictor import fit_predictor
+    from openclimb.search.predictors.predictor import fit_predictor
 
     return fit_predictor(weights, scores, name)

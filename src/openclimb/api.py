@@ -4,25 +4,23 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openclimb import trials as trial_files
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.engine import Engine
+from openclimb import seeds
+from openclimb.config.schema import Config, TasksSettings
+from openclimb.corpus.custom_domains import has_custom_domains, stop_without_corpus, weighed_domains, write_custom
+from openclimb.engines.local import Engine
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
-from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus, write_given
 from openclimb.mixture import Domain
-from openclimb.search.outside import ROLE
-from openclimb.settings import Config, TasksSettings
-from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
-from openclimb.trials import Proposal, Trial, weights_key
-from openclimb.workspace import Workspace, fingerprint, read_json
+from openclimb.progress import Progress
+from openclimb.recipes import current_recipes, stop_if_stale, trial_data
+from openclimb.workspace import trials as trial_files
+from openclimb.workspace.files import fingerprint
+from openclimb.workspace.observations import EXTERNAL_ROLE
+from openclimb.workspace.records import STAGES, Workspace, trial_settings
+from openclimb.workspace.results import MIXTURE, Answer, Best, Validation, read_answer, read_validation
+from openclimb.workspace.trials import Proposal, Trial, weights_key
 
-if TYPE_CHECKING:
-    from openclimb.search.reuse import Reuse
-
-AGAIN = 1000  # added to the seed of a mixture that was asked for before, once for each time
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
 
@@ -33,7 +31,7 @@ class OpenWorkspace:
         self.workspace = Workspace(root)
         self.config: Config = self.workspace.config()
 
-    def run(self, progress: Progress | None = None, redo: str = "", *, retry: bool = False) -> dict[str, Any]:
+    def run(self, progress: Progress | None = None, redo: str = "", *, retry: bool = False) -> Answer:
         """Do everything that is not done yet and return the answer (as in mixture/mixture.json).
 
         `redo`: a stage that is moved aside first; `retry`: try failed trials again (see `pipeline.run`).
@@ -53,35 +51,27 @@ class OpenWorkspace:
     def ask(self, n: int = 1) -> list[Trial]:
         """Return n new trials to run elsewhere, with their mixtures; `tell` closes them.
 
-        The mixtures are a function of the trials told and asked so far: at any time, also while others are running,
-        which are neither repeated nor crowded. Where the region holds no other mixture, one of before has another seed.
-        Needs the stages up to domains, or domains given by hand.
+        The mixtures are a function of the trials completed and asked so far: at any time, also while others are
+        running, which are neither repeated nor crowded. Where the region holds no other mixture, one of before has
+        another seed. Needs the stages up to domains, or domains given by hand.
         """
-        from openclimb.search.loop import next_batch
-        from openclimb.search.signal import check_weigh, goal_of
+        from openclimb.search.goal import check_weighting, goal_of
+        from openclimb.search.propose import next_batch
+        from openclimb.search.transfer.store import search_space
 
-        check_weigh(self.config)
+        check_weighting(self.config)
         if n < 1:
             raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
         domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
-            search, seed = self.config.search, self.config.seed
-            reuse = self._reuse(domains)
-            batch = next_batch(
-                reuse.informed(known),
-                reuse.searched,
-                n,
-                len(known),
-                search,
-                goal_of(self.config, known),
-                seed,
-                reuse.required,
-            )
+            seed, proposer = self.config.seed, self.config.search.proposer
+            space = search_space(self.workspace.root, self.config, domains, goal_of(self.config, known))
+            batch = next_batch(space.observations(known), space.spec, n, len(known), seed)
             proposals, before = [], Counter(weights_key(trial.weights) for trial in known)
-            for row in reuse.expanded(batch).tolist():  # a small region may have no other mixture left: another seed
-                again = before[weights_key(row)]
-                proposals.append(Proposal(ROLE, 0, tuple(row), seed + AGAIN * again, search.proposer))
+            for row in space.expanded(batch).tolist():  # a small region may have no other mixture left: another seed
+                fresh = seeds.again(seed, before[weights_key(row)])
+                proposals.append(Proposal(EXTERNAL_ROLE, 0, tuple(row), fresh, proposer))
                 before[weights_key(row)] += 1
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
@@ -107,19 +97,21 @@ class OpenWorkspace:
             trial_files.fail(folder, message or "no reason given", last=True)
 
     def import_runs(self, ratios: Path, metrics: Path, *, losses: bool = False) -> tuple[list[Trial], int]:
-        """Make told trials of runs that were finished elsewhere; return all of them, and how many are new.
+        """Make completed trials of runs that were finished elsewhere; return all of them, and how many are new.
 
         `ratios` has one column a domain, `metrics` one a task (higher is better, or with `losses` lower), and both a
         column that names the run (see `search.runs_file`). Importing the same again adds nothing. Raises InputError.
         """
-        from openclimb.search.runs_file import read_runs
+        from openclimb.workspace.runs_file import read_runs
 
         domains, data = self._hinge()
         names = [domain.name for domain in domains]
         runs = read_runs(ratios, metrics, names, losses=losses)
         settings = trial_settings(self.config)
         # The name decides the seed, so that two runs of one mixture are two trials, and the same ones when read again.
-        proposals = [Proposal(ROLE, 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs]
+        proposals = [
+            Proposal(EXTERNAL_ROLE, 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs
+        ]
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)
             check_tasks(runs[0].scores, known, self.config.tasks, str(metrics))
@@ -139,20 +131,19 @@ class OpenWorkspace:
                 trial_files.tell(trial_files.trial_folder(self._trials, trial.number), {"scores": run.scores})
         return [self._read(trial) for trial in trials], new
 
-    def best(self) -> dict[str, Any]:
-        """Return the mixture of the best expected score by the trials told so far (see `search.best.best`)."""
-        from openclimb.search.best import best
-        from openclimb.search.signal import check_weigh, goal_of
+    def best(self) -> Best:
+        """Return the mixture of the best expected score by the trials completed so far (see `search.best.best`)."""
+        from openclimb.search.goal import check_weighting, goal_of
+        from openclimb.search.selection.best import best
+        from openclimb.search.transfer.store import search_space
 
-        check_weigh(self.config)
+        check_weighting(self.config)
 
         domains, data = self._hinge()
         known, config = trial_files.read_trials(self._trials, data), self.config
-        reuse = self._reuse(domains)
-        found = best(known, reuse, config.target, config.search, goal_of(config, known), config.seed)
-        tested = (self.workspace.folder("mixture") / "mixture.json").is_file()
-        has_items = not (config.objective.external or has_given_domains(config))
-        return {**found, "has_items": has_items, "tested": tested}
+        space = search_space(self.workspace.root, config, domains, goal_of(config, known))
+        has_items = not (config.objective.external or has_custom_domains(config))
+        return best(known, space, config.target, config.seed, has_items, (self.workspace.root / MIXTURE).is_file())
 
     def validate(
         self,
@@ -163,60 +154,48 @@ class OpenWorkspace:
         *,
         redo: bool = False,
         retry: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Validation:
         """Train the found mixture and others as targets and return what that says: validation/validation.json.
 
         `against`: baselines (`validation.BASELINES`; empty: all but DoReMi that as many trials as ours suffice for);
         `target`: settings of [proxy] that the target has otherwise (`validation.target_of`); `redo`: move a table of
         other options aside; `retry`: try failed trials again. See `validation.validate` for errors.
         """
-        from openclimb.validation import Plan, target_of, validate
+        from openclimb.validation.compare import Plan, target_of, validate
 
         changed = target_of(self.config, target or {})
         engine = Engine(self.config.run.workers)
         try:
             plan = Plan(changed, tuple(against), seeds)
-            found: dict[str, Any] = read_json(
-                validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry) / "validation.json"
-            )
+            validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry)
         finally:
             engine.release()
-        return found
+        return read_validation(self.workspace.root)
 
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
         """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`).
 
-        Every weight moves, also where `search.reuse` is "block".
+        Every weight moves, also where `search.transfer` is "frozen".
         """
-        from openclimb.search.front import front
-        from openclimb.search.pareto import goals_of
-        from openclimb.search.required import required_of
-        from openclimb.search.signal import goal_of
+        from openclimb.search.acquisition.front import front
+        from openclimb.search.acquisition.pareto import goals_of
+        from openclimb.search.goal import goal_of
+        from openclimb.search.transfer.store import search_space
 
         domains, data = self._hinge()
-        config, required = self.config, required_of(self.config)
+        config = self.config
         wanted = goals_of(config.tasks, goals)
-        told = trial_files.read_trials(self._trials, data)
-        reuse = self._reuse(domains).whole
-        goal = goal_of(config, told)
-        found = front(reuse.informed(told), reuse.searched, config.search, wanted, goal, config.seed, required)
-        return reuse.own_front(found)
+        completed = trial_files.read_trials(self._trials, data)
+        space = search_space(self.workspace.root, config, domains, goal_of(config, completed)).whole
+        return space.expanded_front(front(space.observations(completed), space.spec, wanted, config.seed))
 
     def _hinge(self) -> tuple[list[Domain], str]:
         """Return the domains, and the fingerprint of the data that trials of them read."""
-        if has_given_domains(self.config):
-            return given_domains(self.workspace.root, self.config), DATA
-        domains, recipes = read_domains(self._done("domains")), current_recipes(self.workspace, self.config)
-        stop_if_stale(self.workspace, self.config, {name: recipes[name] for name in STAGES if name != "mixture"})
-        return domains, recipes["tokens"].fingerprint
-
-    def _reuse(self, domains: Sequence[Domain]) -> "Reuse":
-        from openclimb.hints import with_hints
-        from openclimb.prior import reuse_for
-
-        return with_hints(
-            reuse_for(self.workspace.root, self.config, domains), self.workspace.root, self.config, domains
-        )
+        recipes = current_recipes(self.workspace, self.config)
+        if "domains" in recipes:
+            self._done("domains")
+            stop_if_stale(self.workspace, self.config, {name: recipes[name] for name in STAGES if name != "mixture"})
+        return weighed_domains(self.workspace.root, self.config)[0], trial_data(recipes)
 
     def _read(self, trial: Trial) -> Trial:
         return trial_files.read_trial(trial_files.trial_folder(self._trials, trial.number))
@@ -235,10 +214,10 @@ class OpenWorkspace:
         """Return every trial of the workspace by number."""
         return trial_files.read_trials(self._trials)
 
-    def mixture(self) -> dict[str, Any]:
+    def mixture(self) -> Answer:
         """Return the answer: mixture/mixture.json."""
-        answer: dict[str, Any] = read_json(self._done("mixture") / "mixture.json")
-        return answer
+        self._done("mixture")
+        return read_answer(self.workspace.root)
 
     def report(self) -> Path:
         """Write report/index.html and return its path."""
@@ -291,7 +270,7 @@ def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSett
             f"{what} has a score for '{unknown[0]}', which no trial so far has{nearest(unknown[0], expected)}",
             f"expected are: {', '.join(expected)}; where those are wrong, remove the scores.json of their trials",
         )
-    lacking = sorted({*tasks.weights, *tasks.at_least} - set(scores)) if not expected else []
+    lacking = sorted({*tasks.weights, *tasks.thresholds} - set(scores)) if not expected else []
     if lacking:
         raise SearchError(
             f"{what} has no score for '{lacking[0]}'{nearest(lacking[0], scores)}, which [tasks] in climb.toml names",
@@ -314,28 +293,28 @@ def create_from(
     `domains` are those given by hand, where there is no corpus; `given` is a table old,new,share beside them. Raises
     what `gather.gather` raises, before anything is written.
     """
-    from openclimb.gather import gather
-    from openclimb.search.region import region_of
+    from openclimb.search.space.region import region_of
+    from openclimb.search.transfer.collect import collect
 
     root = Path(path)
     if (root / "climb.toml").exists():
         Workspace(root).create(config)  # says that it is there
     if domains:
         region_of(domains, config.constraints)
-    found = gather(Path(old), config, domains, given)
+    found = collect(Path(old), config, domains, given)
     found.write(root)  # before climb.toml: a workspace that is there has all it was given
-    opened = create_given(path, config, domains) if domains else create(path, config)
+    opened = create_custom(path, config, domains) if domains else create(path, config)
     return opened, found.sentences()
 
 
-def create_given(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:
+def create_custom(path: str | Path, config: Config, domains: Sequence[Domain]) -> OpenWorkspace:
     """Make a new workspace without a corpus, with domains given by hand, and return it open.
 
     Raises ConfigError for a constraint on an unknown domain, DomainError when no mixture meets the constraints.
     """
-    from openclimb.search.region import region_of
+    from openclimb.search.space.region import region_of
 
     region_of(domains, config.constraints)
     opened = create(path, config)
-    write_given(opened.workspace.root, domains)
+    write_custom(opened.workspace.root, domains)
     return opened

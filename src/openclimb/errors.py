@@ -1,6 +1,6 @@
 """The errors a user can meet. Each says what is wrong and where (`message`), and what to do (`fix`).
 
-Only `cli.py` catches them; it prints an `error:` line and a `fix:` line.
+Only `cli/main.py` catches them; it prints an `error:` line and a `fix:` line.
 """
 
 import difflib

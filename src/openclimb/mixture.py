@@ -1,10 +1,7 @@
 """The vocabulary of the search: domains, mixtures and the arithmetic of repetition. Pure numpy."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,13 +57,3 @@ def effective_domains(weights: Weights) -> float:
     """Return exp of the mixture's entropy (nats): 1 for one domain, n for the uniform mixture."""
     positive = weights[weights > 0]
     return float(np.exp(-(positive * np.log(positive)).sum()))
-
-
-def mixture_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return mixture.csv: one line a domain with its weight, natural share, cap, tokens and repetitions."""
-    out = io.StringIO()
-    columns = ("name", "weight", "natural", "cap", "tokens", "repetitions")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("domain", *columns[1:]))
-    writer.writerows([row[column] for column in columns] for row in rows)
-    return out.getvalue()

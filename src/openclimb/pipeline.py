@@ -6,37 +6,40 @@ Each stage is a function from files to files that knows no neighbour; this file 
 done is not done again, what is stale stops the run, and a run that was killed goes on where it was.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from openclimb.cluster.domains import make_domains
-from openclimb.cluster.fit import fit
-from openclimb.cluster.label import label
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.corpus.pack import pack
-from openclimb.corpus.survey import read_units, survey
-from openclimb.engine import Engine
-from openclimb.given import DATA, given_domains, has_given_domains, stop_without_corpus
-from openclimb.hints import with_hints
-from openclimb.mixture import Domain, mixture_table
-from openclimb.objective import load_objective, run_objective, stop_if_idle
-from openclimb.prior import reuse_for
+from openclimb.clustering.domains import make_domains
+from openclimb.clustering.fit import fit
+from openclimb.clustering.label import label
+from openclimb.config.schema import Config
+from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
+from openclimb.corpus.domains import read_domains
+from openclimb.corpus.pack import Source, pack
+from openclimb.corpus.units import read_units, survey
+from openclimb.engines.local import Engine
+from openclimb.mixture import Domain
+from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
+from openclimb.progress import Progress
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
-from openclimb.proxy.tasks import pack_tasks, search_tasks
-from openclimb.search.contest import claim, next_round, open_contest
-from openclimb.search.loop import diagnose, finalists, next_batch
-from openclimb.search.outside import batch_history, of_tasks, outside_trials
-from openclimb.search.pick import pick
-from openclimb.search.region import region_of
-from openclimb.search.required import required_of
-from openclimb.search.signal import check_weigh, goal_of, replicates, signal_rows
-from openclimb.settings import Config
-from openclimb.stages import STAGES, current_recipes, stop_if_stale, trial_settings
-from openclimb.trial_runs import read_items, run_trials
-from openclimb.trials import Proposal, Trial, ask, fitting, read_trials, reopen
-from openclimb.workspace import Workspace, fingerprint, write_json, write_text
+from openclimb.recipes import current_recipes, stop_if_stale, trial_data
+from openclimb.search.acquisition.spec import spec_of
+from openclimb.search.external import batch_history, usable_external
+from openclimb.search.goal import check_weighting, goal_of, replicates
+from openclimb.search.propose import diagnose, finalists, next_batch
+from openclimb.search.selection.answer import select
+from openclimb.search.selection.candidates import confirmation, make_candidates, next_round
+from openclimb.search.space.region import region_of
+from openclimb.search.space.search_space import SearchSpace
+from openclimb.search.transfer.store import search_space
+from openclimb.stats.signal_to_noise import signal_rows
+from openclimb.tasks.items import pack_tasks
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import fingerprint, write_text
+from openclimb.workspace.records import STAGES, Workspace, trial_settings
+from openclimb.workspace.results import write_answer, write_diagnostics
+from openclimb.workspace.tables import mixture_table
+from openclimb.workspace.trials import Proposal, Trial, fitting, read_trials, reopen
 
 
 def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = "", *, retry: bool = False) -> Path:
@@ -56,166 +59,100 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
         stop_if_idle(config)
-        check_weigh(config)
+        check_weighting(config)
         if retry and workspace.state(recipes["mixture"]).state == "done":
             progress.note("there is an answer without the failed trials: to try them again, add --redo mixture")
         elif retry:
-            data = DATA if has_given_domains(config) else recipes["tokens"].fingerprint
-            again = reopen(workspace.root / "trials", fitting(workspace.root / "trials", trial_settings(config), data))
+            trials = workspace.root / "trials"
+            again = reopen(trials, fitting(trials, trial_settings(config), trial_data(recipes)))
             progress.note(f"failed trials that are tried again: {', '.join(map(str, again)) or 'none'}")
-        if has_given_domains(config):
-            given = given_domains(workspace.root, config)
-            return workspace.make(
-                recipes["mixture"],
-                progress,
-                lambda out: search(workspace.root, config, given, None, DATA, out, engine, progress),
-            )
-        shaped(config.proxy)  # a checkpoint that cannot be used is told before the long work
+        context = StageContext(workspace.root, engine, progress, config.seed)
+        if has_custom_domains(config):
+            given, data = custom_domains(workspace.root, config), trial_data(recipes)
+            return workspace.make(recipes["mixture"], context, search, workspace.root, config, given, None, data)
+        shaped(config.proxy)  # a checkpoint that cannot be used is refused before the long work
         tokenizer = with_tokenizer(config.tokens, config.proxy)
 
-        corpus = workspace.make(recipes["corpus"], progress, lambda out: survey(config.corpus, out, progress))
+        corpus = workspace.make(recipes["corpus"], context, survey, config.corpus)
         units = read_units(corpus)
-        clusters = workspace.make(
-            recipes["clusters"],
-            progress,
-            lambda out: fit(
-                units, config.corpus, config.embed, config.clusters, tokenizer, config.seed, out, engine, progress
-            ),
-        )
-        labels = workspace.make(
-            recipes["labels"],
-            progress,
-            lambda out: label(units, clusters, config.corpus, config.embed, config.quality, out, engine, progress),
-        )
+        fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
+        clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
+        labelled = (units, clusters, config.corpus, config.embed, config.quality)
+        labels = workspace.make(recipes["labels"], context, label, *labelled)
         engine.release()  # the embedder's memory
-        domains = workspace.make(
-            recipes["domains"],
-            progress,
-            lambda out: make_domains(clusters, labels, config.domains, config.target, out, progress),
-        )
+        merged = (clusters, labels, config.domains, config.target)
+        domains = workspace.make(recipes["domains"], context, make_domains, *merged)
+        weighed = read_domains(domains)
+        region_of(weighed, config.constraints)  # constraints that clash are named before the long work
+        source = Source(units, labels, domains, clusters / "tokenizer.json", config.corpus)
+        tokens = workspace.make(recipes["tokens"], context, pack_all, source, config)
+        data = trial_data(recipes)
+        return workspace.make(recipes["mixture"], context, search, workspace.root, config, weighed, tokens, data)
 
-        region_of(read_domains(domains), config.constraints)  # constraints that clash are told before the long work
 
-        def tokens_of(out: Path) -> dict[str, object]:
-            facts = pack(
-                units,
-                labels,
-                domains,
-                clusters / "tokenizer.json",
-                config.corpus,
-                config.tokens,
-                config.proxy.token_budget,
-                config.target,
-                config.proxy.sequence,
-                config.seed,
-                out,
-                engine,
-                progress,
-            )
-            if config.objective.external and not config.tasks.paths:  # the trainer brings its own
-                return facts
-            return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", progress)}
-
-        tokens = workspace.make(recipes["tokens"], progress, tokens_of)
-        return workspace.make(
-            recipes["mixture"],
-            progress,
-            lambda out: search(
-                workspace.root,
-                config,
-                read_domains(domains),
-                tokens,
-                recipes["tokens"].fingerprint,
-                out,
-                engine,
-                progress,
-            ),
-        )
+def pack_all(context: StageContext, source: Source, config: Config) -> dict[str, object]:
+    """Pack the tokens that proxies read and, where there are any, the tasks that score them."""
+    facts = pack(context, source, config.tokens, config.proxy, config.target)
+    if config.objective.external and not config.tasks.paths:  # the trainer brings its own
+        return facts
+    out = context.folder
+    return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", context.progress)}
 
 
 def search(
-    root: Path,
-    config: Config,
-    domains: list[Domain],
-    tokens: Path | None,
-    data: str,
-    out: Path,
-    engine: Engine,
-    progress: Progress,
+    context: StageContext, root: Path, config: Config, domains: list[Domain], tokens: Path | None, data: str
 ) -> dict[str, object]:
-    """Propose, run trials, learn, for each iteration; then let finalists and baselines contend, and measure the answer
+    """Propose, run trials, learn, for each iteration; then select among finalists and baselines, and measure the answer
     again beside the baselines with fresh seeds.
 
-    `trials/` is the search's only state: a proposal is a function of the trials told so far, so a search that is
-    run again comes to the same mixtures and finds their scores already there. Trials told or imported by hand are
-    learnt from as well (`search/outside.py`), and so are those of another workspace: `reuse` stands between the
-    domains and what the search weighs (`search/reuse.py`). `tokens` are the packed ones, None for domains given by
-    hand; `data` is the fingerprint of what trials read.
+    `trials/` is the search's only state: a proposal is a function of the trials completed so far, so a search that is
+    run again comes to the same mixtures and finds their scores already there. `tokens` are the packed ones, None for
+    custom domains; `data` is the fingerprint of what trials read.
     """
-    folder = root / "trials"
-    names = [domain.name for domain in domains]
-    settings = trial_settings(config)
-    required = required_of(config)
-    goal = goal_of(config, ())
-    external = config.objective.external
-    objective = (
-        load_objective(config.objective, root, domains, config.target.token_budget, tokens) if external else None
-    )
-    outside = outside_trials(read_trials(folder), data)
-    if config.tasks.paths:  # a trainer of the user's may bring tasks of its own
-        outside, useless = of_tasks(outside, search_tasks(config.tasks))
-        if useless:
-            progress.note(f"trials without a score of the search's tasks are left out: {', '.join(map(str, useless))}")
-    reuse = reuse_for(root, config, domains)  # the trials of another workspace, where it gave some
-    if reuse.said:
-        progress.note(reuse.said)
-    reuse = with_hints(reuse, root, config, domains)
-
-    def train(proposals: Iterable[Proposal], label: str, parts: tuple[str, ...]) -> list[Trial]:
-        asked = ask(folder, list(proposals), names, settings, data)
-        if objective:
-            return run_objective(
-                folder, asked, objective, config.objective.parallel, config.tasks, label, engine, progress
-            )
-        assert tokens is not None  # without a corpus there is an objective
-        return run_trials(folder, asked, tokens, config.proxy, config.tasks, config.run, parts, label, engine, progress)
-
-    repeated = train(replicates(domains, config), "replicates", ("search",)) if config.search.replicates else []
-    told: list[Trial] = []
-    key = fingerprint([data, settings, {**asdict(config.search), "trials": []}, goal, config.seed])
-    for iteration, n in enumerate(config.search.trials):
-        place = root / "iterations" / f"{iteration:02d}"
-        key = fingerprint([key, asdict(required), n])
-        learnt = batch_history(place, key, outside)
-        known = reuse.informed([*learnt, *told])
-        batch = next_batch(known, reuse.searched, n, iteration, config.search, goal, config.seed, reuse.required)
-        told += train(
-            (
-                Proposal("search", iteration, tuple(row), config.seed, config.search.proposer)
-                for row in reuse.expanded(batch).tolist()
-            ),
-            f"iteration {iteration + 1} of {len(config.search.trials)}",
-            ("search",),
-        )
-        goal = goal_of(config, [*told, *repeated])
-        found = diagnose(reuse.informed([*learnt, *told]), reuse.searched, iteration, config.search, goal, config.seed)
-        diagnostics = {**reuse.own_diagnostics(found), "signal": signal_rows(told, repeated, goal)}
-        write_json(place / "diagnostics.json", diagnostics)
-        progress.note(diagnostics["warning"] or f"best so far {diagnostics['best_measured']:.4f}")
-
-    learnt = [*outside, *told]
-    known = reuse.informed(learnt)
-    best = finalists(known, reuse.searched, config.search, config.pick, goal, config.seed, reuse.required)
-    compared = reuse.expanded_finalists(best)
-    contest = open_contest(learnt, reuse, compared, config.search, config.pick, goal, required.at_least, config.seed)
-    picked: list[Trial] = []
+    runner = TrialRunner(root / "trials", root, config, domains, tokens, data, context)
+    external = usable_external(read_trials(runner.folder, data), config.tasks, context.progress.note)
+    space = search_space(root, config, domains, goal_of(config, ()))  # with another workspace's trials, if it has some
+    if space.described:
+        context.progress.note(space.described)
+    repeated = runner.run(replicates(domains, config), "replicates") if config.search.replicates else []
+    completed, space = iterate(runner, space, external, repeated)
+    learnt = [*external, *completed]
+    best = finalists(space.observations(learnt), space.spec, config.selection.finalists, config.seed)
+    candidates = make_candidates(learnt, space, space.expanded_finalists(best), config.selection, config.seed)
+    selected: list[Trial] = []
     last, both = len(config.search.trials), ("search", "report")
-    while proposals := next_round(contest, picked, last):
-        picked += train(proposals, f"finalists, seed {proposals[0].seed - config.seed} of {config.pick.seeds}", both)
-    picked += train(claim(contest, picked, last), "the answer and the baselines", both)
-    config = replace(config, tasks=replace(config.tasks, weights=goal))
-    answer = pick(told, picked, read_items(folder, picked), domains, contest, config)
-    answer["signal"] = signal_rows(told, [*repeated, *picked], goal)
-    write_json(out / "mixture.json", answer)
-    write_text(out / "mixture.csv", mixture_table(answer["domains"]))
-    return {"sentence": answer["sentence"], "trials": len(read_trials(folder))}
+    while proposals := next_round(candidates, selected, last):
+        label = f"finalists, seed {proposals[0].seed - config.seed} of {config.selection.seeds}"
+        selected += runner.run(proposals, label, both)
+    selected += runner.run(confirmation(candidates, selected, last), "the answer and the baselines", both)
+    goal = space.spec.task_weights
+    config = replace(config, tasks=replace(config.tasks, weights=dict(goal)))
+    items, signal = read_items(runner.folder, selected), signal_rows(completed, [*repeated, *selected], goal)
+    answer = select(completed, selected, items, domains, candidates, config, signal)
+    write_answer(context.folder, answer)
+    write_text(context.folder / "mixture.csv", mixture_table([vars(row) for row in answer.domains]))
+    return {"sentence": answer.sentence, "trials": len(read_trials(runner.folder))}
+
+
+def iterate(
+    runner: TrialRunner, space: SearchSpace, external: list[Trial], repeated: list[Trial]
+) -> tuple[list[Trial], SearchSpace]:
+    """Return the trials of all iterations, and the search space with the tasks' weights as they stand at the end."""
+    config, progress, completed = runner.config, runner.context.progress, list[Trial]()
+    settings = {**asdict(config.search), "trials": []}
+    key = fingerprint([runner.data, trial_settings(config), settings, goal_of(config, ()), config.seed])
+    for iteration, n in enumerate(config.search.trials):
+        place = runner.root / "iterations" / f"{iteration:02d}"
+        key = fingerprint([key, asdict(spec_of(config, runner.domains)), n])
+        known = batch_history(place, key, external)  # those that came later count from the next batch on
+        batch = next_batch(space.observations([*known, *completed]), space.spec, n, iteration, config.seed)
+        rows = space.expanded(batch).tolist()
+        proposals = [Proposal("search", iteration, tuple(row), config.seed, config.search.proposer) for row in rows]
+        completed += runner.run(proposals, f"iteration {iteration + 1} of {len(config.search.trials)}")
+        goal = goal_of(config, [*completed, *repeated])
+        space = space.weighing(goal)
+        signal = signal_rows(completed, repeated, goal)
+        found = diagnose(space.observations([*known, *completed]), space.spec, iteration, signal)
+        write_diagnostics(place, found)
+        progress.note(found.warning or f"best so far {found.best_measured:.4f}")
+    return completed, space

@@ -3,17 +3,21 @@
 import json
 from pathlib import Path
 
-from openclimb.console import Progress
+import pytest
+
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus import units as survey_units
 from openclimb.corpus.sample import draw_sample
-from openclimb.corpus.survey import read_units, survey
-from openclimb.engine import Engine
-from openclimb.settings import CorpusSettings
+from openclimb.corpus.units import read_units, survey
+from openclimb.engines.local import Engine
+from openclimb.progress import Progress
+from openclimb.workspace.context import StageContext
 
 
 def _units(paths: list[Path], tmp_path: Path, **more: int):
     settings = CorpusSettings(paths=tuple(map(str, paths)), **more)
     (tmp_path / "units").mkdir(exist_ok=True)
-    survey(settings, tmp_path / "units", Progress())
+    survey(StageContext(tmp_path / "units", Engine(1), Progress()), settings)
     return read_units(tmp_path / "units"), settings
 
 
@@ -31,11 +35,12 @@ def test_a_small_file_gives_its_share_and_no_more(tmp_path: Path) -> None:
     assert 65 <= small <= 140  # 100 expected, standard deviation 9.5
 
 
-def test_the_draw_follows_from_places_and_seed_alone(tmp_path: Path) -> None:
+def test_the_draw_follows_from_places_and_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [_write(tmp_path / f"{i}.jsonl", 30_000, str(i)) for i in range(2)]
     draws = {}
     for name, n_units, workers, seed in (("one", 1, 1, 0), ("many", 64, 2, 0), ("other seed", 64, 1, 1)):
-        units, settings = _units(files, tmp_path, unit_mb=n_units)
+        monkeypatch.setattr(survey_units, "UNIT_BYTES", n_units * 1_000_000)
+        units, settings = _units(files, tmp_path)
         engine = Engine(workers)
         draws[name] = [d.text for d in draw_sample(units, settings, 200, seed, engine, Progress())]
         engine.release()

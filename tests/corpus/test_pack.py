@@ -2,21 +2,23 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import openclimb
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_domains
-from openclimb.corpus.pack import MOST_POOL, POOL, n_pooled, n_read, pack
-from openclimb.corpus.survey import read_units
-from openclimb.engine import Engine
+from openclimb.config.schema import TargetSettings
+from openclimb.corpus.domains import read_domains
+from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack
+from openclimb.corpus.units import read_units
+from openclimb.engines.local import Engine
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
-from openclimb.settings import TargetSettings
-from openclimb.workspace import read_json
+from openclimb.progress import Progress
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import read_json
 
 
 def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 100_000) -> dict:
@@ -24,21 +26,11 @@ def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 10
     out.mkdir(parents=True)
     engine = Engine(workers)
     try:
-        pack(
-            read_units(root / "corpus"),
-            root / "labels",
-            root / "domains",
-            root / "clusters" / "tokenizer.json",
-            config.corpus,
-            config.tokens,
-            budget,
-            TargetSettings(token_budget=target),
-            config.proxy.sequence,
-            config.seed,
-            out,
-            engine,
-            Progress(),
-        )
+        folders = (root / "labels", root / "domains", root / "clusters" / "tokenizer.json")
+        source = Source(read_units(root / "corpus"), *folders, config.corpus)
+        context = StageContext(out, engine, Progress(), config.seed)
+        proxy = replace(config.proxy, token_budget=budget)
+        pack(context, source, config.tokens, proxy, TargetSettings(token_budget=target))
     finally:
         engine.release()
     return read_json(out / "domains.json")

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from openclimb.console import Progress
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus import read as reading
+from openclimb.corpus import units as survey_units
 from openclimb.corpus.read import Document, Rejected, document_order, place_hash, read_unit
-from openclimb.corpus.survey import (
+from openclimb.corpus.units import (
     changed_inputs,
     check_inputs,
     input_fingerprint,
@@ -26,8 +28,10 @@ from openclimb.corpus.survey import (
     read_units,
     survey,
 )
+from openclimb.engines.local import Engine
 from openclimb.errors import ConfigError, InputError
-from openclimb.settings import CorpusSettings
+from openclimb.progress import Progress
+from openclimb.workspace.context import StageContext
 
 ROWS = [{"text": f"Document {i}: " + "größer as it goes, " * (i % 37), "id": f"d{i}"} for i in range(400)]
 
@@ -54,13 +58,13 @@ def _units(
     settings: CorpusSettings, tmp_path: Path, unit_bytes: int = 0, monkeypatch: pytest.MonkeyPatch | None = None
 ):
     if monkeypatch:
-        from openclimb.corpus import survey as module
+        from openclimb.corpus import units as module
 
         real = module._cut
         monkeypatch.setattr(module, "_cut", lambda file, _: real(file, unit_bytes))
     out = tmp_path / "corpus-stage"
     out.mkdir(exist_ok=True)
-    survey(settings, out, Progress())
+    survey(StageContext(out, Engine(1), Progress()), settings)
     return read_units(out)
 
 
@@ -265,14 +269,17 @@ def test_a_moved_corpus_keeps_its_places(tmp_path: Path) -> None:
         (b'{"body": "x"}\n', "no column 'text'; it has: body"),
         (b'{"text": "  \\n "}\n', "'text' is empty"),
         (b'{"text": "caf\xe9"}\n', "not UTF-8"),
-        (b'{"text": "' + b"x" * 1_100_000 + b'"}\n', "longer than max_document_mb = 1"),
+        (b'{"text": "' + b"x" * 1_100_000 + b'"}\n', "longer than"),
     ],
 )
-def test_a_bad_line_is_rejected_with_its_place_and_the_rest_is_read(line: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_rejected_with_its_place_and_the_rest_is_read(
+    line: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = _lines(ROWS[:20]).splitlines(keepends=True)
     lines.insert(5, line)
     (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
-    settings = CorpusSettings(paths=(str(tmp_path),), max_document_mb=1)
+    monkeypatch.setattr(reading, "MOST_BYTES", 1_000_000)
+    settings = CorpusSettings(paths=(str(tmp_path),))
     documents, rejected = _read(_units(settings, tmp_path), settings)
     assert len(documents) == 20
     assert len(rejected) == 1
@@ -361,16 +368,17 @@ def test_domains_come_from_a_column_or_from_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_of_500_mb_is_passed_over_in_little_memory(tmp_path: Path) -> None:
+def test_a_line_of_500_mb_is_passed_over_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     with open(tmp_path / "a.jsonl", "wb") as file:
         file.write(_lines(ROWS[:3]) + b'{"text": "')
         file.writelines(b"x" * 1_000_000 for _ in range(500))
         file.write(b'"}\n' + _lines(ROWS[3:6]))
-    settings = CorpusSettings(paths=(str(tmp_path),), unit_mb=2000)
+    monkeypatch.setattr(survey_units, "UNIT_BYTES", 2_000_000_000)
+    settings = CorpusSettings(paths=(str(tmp_path),))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     documents, rejected = _read(_units(settings, tmp_path), settings)
     assert [d.text for d in documents] == [row["text"] for row in ROWS[:6]]
-    assert "longer than max_document_mb" in rejected[0].reason
+    assert "longer than 100 MB" in rejected[0].reason
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; the limit is 100 MB of text

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import openclimb
-from openclimb.console import Progress
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import content_hash
-from openclimb.engine import Engine
+from openclimb.engines.local import Engine
 from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
 from openclimb.export import dataset, pieces
 from openclimb.export.dataset import export
-from openclimb.workspace import read_json
+from openclimb.progress import Progress
+from openclimb.workspace.files import read_json
 
 BUDGET = 100_000
 
@@ -53,8 +53,8 @@ def test_shares_of_all_rows_are_the_mixture(made: Path, finished: Path) -> None:
         tokens[row["domain"]] += row["tokens"]
     total = sum(tokens.values())
     assert total == pytest.approx(BUDGET, rel=0.002)
-    for row in openclimb.open(finished).mixture()["domains"]:
-        assert tokens[row["name"]] / total == pytest.approx(row["weight"], abs=0.001)
+    for row in openclimb.open(finished).mixture().domains:
+        assert tokens[row.name] / total == pytest.approx(row.weight, abs=0.001)
 
 
 def test_tokens_are_counted_with_the_search_tokenizer(made: Path, finished: Path) -> None:
@@ -235,4 +235,4 @@ def test_the_weights_come_along_for_other_trainers(made: Path, finished: Path) -
     assert sum(map(float, words[1::2])) == pytest.approx(1.0, abs=1e-5)
     assert all(path.startswith("PREFIX/") for path in words[2::2])
     lines = (made / "mixture.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(answer["domains"])
+    assert len(lines) == 1 + len(answer.domains)

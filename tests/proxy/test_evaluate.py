@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from decoders import drawn_decoder
-from openclimb.corpus.tokenize import train_tokenizer
+from openclimb.config.schema import ProxySettings
+from openclimb.corpus.tokenizer import train_tokenizer
 from openclimb.proxy import evaluate
 from openclimb.proxy.evaluate import log_likelihoods, measure, reading_of, score_of
-from openclimb.proxy.memory import Reading, plan_reading
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.tasks import gold_pairs, read_items, tokenised
-from openclimb.settings import ProxySettings
+from openclimb.proxy.stack.memory import Reading, plan_reading
+from openclimb.tasks.items import gold_pairs, read_items, tokenised
+from openclimb.testing.models import drawn_decoder
 
 PROXY = ProxySettings(width=32, depth=1, heads=2, sequence=32)
 VOCAB = 300

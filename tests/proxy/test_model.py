@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from decoders import drawn_decoder
+from openclimb.config.schema import ProxySettings
 from openclimb.proxy.model import EPSILON, ROPE_BASE, STREAM_64, StackedDecoder
-from openclimb.settings import ProxySettings
+from openclimb.testing.models import drawn_decoder
 
 PROXY = ProxySettings(width=32, depth=2, heads=2, sequence=16)
 VOCAB = 64

@@ -9,7 +9,7 @@ from typing import Any
 
 import openclimb
 from openclimb.report.page import build_report
-from openclimb.workspace import read_json, write_json
+from openclimb.workspace.files import read_json, write_json
 
 
 def _figures(page: str) -> dict[str, Any]:
@@ -27,10 +27,10 @@ def test_every_part_stands_on_the_page(finished: Path) -> None:
     answer = openclimb.open(finished).mixture()
     for title in ("The mixture", "Beside the baselines", "The map", "The domains", "The search", "What it cost"):
         assert f"<h2>{title}</h2>" in page
-    assert html.escape(answer["sentence"]) in page
-    for row in answer["domains"]:
-        assert row["name"] in page
-    for task in answer["mixtures"][0]["report"]["tasks"]:
+    assert html.escape(answer.sentence) in page
+    for row in answer.domains:
+        assert row.name in page
+    for task in answer.mixtures[0].report.tasks:
         assert task in page
     assert "max_repetitions" in page  # the settings
 
@@ -40,14 +40,14 @@ def test_the_charts_show_the_numbers_of_the_files(finished: Path) -> None:
     answer = openclimb.open(finished).mixture()
     assert set(figures) == {"weights", "losses", "margins", "map", "search", "predicted"}
     found = next(trace for trace in figures["weights"]["data"] if trace.get("name") == "found")
-    assert sorted(found["x"]) == sorted(row["weight"] for row in answer["domains"])
+    assert sorted(found["x"]) == sorted(row.weight for row in answer.domains)
     margins = figures["margins"]["data"][0]
-    assert sorted(margins["x"]) == sorted(margin["mean"] for margin in answer["margins"].values())
+    assert sorted(margins["x"]) == sorted(margin.mean for margin in answer.margins.values())
     searched = [trial for trial in openclimb.open(finished).trials() if trial.role == "search"]
     points = [x for trace in figures["search"]["data"] if trace["mode"] == "markers" for x in trace["x"]]
     assert len(points) == len(searched)
-    forecast = read_json(sorted(finished.glob("iterations/*/diagnostics.json"))[-1])["forecast"]
-    assert figures["predicted"]["data"][0]["y"] == [row["measured"] for row in forecast]
+    predictor = read_json(sorted(finished.glob("iterations/*/diagnostics.json"))[-1])["predictions"]
+    assert figures["predicted"]["data"][0]["y"] == [row["measured"] for row in predictor]
 
 
 def test_documents_and_names_cannot_put_code_on_the_page(finished: Path, tmp_path: Path) -> None:
@@ -117,14 +117,20 @@ def test_a_page_needs_neither_torch_nor_lightgbm(finished: Path) -> None:
 def test_rounds_of_the_finalists_and_the_warning_stand_on_the_page(finished: Path, tmp_path: Path) -> None:
     root = shutil.copytree(finished, tmp_path / "run")
     answer = read_json(root / "mixture" / "mixture.json")
-    answer["contest"] = [{"name": f"finalist-{i}", "expected": -1.0 - i} for i in (1, 2, 3)]
+    answer["candidates"] = [
+        {"name": f"finalist-{i}", "weights": {}, "expected": -1.0 - i, "probability_best": 0.0} for i in (1, 2, 3)
+    ]
     answer["rounds"] = [
         {
+            "seed": 1,
+            "expected": {},
             "probability_best": {"finalist-1": 0.5, "finalist-2": 0.4, "finalist-3": 0.1},
             "dropped": ["finalist-3"],
             "left": ["finalist-1", "finalist-2"],
         },
         {
+            "seed": 2,
+            "expected": {},
             "probability_best": {"finalist-1": 0.96, "finalist-2": 0.04},
             "dropped": [],
             "left": ["finalist-1", "finalist-2"],

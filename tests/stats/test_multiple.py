@@ -2,7 +2,7 @@
 
 import pytest
 
-from openclimb.stats.multiple import holm, significant, verdict
+from openclimb.stats.multiple import comparison, holm, significant
 
 
 def test_each_p_value_is_multiplied_by_the_comparisons_that_are_left() -> None:
@@ -22,7 +22,7 @@ def test_a_number_that_is_no_p_value_is_refused() -> None:
 
 
 def test_a_verdict_needs_significance_and_a_sign() -> None:
-    assert verdict(0.1, 0.05) == "beaten"
-    assert verdict(-0.1, 0.01) == "better"
-    assert verdict(0.1, 0.051) == "not significant"
+    assert comparison(0.1, 0.05) == "beaten"
+    assert comparison(-0.1, 0.01) == "better"
+    assert comparison(0.1, 0.051) == "not significant"
     assert significant(0.05)

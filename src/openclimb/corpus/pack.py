@@ -3,7 +3,7 @@
 A domain's array holds several times what one trial reads of it: each seed draws its own part, so that intervals over
 seeds also cover which documents stand for a domain.
 
-Reads labels/, domains/ and the picked documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
+Reads labels/, domains/ and the chosen documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
 (an end token after each document and, where the tokenizer puts a token of its own first, that one before),
 heldout.bin and heldout.json, domains.json.
 """
@@ -19,82 +19,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_assignment, read_assignment_column, read_domains, read_table
-from openclimb.corpus.heldout import is_heldout
-from openclimb.corpus.read import Document, Unit, document_order, read_unit
-from openclimb.corpus.tokenize import encode_batch, end_id, frame, load_tokenizer
-from openclimb.engine import Engine
+from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSettings, TokensSettings
+from openclimb.corpus.domains import read_domains
+from openclimb.corpus.read import Document, Unit, read_unit
+from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.tokenizer import encode_batch, end_id, frame, load_tokenizer
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
-from openclimb.settings import CorpusSettings, TargetSettings, TokensSettings
-from openclimb.workspace import atomic, write_json
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import atomic, write_json
+from openclimb.workspace.tables import read_rows
 
 POOL = 8  # times what a trial reads of a domain that are packed, where it has so much,
 MOST_POOL = 20_000_000  # and up to so many tokens: of more, which documents they are hardly counts
 HELDOUT_TOKENS = 50_000  # enough for a steady loss
-SLACK = 1.15  # documents are picked for this many times the tokens needed: counts in labels are estimates
+SLACK = 1.15  # documents are chosen for this many times the tokens needed: counts in labels are estimates
 BATCH = 256  # documents tokenised at once
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a worker needs to pick and tokenise the documents of a unit."""
+    """What a worker needs to choose and tokenise the documents of a unit."""
 
-    labels: Path
-    domains: Path
+    choice: DocumentChoice
     tokenizer: Path
     corpus: CorpusSettings
-    rates: tuple[float, ...]  # share of each domain's documents to pick; the last one is of the held-out ones
-    heldout: float
-    seed: int
     pieces: Path
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is packed: the units of the corpus, and the folders that say what their documents are."""
+
+    units: Sequence[Unit]
+    labels: Path
+    domains: Path
+    tokenizer: Path  # tokenizer.json
+    corpus: CorpusSettings
+
+
 def pack(
-    units: Sequence[Unit],
-    labels: Path,
-    domains_folder: Path,
-    tokenizer: Path,
-    corpus: CorpusSettings,
-    tokens: TokensSettings,
-    proxy_token_budget: int,
-    target: TargetSettings,
-    sequence: int,
-    seed: int,
-    out: Path,
-    engine: Engine,
-    progress: Progress,
+    context: StageContext, source: Source, tokens: TokensSettings, proxy: ProxySettings, target: TargetSettings
 ) -> dict[str, Any]:
-    """Write the token arrays to `out`; return facts for the record.
+    """Write the token arrays that proxies of this budget and sequence length read; return facts for the record.
 
     A trial reads at most min(tokens × proxy budget ÷ target budget, proxy budget × cap) different tokens of a domain
     (`n_read` in domains.json); POOL times as many are packed, in the order of a hash of the documents' places: a larger
     budget packs the same documents and more.
     Raises DomainError for a domain that cannot fill one sequence.
     """
-    domains = read_domains(domains_folder)
-    read = [n_read(domain, proxy_token_budget, target.token_budget) for domain in domains]
-    _check_lengths(domains, read, sequence)
+    out, progress, units = context.folder, context.progress, source.units
+    domains = read_domains(source.domains)
+    read = [n_read(domain, proxy.token_budget, target.token_budget) for domain in domains]
+    _check_lengths(domains, read, proxy.sequence)
     needed = [min(n_pooled(n), domain.n_tokens) for n, domain in zip(read, domains, strict=True)]
-    n_documents = [int(row["documents"]) for row in read_table(domains_folder / "domains.csv")]
+    n_documents = [int(row["documents"]) for row in read_rows(source.domains / "domains.csv")]
     rates = [pick_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
     total = sum(domain.n_tokens for domain in domains)
     rates.append(
         pick_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout))
     )
-    shutil.copyfile(tokenizer, out / "tokenizer.json")
-    work = _Work(
-        labels, domains_folder, out / "tokenizer.json", corpus, tuple(rates), tokens.heldout, seed, out / "pieces"
-    )
+    shutil.copyfile(source.tokenizer, out / "tokenizer.json")
+    choice = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, tuple(rates))
+    work = _Work(choice, out / "tokenizer.json", source.corpus, out / "pieces")
     progress.start("pack", len(units), "units")
-    for _ in engine.map(partial(_pack_unit, work), units):
+    for _ in context.engine.map(partial(_pack_unit, work), units):
         progress.advance()
     written = [
         _join(work, units, index, need, out / f"{_safe(domain.name, index)}.bin")
         for index, (domain, need) in enumerate(zip(domains, needed, strict=True))
     ]
-    _check_lengths(domains, [facts["n_tokens"] for facts in written], sequence)
+    _check_lengths(domains, [facts["n_tokens"] for facts in written], proxy.sequence)
     heldout = _join(work, units, len(domains), HELDOUT_TOKENS, out / "heldout.bin")
     write_json(out / "heldout.json", heldout)
     loaded = load_tokenizer(out / "tokenizer.json")
@@ -131,31 +126,17 @@ def _check_lengths(domains: Sequence[Domain], n_tokens: Sequence[int], sequence:
 
 
 def pick_rate(need: int, n_tokens: int, n_documents: int) -> float:
-    """Return the share of documents to pick so that they hold `need` tokens almost surely."""
+    """Return the share of documents to read so that they hold `need` tokens almost surely."""
     share = min(1.0, need / max(1, n_tokens))
     return min(1.0, SLACK * share + 6 * (share / max(1, n_documents)) ** 0.5 + 6 / max(1, n_documents))
 
 
 def _pack_unit(work: _Work, unit: Unit) -> None:
-    """Tokenise the picked documents of a unit into pieces/unit-00012.npz; a finished piece is not made again."""
-    import pyarrow.parquet as pq
-
+    """Tokenise the chosen documents of a unit into pieces/unit-00012.npz; a finished piece is not made again."""
     piece = _piece(work, unit)
     if piece.is_file():
         return
-    column = read_assignment_column(work.domains)
-    table = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
-    positions = table.column("position").to_numpy()
-    domain = read_assignment(work.domains)(table).astype(np.int64)
-    n_domains = len(work.rates) - 1
-    domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), work.heldout)] = n_domains
-    order = document_order(unit, positions, work.seed)
-    bounds = np.array(work.rates, dtype=np.float64) * 2.0**64
-    picked = (domain >= 0) & (order.astype(np.float64) <= bounds[np.maximum(domain, 0)])
-    chosen = {
-        int(p): (int(d), int(o)) for p, d, o in zip(positions[picked], domain[picked], order[picked], strict=True)
-    }
-    _write_piece(piece, _tokenised(work, unit, chosen), n_domains + 1)
+    _write_piece(piece, _tokenised(work, unit, work.choice.documents(unit)), len(work.choice.rates))
 
 
 def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> list[tuple[int, int, int, NDArray[Any]]]:

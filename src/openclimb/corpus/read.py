@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.settings import CorpusSettings
+from openclimb.config.schema import CorpusSettings
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -28,6 +28,8 @@ SUFFIXES = {
     ".parquet": "parquet",
 }
 BLOCK = 1 << 20
+MOST_BYTES = 100_000_000  # of a line; a longer one is rejected and not kept. Also characters of a text
+TOO_LONG = f"longer than {MOST_BYTES // 1_000_000} MB"
 LARGEST_WINDOW = 1 << 31  # bytes: what `zstd --long=31` makes; the library's own limit is that of --long=27
 ROWS = 1024  # of Parquet decoded at once
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
@@ -141,13 +143,12 @@ def columns_of(path: str, kind: str) -> list[str]:
 def _read_lines(
     stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None
 ) -> Iterator[Document | Rejected]:
-    limit = settings.max_document_mb * 1_000_000
     parse = _Parser(unit, settings)
-    for number, position, line in _lines(stream, unit, limit):
+    for number, position, line in _lines(stream, unit, MOST_BYTES):
         if wanted is not None and not wanted(position):
             continue
         if line is None:
-            yield Rejected(unit.name, position, number, f"longer than max_document_mb = {settings.max_document_mb}")
+            yield Rejected(unit.name, position, number, TOO_LONG)
         elif line.strip():
             yield parse.line(line, position, number)
 
@@ -270,7 +271,6 @@ class _Parser:
     def __init__(self, unit: Unit, settings: CorpusSettings) -> None:
         self.unit = unit
         self.text, self.id = settings.text, settings.id
-        self.limit = settings.max_document_mb * 1_000_000
         kind, _, column = settings.domains.partition(":")
         self.source_column = column if kind == "column" else ""
         self.folder = unit.name.split("/", 1)[0] if kind == "folders" and "/" in unit.name else ""
@@ -300,8 +300,8 @@ class _Parser:
             return self._reject(position, number, f"'{self.text}' is {type(text).__name__}, not text")
         if not text.strip():
             return self._reject(position, number, f"'{self.text}' is empty")
-        if len(text) > self.limit:
-            return self._reject(position, number, f"longer than max_document_mb = {self.limit // 1_000_000}")
+        if len(text) > MOST_BYTES:
+            return self._reject(position, number, TOO_LONG)
         source = self.folder
         if self.source_column:
             source = values.get(self.source_column)  # type: ignore[assignment]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from openclimb.console import Progress
+from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.read import Document, Unit, place_hash, read_unit
-from openclimb.engine import Engine
-from openclimb.settings import CorpusSettings
+from openclimb.engines.local import Engine
+from openclimb.progress import Progress
 
 MAX_UNITS = 2000  # of a larger corpus only this many units, chosen by hash, are looked at
 KEPT_CHARS = 8000  # of a sampled text

@@ -17,19 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.config import format_count
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_domains, read_table
+from openclimb.config.load import format_count
+from openclimb.config.schema import Config
+from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import pick_rate
-from openclimb.corpus.survey import read_units
-from openclimb.engine import Engine
+from openclimb.corpus.read import Unit
+from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.units import read_units
+from openclimb.engines.local import Engine
 from openclimb.errors import DomainError, WorkspaceError
-from openclimb.export.configs import dataset_card, megatron_line
+from openclimb.export.card import dataset_card, megatron_line
 from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
 from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
-from openclimb.mixture import Domain, mixture_table
-from openclimb.settings import Config
-from openclimb.workspace import atomic, file_checksum, read_json, versions, write_json, write_text
+from openclimb.mixture import Domain
+from openclimb.progress import Progress
+from openclimb.workspace.files import atomic, file_checksum, read_json, versions, write_json, write_text
+from openclimb.workspace.results import Answer, read_answer
+from openclimb.workspace.tables import mixture_table, read_rows
 
 SHARD_BYTES = 128_000_000  # of text in a shard
 TOLERANCE = 0.001  # of a realised share against the one asked for
@@ -54,10 +58,10 @@ def export(
     than `target.max_repetitions` times, InputError when documents that were labelled cannot be read any more.
     """
     domains = read_domains(root / "domains")
-    answer = read_json(root / "mixture" / "mixture.json")
-    weights = [row["weight"] for row in answer["domains"]]
+    answer = read_answer(root)
+    weights = list(answer.weights.values())
     asked = {
-        "mixture": {row["name"]: row["weight"] for row in answer["domains"]},
+        "mixture": answer.weights,
         "token_budget": token_budget,
         "format": format,
         "shard_bytes": shard_bytes,
@@ -71,17 +75,39 @@ def export(
     _check_repetitions(domains, quota, token_budget, config)
 
     partial_out = _begin(out, asked)
-    units = read_units(root / "corpus")
-    slack = 1.0
+    work, counts = _read_enough(root, config, domains, quota, partial_out, format, engine, progress)
+    plans = [
+        plan_domain(quota[d], counts.tokens[d], work.choice.rates[d] >= 1) if quota[d] else DomainPlan(0)
+        for d in range(len(domains))
+    ]
+    _choose_last(work, plans, counts)
+    n_shards = max(1, round(_n_bytes(work, counts, quota) / shard_bytes))
+    written = _make_shards(work, read_units(root / "corpus"), plans, n_shards, engine, progress)
+    facts = _facts(domains, weights, written, token_budget)
+    shutil.rmtree(work.pieces)
+    shutil.rmtree(partial_out / "shards")
+    _complete(partial_out, out, asked, facts, answer, dataset_card(facts, answer.sentence, config, format))
+    return facts
+
+
+def _read_enough(
+    root: Path,
+    config: Config,
+    domains: Sequence[Domain],
+    quota: Sequence[int],
+    partial_out: Path,
+    format: str,
+    engine: Engine,
+    progress: Progress,
+) -> tuple[Work, Counts]:
+    """Make pieces that hold every domain's quota; return them with exact counts."""
+    units, heldout, slack = read_units(root / "corpus"), config.tokens.heldout, 1.0
     while True:
+        rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(
-            root / "labels",
-            root / "domains",
+            DocumentChoice(root / "labels", root / "domains", heldout, config.seed, rates),
             root / "tokens" / "tokenizer.json",
             config.corpus,
-            _rates(root / "domains", domains, quota, config.tokens.heldout, slack),
-            config.tokens.heldout,
-            config.seed,
             tuple(domain.name for domain in domains),
             partial_out / f"pieces-{slack:g}",
             partial_out / "data",
@@ -89,39 +115,29 @@ def export(
         )
         counts = make_pieces(work, units, engine, progress)
         found = counts.tokens.sum(axis=1)
-        short = [d for d, rate in enumerate(work.rates) if rate < 1 and found[d] < quota[d]]
-        if not short:
-            break
+        if all(rates[d] >= 1 or found[d] >= quota[d] for d in range(len(domains))):
+            return work, counts
         shutil.rmtree(work.pieces)
         slack *= 2  # the labels' estimate was far off: read more documents
-    plans = [
-        plan_domain(quota[d], counts.tokens[d], work.rates[d] >= 1) if quota[d] else DomainPlan(0)
-        for d in range(len(domains))
-    ]
-    _choose_last(work, plans, counts)
-    n_shards = max(1, round(_n_bytes(work, counts, quota) / shard_bytes))
-    written = _make_shards(work, plans, n_shards, engine, progress)
-    facts = _facts(domains, weights, written, counts, token_budget)
 
-    shutil.rmtree(work.pieces)
-    shutil.rmtree(partial_out / "shards")
-    write_json(partial_out / "mixture.json", {**facts, "search": answer["sentence"]})
+
+def _complete(
+    partial_out: Path, out: Path, asked: dict[str, Any], facts: dict[str, Any], answer: Answer, card: str
+) -> None:
+    """Write what stands beside the shards, the record last, and give the export its name."""
+    write_json(partial_out / "mixture.json", {**facts, "search": answer.sentence})
     write_text(partial_out / "mixture.csv", mixture_table(facts["domains"]))
     write_text(partial_out / "megatron.txt", megatron_line(facts["domains"]))
-    write_text(partial_out / "README.md", dataset_card(facts, answer, config, format))
-    files = sorted(path for path in partial_out.rglob("*") if path.is_file() and path.name != "recipe.json")
-    record = {
-        "asked": asked,
-        "facts": facts,
-        "files": {
-            str(p.relative_to(partial_out)): {"bytes": p.stat().st_size, "checksum": file_checksum(p)} for p in files
-        },
-        "versions": versions(),
+    write_text(partial_out / "README.md", card)
+    paths = sorted(path for path in partial_out.rglob("*") if path.is_file() and path.name != "recipe.json")
+    files = {
+        str(path.relative_to(partial_out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
+        for path in paths
     }
+    record = {"asked": asked, "facts": facts, "files": files, "versions": versions()}
     write_json(partial_out / "record.json", record)
     (partial_out / "recipe.json").unlink()
     os.rename(partial_out, out)
-    return facts
 
 
 def _done_before(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -178,7 +194,7 @@ def _rates(
     folder: Path, domains: Sequence[Domain], quota: Sequence[int], heldout: float, slack: float
 ) -> tuple[float, ...]:
     """Return for each domain the share of its documents that must be read to meet its quota almost surely."""
-    n_documents = [int(row["documents"]) for row in read_table(folder / "domains.csv")]
+    n_documents = [int(row["documents"]) for row in read_rows(folder / "domains.csv")]
     return tuple(
         0.0 if not q else pick_rate(round(q * slack / (1 - heldout)), domain.n_tokens, n)
         for q, domain, n in zip(quota, domains, n_documents, strict=True)
@@ -221,21 +237,27 @@ def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> float:
 
 
 def _make_shards(
-    work: Work, plans: Sequence[DomainPlan], n_shards: int, engine: Engine, progress: Progress
+    work: Work,
+    units: Sequence[Unit],
+    plans: Sequence[DomainPlan],
+    n_shards: int,
+    engine: Engine,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Write every shard that is not there yet; return what each holds."""
     notes = work.data.parent / "shards"
+    names = {unit.number: unit.name for unit in units}
     progress.start("write shards", n_shards, "shards")
     waiting = [shard for shard in range(n_shards) if not (notes / f"{shard:05d}.json").is_file()]
     progress.advance(n_shards - len(waiting))
-    for _ in engine.map(partial(_make_shard, work, tuple(plans), n_shards), waiting):
+    for _ in engine.map(partial(_make_shard, work, names, tuple(plans), n_shards), waiting):
         progress.advance()
     written = [read_json(notes / f"{shard:05d}.json") for shard in range(n_shards)]
     progress.finish(f"{sum(sum(row['tokens']) for row in written):,} tokens")
     return written
 
 
-def _make_shard(work: Work, plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
+def _make_shard(work: Work, names: dict[int, str], plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
     """Write one shard: the copies whose place lies in it, interleaved; then a note of what it holds."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -252,7 +274,6 @@ def _make_shard(work: Work, plans: tuple[DomainPlan, ...], n_shards: int, shard:
                 part = part.append_column("repetition", pa.array(np.full(len(mine), number, dtype=np.int16)))
                 parts.append(part.append_column("unit", pa.array(np.full(len(mine), unit, dtype=np.int32))))
                 places.append(plans[d].places(order[mine], number))
-    names = {unit.number: unit.name for unit in read_units(work.labels.parent / "corpus")}
     tokens, documents = np.zeros(len(plans), np.int64), np.zeros(len(plans), np.int64)
     rows = None
     if parts:
@@ -306,7 +327,6 @@ def _facts(
     domains: Sequence[Domain],
     weights: Sequence[float],
     written: Sequence[dict[str, Any]],
-    counts: Counts,
     token_budget: int,
 ) -> dict[str, Any]:
     """Return what was written, and how near its shares are to the mixture's."""

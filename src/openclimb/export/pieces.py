@@ -11,18 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from openclimb.console import Progress
-from openclimb.corpus.domains_file import read_assignment, read_assignment_column
-from openclimb.corpus.heldout import is_heldout
-from openclimb.corpus.read import Document, Unit, document_order, read_unit
-from openclimb.corpus.tokenize import encode_batch, frame, load_tokenizer
-from openclimb.engine import Engine
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.read import Document, Unit, read_unit
+from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer
+from openclimb.engines.local import Engine
 from openclimb.errors import InputError
 from openclimb.export.plan import Counts
-from openclimb.settings import CorpusSettings
-from openclimb.workspace import atomic
+from openclimb.progress import Progress
+from openclimb.workspace.files import atomic
 
 STRETCH_CHARS = 32_000_000  # of text sorted at once
 GROUP_CHARS = 1_000_000  # of text in a row group
@@ -33,13 +30,9 @@ BATCH = 256  # documents tokenised at once
 class Work:
     """What a worker needs to make pieces or shards."""
 
-    labels: Path
-    domains: Path
+    choice: DocumentChoice  # its last rate, of held-out documents, is 0
     tokenizer: Path
     corpus: CorpusSettings
-    rates: tuple[float, ...]  # share of each domain's documents, first in order, that are read
-    heldout: float
-    seed: int
     names: tuple[str, ...]
     pieces: Path
     data: Path
@@ -89,15 +82,7 @@ def _make_piece(work: Work, unit: Unit) -> None:
     """Write the documents of a unit that the dataset may hold, tokenised: stretches sorted by domain and order."""
     import pyarrow.parquet as pq
 
-    column = read_assignment_column(work.domains)
-    labels = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "hash", column])
-    domain = read_assignment(work.domains)(labels).astype(np.int64)
-    position = labels.column("position").to_numpy()
-    order = document_order(unit, position, work.seed)
-    bounds = np.array([*work.rates, 0.0]) * 2.0**64  # the last one stands for no domain (−1)
-    wanted = (domain >= 0) & ~is_heldout(labels.column("hash").to_numpy(), work.heldout)
-    wanted &= (order.astype(np.float64) <= bounds[domain]) & (bounds[domain] > 0)
-    chosen = {int(p): (int(d), int(o)) for p, d, o in zip(position[wanted], domain[wanted], order[wanted], strict=True)}
+    chosen = work.choice.documents(unit)
     with (
         atomic(_piece(work, unit.number)) as temporary,
         pq.ParquetWriter(temporary, piece_schema(), compression="zstd", compression_level=1) as writer,

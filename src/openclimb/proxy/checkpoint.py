@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openclimb.corpus.tokenize import load_tokenizer
+from openclimb.config.schema import ProxySettings, TokensSettings
+from openclimb.corpus.tokenizer import load_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.proxy.model import OURS, Form, Rope
-from openclimb.settings import ProxySettings, TokensSettings
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openclimb.proxy.branches import TRUNK, Batch, batches, rows_of
-from openclimb.proxy.forward import ForwardPass
-from openclimb.proxy.gradient import SAFE
-from openclimb.proxy.memory import Reading, free_memory, plan_reading
+from openclimb.config.schema import TasksSettings
+from openclimb.proxy.cpu.forward import ForwardPass
+from openclimb.proxy.cpu.gradient import SAFE
 from openclimb.proxy.model import StackedDecoder
-from openclimb.proxy.tasks import HELDOUT, gold_pairs
-from openclimb.settings import TasksSettings
-from openclimb.workspace import read_json
+from openclimb.proxy.shared_prefix import TRUNK, Batch, batches, rows_of
+from openclimb.proxy.stack.memory import Reading, free_memory, plan_reading
+from openclimb.tasks.items import HELDOUT, gold_pairs
+from openclimb.workspace.files import read_json
 
 ON_CPU = Reading(tokens=4096, logits=1 << 20)  # few enough to stay in its cache
 # Tokens of a row, on any device: who sees whom is a square of them, a quarter of a GB for 8,192 and 64 GB for the

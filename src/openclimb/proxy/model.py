@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from openclimb.settings import ProxySettings
+from openclimb.config.schema import ProxySettings
 
 EPSILON = 1e-5
 # Initial scale of the residual stream at width 64, falling as 1 / √width: of the embedding and of what all blocks

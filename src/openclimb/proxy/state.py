@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from openclimb.workspace import atomic
+from openclimb.workspace.files import atomic
 
 NAME = "state.safetensors"
 VERSION = 4  # raise it when training gives other numbers for the same trial

@@ -1,7 +1,7 @@
-"""Trains the proxies of one or more trials as one program, scores them and tells the scores.
+"""Trains the proxies of one or more trials as one program and scores them.
 
-Reads trials/NNNN/trial.json and `tokens/`. Writes trials/NNNN/train.jsonl, early.json, items.npz, model/ where it is
-kept, and, last, scores.json; on the way state.safetensors, from which a killed trial goes on.
+Reads trials/NNNN/trial.json and `tokens/`. Writes train.jsonl, items.npz and model/, where it is kept, in the
+trial's folder; on the way state.safetensors, from which a killed trial goes on.
 An exact number of tokens, a finished schedule. Products are in bf16 on a GPU and on a CPU with tiles for them, else in
 fp32; a CPU scores in fp32. On one kind of CPU the same trial gives the same bits, also when it was killed and went on.
 """
@@ -9,7 +9,7 @@ fp32; a CPU scores in fp32. On one kind of CPU the same trial gives the same bit
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +17,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openclimb.early import EarlyScores, write_early
-from openclimb.engine import set_allocator
+from openclimb.config.schema import ProxySettings, RunSettings, TasksSettings
+from openclimb.engines.local import set_allocator
 from openclimb.errors import MissingDependency
-from openclimb.proxy.batches import Reader, Tokens, batches, open_tokens
+from openclimb.progress import silent
 from openclimb.proxy.checkpoint import find_checkpoint, read_checkpoint
-from openclimb.proxy.evaluate import Result, evaluate, score_of
-from openclimb.proxy.llama import make_decoder, save_llama
-from openclimb.proxy.memory import Room, in_rooms
+from openclimb.proxy.cpu.products import bf16_products, has_tiles
+from openclimb.proxy.data import Reader, Tokens, batches, open_tokens
+from openclimb.proxy.evaluate import evaluate, score_of
+from openclimb.proxy.hf_io import make_decoder, save_llama
 from openclimb.proxy.model import OURS
-from openclimb.proxy.optimise import schedule
-from openclimb.proxy.products import bf16_products, has_tiles
-from openclimb.proxy.program import RESIDENT, Program, cpu_room, program_for, silent
+from openclimb.proxy.optimizer import schedule
+from openclimb.proxy.stack.memory import Room, in_rooms
+from openclimb.proxy.stack.program import RESIDENT, Program, cpu_room, program_for
 from openclimb.proxy.state import About, Pace, read_about, read_tensors, remove_state, save_state
-from openclimb.settings import ProxySettings, RunSettings, TasksSettings
-from openclimb.trials import Trial, read_trial, tell
-from openclimb.workspace import atomic, write_text
+from openclimb.workspace.files import atomic, write_text
+from openclimb.workspace.trials import Outcome, Trial, read_trial
 
-HERE = RunSettings()
 LOG_LINES = 50  # of train.jsonl
 KEPT_BLOCK = 1 << 30  # bytes: larger than any block of a step, so that memory is asked for once
 AHEAD = 4  # batches that are read before a GPU asks for them
 
 
-def plan_stack(
-    device: str, stack: int, n_waiting: int, proxy: ProxySettings, tokens: Path, compiled: bool = HERE.compile
-) -> tuple[str, int]:
-    """Return where to train ("cpu" or "cuda") and how many trials as one program: a power of two where `stack` is 0."""
+def plan_stack(device: str, n_waiting: int, proxy: ProxySettings, tokens: Path) -> tuple[str, int]:
+    """Return where to train ("cpu" or "cuda") and how many trials as one program: a power of two."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device, 1  # one process a core beats a stack there
     if not torch.cuda.is_available():
         raise MissingDependency("a CUDA device", "set device = 'cpu' or 'auto' in [run]")
-    return device, stack or _planned(proxy, tokens, compiled, 1 << (n_waiting - 1).bit_length()).stack
+    return device, _planned(proxy, tokens, 1 << (n_waiting - 1).bit_length()).stack
 
 
-def _planned(proxy: ProxySettings, tokens: Path, compiled: bool, wanted: int, exact: bool = False) -> Room:
+def _planned(proxy: ProxySettings, tokens: Path, wanted: int, exact: bool = False) -> Room:
     vocab_size, form = open_tokens(tokens).vocab_size, OURS
     if proxy.checkpoint:
         found = read_checkpoint(find_checkpoint(proxy.checkpoint))
         vocab_size, form = found.vocab_size, found.form
-    return RESIDENT.room(proxy, vocab_size, form, compiled, wanted, exact)
+    return RESIDENT.room(proxy, vocab_size, form, True, wanted, exact)
 
 
 @dataclass(frozen=True)
@@ -68,45 +65,32 @@ class Job:
     tokens: Path
     proxy: ProxySettings
     tasks: TasksSettings
-    parts: tuple[str, ...]  # "search" or "search" and "report"
+    parts: tuple[str, ...]  # items that are scored: "search" or "search" and "report"
     device: str  # "cpu" or "cuda"
-    where: RunSettings
-    until: float  # share of the steps
-    note: Callable[[str], None]
+    where: RunSettings = field(default_factory=RunSettings)
+    until: float = 1.0  # share of the steps; below 1 trials stop there with their state, and the next call goes on
+    note: Callable[[str], None] = silent  # is given what a person should know
+    stack: int = 0  # models of the stack, filled up with copies of the last trial; 0: one a folder
 
 
-def run_stack(
-    folders: Sequence[Path],
-    tokens_folder: Path,
-    proxy: ProxySettings,
-    tasks: TasksSettings,
-    parts: tuple[str, ...],
-    device: str,
-    where: RunSettings = HERE,
-    until: float = 1.0,
-    note: Callable[[str], None] = silent,
-) -> dict[Path, str]:
-    """Train, score and tell the trials in these folders; return the message of each that failed.
+def run_stack(folders: Sequence[Path], job: Job) -> dict[Path, Outcome]:
+    """Train and score the trials in these folders; return what became of each.
 
-    `parts`: which items are scored, "search" or "search" and "report". `where.stack`: models of the stack (0: one a
-    folder), filled up with copies of the last trial, halved where memory runs out. With `until` below 1 the trials
-    stop after that share of their steps, with their state and their early scores, and are not told; the next call goes
-    on from there. `note`: is told what a person should know.
+    A stack is halved where memory runs out.
     """
-    job = Job(tokens_folder, proxy, tasks, parts, device, where, until, note)
-    size = where.stack or len(folders)
-    if device != "cpu":
-        return _run_in_rooms(folders, job, _planned(proxy, tokens_folder, where.compile, size, exact=True))
+    size = job.stack or len(folders)
+    if job.device != "cpu":
+        return _run_in_rooms(folders, job, _planned(job.proxy, job.tokens, size, exact=True))
     torch.set_num_threads(1)
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)  # products of denormals are many times slower
     try:
-        return _run_in_rooms(folders, job, cpu_room(proxy, size))
+        return _run_in_rooms(folders, job, cpu_room(job.proxy, size))
     finally:
         torch.set_flush_denormal(False)  # with one worker this is the process that also fits predictors
 
 
-def _run_in_rooms(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
+def _run_in_rooms(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, Outcome]:
     def shrunk(before: Room, after: Room) -> None:
         RESIDENT.shrink(job.proxy, before, after)
         job.note(
@@ -117,14 +101,14 @@ def _run_in_rooms(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, s
     return in_rooms(folders, room, lambda part, room: _run(part, job, room), shrunk)
 
 
-def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
+def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, Outcome]:
     began = time.monotonic()
     proxy, where = job.proxy, job.where
     trials = [read_trial(folder) for folder in folders]
     stack = [*trials, *trials[-1:] * (room.stack - len(trials))]
     tokens = open_tokens(job.tokens)
     model = make_decoder(proxy, tokens.vocab_size, [trial.seed for trial in stack])
-    program = program_for(model, proxy, job.device, where.compile, room, job.note)
+    program = program_for(model, proxy, job.device, room, job.note)
     training = Training(program, stack, tokens, proxy)
     training.resume(folders)
 
@@ -133,38 +117,41 @@ def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, str]:
 
     n_bytes = 12 * len(folders) * sum(parameter[0].numel() for parameter in program.model.parameters())
     pace = Pace(n_bytes, where.save_seconds)
-    for stop in training.stops(job.until):
-        with bf16_products(job.device == "cpu" and where.bf16):
-            training.advance(stop, pace, save)
-        if training.lost:
-            break
-        if stop in training.early:
-            _score_early(training, folders, job.tokens, job.tasks)
+    with bf16_products(job.device == "cpu" and where.bf16):
+        training.advance(round(job.until * training.n_steps), pace, save)
     if job.until < 1 and not training.lost:
         save()
         return {}
-    return _tell_all(folders, trials, job, training, began)
+    return _outcomes(folders, trials, job, training, began)
 
 
-def _tell_all(
+def _outcomes(
     folders: Sequence[Path], trials: Sequence[Trial], job: Job, training: "Training", began: float
-) -> dict[Path, str]:
-    """Score the trained models and write what their trials leave; return the message of each that failed."""
+) -> dict[Path, Outcome]:
+    """Score the trained models and write what their trials leave; return what became of each."""
     model, proxy, where = training.program.model, job.proxy, job.where
     results = evaluate(model, job.tokens, job.tasks, job.parts, job.device)
     seconds = (time.monotonic() - began) / len(trials)
     keep = where.keep_models == "all" or (where.keep_models == "finalists" and "report" in job.parts)
-    failed = {}
+    found = {}
     for i, (folder, trial) in enumerate(zip(folders, trials, strict=True)):
         write_text(folder / "train.jsonl", "".join(json.dumps(row) + "\n" for row in training.logs[i]))
         loss = training.last[i]
-        if np.isfinite(loss):
-            if keep:
-                save_llama(model, i, folder / "model", job.tokens / "tokenizer.json", proxy.checkpoint)
-            with atomic(folder / "items.npz") as temporary, open(temporary, "wb") as file:
-                np.savez(file, **results[i].items)  # type: ignore[arg-type]
-            told = {
-                "scores": _search_scores(results[i], job.tasks),
+        if not np.isfinite(loss):
+            found[folder] = Outcome(
+                failure=f"the loss is {loss}: the learning rate may be too high (proxy.learning_rate)"
+            )
+            remove_state(folder)
+            continue
+        if keep:
+            save_llama(model, i, folder / "model", job.tokens / "tokenizer.json", proxy.checkpoint)
+        with atomic(folder / "items.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **results[i].items)  # type: ignore[arg-type]
+        found[folder] = Outcome(
+            {
+                "scores": {
+                    task: score_of(measures, job.tasks.metric) for task, measures in results[i].means["search"].items()
+                },
                 **results[i].means,
                 "tokens": trial.token_budget // proxy.sequence * proxy.sequence,
                 "seconds": round(seconds, 3),
@@ -172,20 +159,8 @@ def _tell_all(
                 "device": job.device,
                 "products": "bf16" if job.device != "cpu" or (where.bf16 and has_tiles()) else "fp32",
             }
-            tell(folder, told)
-        else:
-            failed[folder] = f"the loss is {loss}: the learning rate may be too high (proxy.learning_rate)"
-        remove_state(folder)
-    return failed
-
-
-def _score_early(training: "Training", folders: Sequence[Path], tokens_folder: Path, tasks: TasksSettings) -> None:
-    program = training.program
-    results = evaluate(program.model, tokens_folder, tasks, ("search",), program.device)
-    for folder, result in zip(folders, results, strict=False):
-        scores = _search_scores(result, tasks)
-        if np.isfinite(list(scores.values())).all():  # a model that went astray is no reason to stop the others
-            write_early(folder, EarlyScores(training.tokens, scores))
+        )
+    return found
 
 
 class Training:
@@ -197,7 +172,6 @@ class Training:
         self.readers = [Reader(tokens, trial, proxy.sequence) for trial in trials]
         self.n_sequences = len(self.readers[0])
         self.n_steps = -(-self.n_sequences // proxy.batch)
-        self.early = {max(1, round(share * self.n_steps)) for share in proxy.early}
         self.step = 0
         self.last = [float("nan")] * len(trials)
         self.logs: list[list[dict[str, Any]]] = [[] for _ in trials]
@@ -212,16 +186,11 @@ class Training:
         """Whether no model's last loss is a number."""
         return bool(self.step) and not any(np.isfinite(self.last))
 
-    def stops(self, until: float = 1.0) -> list[int]:
-        """Return the steps, from here to that share of the run, at which something is to be done."""
-        end = round(until * self.n_steps)
-        return sorted(step for step in {*self.early, end} if self.step < step <= end)
-
     def advance(self, stop: int, pace: Pace | None = None, save: Callable[[], None] = lambda: None) -> None:
         """Train to the step `stop`; call `save` at its pace. Ends early when no model's loss is a number."""
         ahead = 0 if self.program.device == "cpu" else AHEAD
         for batch in batches(self.readers, self.proxy.batch, self.step, stop, ahead):
-            rate = self.proxy.learning_rate * schedule(self.step, self.n_steps, self.proxy.warmup, self.proxy.decay)
+            rate = self.proxy.learning_rate * schedule(self.step, self.n_steps)
             losses = self.program.step(batch.to(self.program.device, non_blocking=True), rate)
             self.step += 1
             if (self.step - 1) % max(1, self.n_steps // LOG_LINES) == 0 or self.step == self.n_steps:
@@ -258,10 +227,6 @@ class Training:
         for log, value in zip(self.logs, self.last, strict=True):
             # No clock here: the log is part of what must be the same after a kill.
             log.append({"step": self.step - 1, "tokens": self.tokens, "loss": _finite(value), "learning_rate": rate})
-
-
-def _search_scores(result: Result, tasks: TasksSettings) -> dict[str, float]:
-    return {task: score_of(measures, tasks.metric) for task, measures in result.means["search"].items()}
 
 
 def _finite(value: float) -> float | None:

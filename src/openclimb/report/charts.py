@@ -2,13 +2,18 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from openclimb.report.facts import Facts
+from openclimb.workspace.results import Answer, MarginRow, Prediction
+from openclimb.workspace.trials import Trial
 
 Figure = dict[str, Any]
+Trace = dict[str, Any]
 
 OURS, NATURAL, MUTED = "#2f6fde", "#8a8f98", "#b9bec7"
+NAMES = {"ticksuffix": "  "}  # an axis of names
 # Tableau 20 in its order of contrast: neighbours in the legend are told apart in light and dark
 PALETTE = (
     "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1 #76b7b2 #edc948 #ff9da7 #9c755f #86bcb6 "
@@ -16,193 +21,156 @@ PALETTE = (
 ).split()
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each domain."""
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+def draw(facts: Facts, score: Mapping[int, float]) -> dict[str, Figure]:
+    """Return the figures by the id of their place on the page; those whose files are not there yet are left out.
+
+    `score` is the objective by trial.
+    """
+    figures: dict[str, Figure] = {}
+    if facts.answer:
+        figures |= {"weights": weights_chart(facts.answer), "losses": losses_chart(facts.answer)}
+    if facts.answer and facts.answer.margins:
+        figures["margins"] = interval_chart(facts.answer.margins, "gain in the objective")
+    targets = {row.name: row.margin for row in (facts.validation.rows if facts.validation else ()) if row.margin}
+    if targets:
+        figures["validation"] = interval_chart(targets, "gain in the objective on targets")
+    if facts.points:
+        figures["map"] = map_chart(facts)
+    if score:
+        figures["search"] = search_chart(facts, score)
+    if score and facts.iterations and facts.iterations[-1].predictions:
+        figures["predicted"] = predicted_chart(facts.iterations[-1].predictions)
+    return figures
 
 
-def weights_chart(answer: Mapping[str, Any]) -> Figure:
+def colours(domains: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the colour of each domain by its name."""
+    return {row["name"]: PALETTE[i % len(PALETTE)] for i, row in enumerate(domains)}
+
+
+def weights_chart(answer: Answer) -> Figure:
     """The answer's weights against natural, domain by domain, with the cap as a tick."""
-    rows = sorted(answer["domains"], key=lambda row: row["weight"])
-    names = [_short(row["name"]) for row in rows]
-    lines: dict[str, list[Any]] = {"x": [], "y": []}
+    rows = sorted(answer.domains, key=lambda row: row.weight)
+    names = [_short(row.name) for row in rows]
+    between: dict[str, list[Any]] = {"x": [], "y": []}
     for name, row in zip(names, rows, strict=True):
-        lines["x"] += [row["natural"], row["weight"], None]
-        lines["y"] += [name, name, None]
-    hover = [f"{row['weight']:.1%} of the tokens, {row['repetitions']:.2f} repetitions" for row in rows]
-    data = [
-        {**lines, "mode": "lines", "line": {"color": MUTED, "width": 3}, "hoverinfo": "skip", "showlegend": False},
-        _marks(names, [row["cap"] for row in rows], "cap", {"symbol": "line-ns-open", "size": 12, "color": MUTED}),
-        _marks(names, [row["natural"] for row in rows], "natural", {"size": 10, "color": NATURAL}),
-        {**_marks(names, [row["weight"] for row in rows], "found", {"size": 13, "color": OURS}), "text": hover,
-         "hovertemplate": "%{y}<br>%{text}<extra>found</extra>"},
-    ]  # fmt: skip
-    top = max(max(row["weight"], row["natural"]) for row in rows)
-    axis = {
-        "tickformat": ".0%",
-        "range": [-0.01, min(1.02, top * 1.25)],
-        "title": {"text": "share of tokens"},
+        between["x"] += [row.natural, row.weight, None]
+        between["y"] += [name, name, None]
+
+    def shares(column: str, name: str, **marker: Any) -> Trace:
+        hover = "%{y}: %{x:.1%}<extra>" + name + "</extra>"
+        return _points([getattr(row, column) for row in rows], names, hover, marker, name=name)
+
+    found = {
+        "text": [f"{row.weight:.1%} of the tokens, {row.repetitions:.2f} repetitions" for row in rows],
+        "hovertemplate": "%{y}<br>%{text}<extra>found</extra>",
     }
-    return _figure(data, 60 + 30 * len(rows), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
+    data = [
+        _line(**between, line={"color": MUTED, "width": 3}, showlegend=False),
+        shares("cap", "cap", symbol="line-ns-open", size=12, color=MUTED),
+        shares("natural", "natural", size=10, color=NATURAL),
+        shares("weight", "found", size=13, color=OURS) | found,
+    ]
+    top = max(max(row.weight, row.natural) for row in rows)
+    axis = {"tickformat": ".0%", "range": [-0.01, min(1.02, top * 1.25)], "title": {"text": "share of tokens"}}
+    return _figure(data, 60 + 30 * len(rows), axis, NAMES)
 
 
-def losses_chart(answer: Mapping[str, Any]) -> Figure:
+def losses_chart(answer: Answer) -> Figure:
     """What the expected score loses when some of each weight goes to the other domains: which weights matter."""
-    rows = sorted((row for row in answer["domains"] if row["moved"] > 0), key=lambda row: row["loss"])
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "x": [row["loss"] for row in rows],
-            "y": [_short(row["name"]) for row in rows],
-            "marker": {"color": [OURS if row["loss"] > 0 else MUTED for row in rows]},
-            "text": [f"{row['moved']:.1%} of the tokens moved" for row in rows],
-            "textposition": "none",
-            "hovertemplate": "%{y}: %{x:+.4f}<br>%{text}<extra></extra>",
-            "showlegend": False,
-        }
-    ]
+    rows = sorted((row for row in answer.domains if row.moved > 0), key=lambda row: row.loss)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [row.loss for row in rows],
+        "y": [_short(row.name) for row in rows],
+        "marker": {"color": [OURS if row.loss > 0 else MUTED for row in rows]},
+        "text": [f"{row.moved:.1%} of the tokens moved" for row in rows],
+        "textposition": "none",
+        "hovertemplate": "%{y}: %{x:+.4f}<br>%{text}<extra></extra>",
+        "showlegend": False,
+    }
     axis = {"title": {"text": "loss in the objective"}, "tickformat": "+.3f", "zeroline": True}
-    return _figure(data, 70 + 26 * len(rows), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
+    return _figure([bars], 70 + 26 * len(rows), axis, NAMES)
 
 
-def margins_chart(answer: Mapping[str, Any]) -> Figure:
-    """By how much the found mixture beats each baseline on report items: paired differences with their intervals."""
-    return interval_chart(answer["margins"], "gain in the objective")
-
-
-def validation_chart(table: Mapping[str, Any]) -> Figure:
-    """By how much the found mixture beats each other one as a target, with intervals."""
-    margins = {row["name"]: row["margin"] for row in table["rows"] if row["margin"]}
-    return interval_chart(margins, "gain in the objective on targets")
-
-
-def interval_chart(given: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """Differences with their intervals, one line each, and a line at zero."""
-    margins = dict(reversed(list(given.items())))
-    means = [margin["mean"] for margin in margins.values()]
-    data = [
-        {
-            "x": means,
-            "y": [f"over {name}" for name in margins],
-            "mode": "markers",
-            "marker": {"size": 13, "color": OURS},
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [margin["interval"][1] - margin["mean"] for margin in margins.values()],
-                "arrayminus": [margin["mean"] - margin["interval"][0] for margin in margins.values()],
-                "color": OURS,
-                "thickness": 2,
-            },
-            "hovertemplate": "%{y}: %{x:+.4f}<extra></extra>",
-            "showlegend": False,
-        }
-    ]
+def interval_chart(margins: Mapping[str, MarginRow], title: str) -> Figure:
+    """By how much the found mixture beats each other one: paired differences with intervals, and a line at zero."""
+    rows = list(margins.items())[::-1]
+    errors = {
+        "type": "data",
+        "symmetric": False,
+        "array": [margin.interval[1] - margin.mean for _, margin in rows],
+        "arrayminus": [margin.mean - margin.interval[0] for _, margin in rows],
+        "color": OURS,
+        "thickness": 2,
+    }
+    means, names = [margin.mean for _, margin in rows], [f"over {name}" for name, _ in rows]
+    marker = {"size": 13, "color": OURS}
+    data = [_points(means, names, "%{y}: %{x:+.4f}<extra></extra>", marker, error_x=errors, showlegend=False)]
     axis = {"title": {"text": title}, "tickformat": "+.3f", "zeroline": True, "zerolinewidth": 3}
-    figure = _figure(data, 110 + 44 * len(margins), xaxis=axis, yaxis={"automargin": True, "ticksuffix": "  "})
+    figure = _figure(data, 110 + 44 * len(rows), axis, NAMES)
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
     figure["layout"]["shapes"] = [{**zero, "line": {"color": MUTED, "width": 2, "dash": "dot"}}]
     return figure
 
 
-def map_chart(facts: Facts, colour: Mapping[str, str]) -> Figure:
+def map_chart(facts: Facts) -> Figure:
     """Sampled documents by place, one colour a domain; pruned ones are grey. Hover shows a document's beginning."""
-    domains = [row["name"] for row in facts.domains]
     data = []
-    for name in [*domains, ""]:
+    for name, colour in {**colours(facts.domains), "": MUTED}.items():
         mine = [point for point in facts.points if point["domain"] == name]
         if mine:
-            data.append(
-                {
-                    "x": [round(point["x"], 3) for point in mine],
-                    "y": [round(point["y"], 3) for point in mine],
-                    "mode": "markers",
-                    "name": _short(name) if name else "pruned",
-                    "marker": {"size": 6, "opacity": 0.8, "color": colour.get(name, MUTED)},
-                    "text": [_hover(point) for point in mine],
-                    "hovertemplate": "%{text}<extra></extra>",
-                }
-            )
-    bare = {"visible": False}
-    figure = _figure(data, 560, xaxis=bare, yaxis={**bare, "scaleanchor": "x"})
+            x, y = ([round(point[axis], 3) for point in mine] for axis in "xy")
+            marker = {"size": 6, "opacity": 0.8, "color": colour}
+            more = {"name": _short(name) if name else "pruned", "text": [_hover(point) for point in mine]}
+            data.append(_points(x, y, "%{text}<extra></extra>", marker, **more))
+    figure = _figure(data, 560, {"visible": False}, {"visible": False, "scaleanchor": "x"})
     figure["layout"]["legend"] = {"orientation": "h", "y": -0.02, "font": {"size": 12}}
     return figure
 
 
 def search_chart(facts: Facts, score: Mapping[int, float]) -> Figure:
     """Each search trial's objective in order, one colour an iteration, and the best so far."""
+
+    def scored(trials: Sequence[Trial], name: str, **marker: Any) -> Trace:
+        numbers = [trial.number for trial in trials]
+        hover = "trial %{x}: %{y:.4f}<extra></extra>"
+        return _points(numbers, [score[n] for n in numbers], hover, {"size": 10, **marker}, name=name)
+
     trials = [trial for trial in facts.trials if trial.role == "search" and trial.number in score]
-    data = []
+    by_hand = [trial for trial in facts.trials if trial.role == "external" and trial.number in score]
+    numbers = [trial.number for trial in trials]
+    best = list(accumulate((score[n] for n in numbers), max))
+    rising = {"color": MUTED, "shape": "hv", "width": 2}
+    data = [_line(numbers, best, rising, name="best so far")]
     for iteration in sorted({trial.iteration for trial in trials}):
         mine = [trial for trial in trials if trial.iteration == iteration]
-        data.append(
-            {
-                "x": [trial.number for trial in mine],
-                "y": [score[trial.number] for trial in mine],
-                "mode": "markers",
-                "name": f"iteration {iteration + 1}",
-                "marker": {"size": 10, "color": PALETTE[iteration % len(PALETTE)]},
-                "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
-            }
-        )
-    by_hand = [trial for trial in facts.trials if trial.role == "outside" and trial.number in score]
+        data.append(scored(mine, f"iteration {iteration + 1}", color=PALETTE[iteration % len(PALETTE)]))
     if by_hand:
-        data.append(
-            {
-                "x": [trial.number for trial in by_hand],
-                "y": [score[trial.number] for trial in by_hand],
-                "mode": "markers",
-                "name": "told or imported by hand",
-                "marker": {"size": 10, "color": MUTED, "symbol": "diamond"},
-                "hovertemplate": "trial %{x}: %{y:.4f}<extra></extra>",
-            }
-        )
-    best, line = float("-inf"), []
-    for trial in trials:
-        best = max(best, score[trial.number])
-        line.append(best)
-    numbers = [trial.number for trial in trials]
-    rising = {"x": numbers, "y": line, "mode": "lines", "name": "best so far", "hoverinfo": "skip"}
-    data.insert(0, {**rising, "line": {"color": MUTED, "shape": "hv", "width": 2}})
-    return _figure(
-        data, 360, xaxis={"title": {"text": "trial"}}, yaxis={"title": {"text": "objective on search items"}}
-    )
+        data.append(scored(by_hand, "completed or imported by hand", color=MUTED, symbol="diamond"))
+    return _figure(data, 360, {"title": {"text": "trial"}}, {"title": {"text": "objective on search items"}})
 
 
-def predicted_chart(iterations: Sequence[Mapping[str, Any]]) -> Figure:
+def predicted_chart(rows: Sequence[Prediction]) -> Figure:
     """What the predictor said of each trial from the others, against what was measured, after the last iteration."""
-    rows = iterations[-1].get("forecast", [])
-    measured = [row["measured"] for row in rows]
+    predicted, measured = [row.predicted for row in rows], [row.measured for row in rows]
+    more = {
+        "error_x": {"type": "data", "array": [row.deviation for row in rows], "color": MUTED, "thickness": 1},
+        "text": [f"trial {row.trial}" for row in rows],
+        "showlegend": False,
+    }
+    hover = "%{text}: predicted %{x:.4f}, measured %{y:.4f}<extra></extra>"
+    ends = [min(measured), max(measured)]
     data = [
-        {
-            "x": [row["predicted"] for row in rows],
-            "y": measured,
-            "mode": "markers",
-            "marker": {"size": 10, "color": OURS},
-            "error_x": {"type": "data", "array": [row["deviation"] for row in rows], "color": MUTED, "thickness": 1},
-            "text": [f"trial {row['trial']}" for row in rows],
-            "hovertemplate": "%{text}: predicted %{x:.4f}, measured %{y:.4f}<extra></extra>",
-            "showlegend": False,
-        },
-        {
-            "x": [min(measured, default=0), max(measured, default=1)],
-            "y": [min(measured, default=0), max(measured, default=1)],
-            "mode": "lines",
-            "line": {"color": MUTED, "dash": "dot"},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        },
+        _points(predicted, measured, hover, {"size": 10, "color": OURS}, **more),
+        _line(ends, ends, {"color": MUTED, "dash": "dot"}, showlegend=False),
     ]
-    return _figure(
-        data,
-        360,
-        xaxis={"title": {"text": "predicted from the other trials (± 1 deviation)"}},
-        yaxis={"title": {"text": "measured"}},
-    )
+    across = {"title": {"text": "predicted from the other trials (± 1 deviation)"}}
+    return _figure(data, 360, across, {"title": {"text": "measured"}})
 
 
-def _figure(data: list[dict[str, Any]], height: int, **axes: dict[str, Any]) -> Figure:
+def _figure(data: list[Trace], height: int, xaxis: Mapping[str, Any], yaxis: Mapping[str, Any]) -> Figure:
     layout = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 28, "b": 48},
@@ -210,14 +178,18 @@ def _figure(data: list[dict[str, Any]], height: int, **axes: dict[str, Any]) -> 
         "plot_bgcolor": "rgba(0,0,0,0)",
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "hoverlabel": {"align": "left"},
-        **{name: {"zeroline": False, "automargin": True, **axis} for name, axis in axes.items()},
+        "xaxis": {"zeroline": False, "automargin": True, **xaxis},
+        "yaxis": {"zeroline": False, "automargin": True, **yaxis},
     }
     return {"data": [{"type": "scatter", **trace} for trace in data], "layout": layout}
 
 
-def _marks(names: list[str], values: list[float], name: str, marker: dict[str, Any]) -> dict[str, Any]:
-    hover = "%{y}: %{x:.1%}<extra>" + name + "</extra>"
-    return {"x": values, "y": names, "mode": "markers", "name": name, "marker": marker, "hovertemplate": hover}
+def _points(x: Sequence[Any], y: Sequence[Any], hover: str, marker: Mapping[str, Any], **more: Any) -> Trace:
+    return {"x": x, "y": y, "mode": "markers", "marker": marker, "hovertemplate": hover, **more}
+
+
+def _line(x: Sequence[Any], y: Sequence[Any], line: Mapping[str, Any], **more: Any) -> Trace:
+    return {"x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", **more}
 
 
 def _hover(point: Mapping[str, Any]) -> str:

@@ -1,16 +1,25 @@
 """What the page shows, read from the workspace's files; each part is absent when its stage is not done yet."""
 
-import csv
-import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openclimb.prior import prior_facts
-from openclimb.stages import STAGES
-from openclimb.trials import Trial, read_trials
-from openclimb.workspace import read_json
+from openclimb.search.transfer.store import transfer_facts
+from openclimb.workspace.files import read_json
+from openclimb.workspace.records import STAGES
+from openclimb.workspace.results import (
+    MIXTURE,
+    VALIDATION,
+    Answer,
+    Diagnostics,
+    Validation,
+    read_answer,
+    read_diagnostics,
+    read_validation,
+)
+from openclimb.workspace.tables import read_rows
+from openclimb.workspace.trials import Trial, read_trials
 
 MAP_POINTS = 1500  # sampled documents on the map; more would make the page slow on a phone
 EXAMPLES = 2  # documents shown for each domain
@@ -24,16 +33,16 @@ class Facts:
     settings: str  # the text of climb.toml
     config: dict[str, Any]
     records: dict[str, dict[str, Any]]  # stage → record.json
-    answer: dict[str, Any] | None  # mixture.json
+    answer: Answer | None
     domains: list[dict[str, str]]  # rows of domains.csv
     clusters: list[dict[str, str]]  # rows of clusters.csv
     points: list[dict[str, Any]]  # sampled documents with a place on the map
     examples: dict[str, list[str]]  # domain → excerpts of documents near its centres
     trials: list[Trial] = field(default_factory=list)
-    iterations: list[dict[str, Any]] = field(default_factory=list)
+    iterations: list[Diagnostics] = field(default_factory=list)
     train_seconds: float = 0.0
-    validation: dict[str, Any] = field(default_factory=dict)  # validation.json
-    prior: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
+    validation: Validation | None = None
+    transfer: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
 
 
 def read_facts(root: Path) -> Facts:
@@ -48,16 +57,16 @@ def read_facts(root: Path) -> Facts:
         settings,
         tomllib.loads(settings),
         records,
-        _json(root / "mixture" / "mixture.json"),
+        read_answer(root) if (root / MIXTURE).is_file() else None,
         _rows(root / "domains" / "domains.csv"),
         clusters,
         [point for point in points if point["x"] == point["x"]][:MAP_POINTS],
         _examples(points),
         read_trials(root / "trials", data),
-        [found for path in sorted(root.glob("iterations/*/diagnostics.json")) if (found := _json(path))],
+        read_diagnostics(root),
         sum(_json(path).get("seconds", 0.0) for path in root.glob("trials/*/scores.json")),
-        _json(root / "validation" / "validation.json"),
-        prior_facts(root),
+        read_validation(root) if (root / VALIDATION).is_file() else None,
+        transfer_facts(root),
     )
 
 
@@ -67,10 +76,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path) if path.is_file() else []
 
 
 def _points(path: Path, clusters: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -95,15 +101,3 @@ def _examples(points: list[dict[str, Any]]) -> dict[str, list[str]]:
         if len(texts) < EXAMPLES and len(excerpt) > 60 and excerpt[:60] not in {text[:60] for text in texts}:
             texts.append(excerpt)
     return found
-
-
-def to_script(value: Any) -> str:
-    """Return JSON that is safe inside a <script>: no text of a document can end the element or open a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return (
-        text.replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-        .replace("\u2028", "")
-        .replace("\u2029", "")
-    )

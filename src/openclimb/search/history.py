@@ -1,5 +1,6 @@
-"""Told trials as arrays: the only thing that predictors and proposers learn from."""
+"""Observations as arrays: the only thing that predictors and proposers learn from."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,22 +9,23 @@ from numpy.typing import NDArray
 
 from openclimb.errors import SearchError, nearest
 from openclimb.mixture import Domain, Weights
-from openclimb.search.hint import Hint, read_hint, split_hints
-from openclimb.trials import Trial
+from openclimb.search.predictors.low_fidelity import LowFidelity, read_low_fidelity
+from openclimb.workspace.observations import LOW_FIDELITY, PENDING, TRANSFERRED, Observation
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class History:
-    """The told trials, in an order that does not depend on when they were told."""
+    """Observations with scores, in an order that does not depend on when they came."""
 
     weights: Weights  # (n, n_domains)
     scores: Floats  # (n, n_tasks), higher is better; NaN where a trial has no finite score
     tasks: tuple[str, ...]
     importance: Floats  # (n_tasks,), sums to 1: the objective is scores @ importance
-    numbers: tuple[int, ...]
-    hint: Hint | None = None  # cheap scores of the same tasks
+    names: tuple[int | str, ...]  # of the observations
+    sources: tuple[str, ...]
+    low_fidelity: LowFidelity | None = None  # cheap scores of the same tasks
 
     @property
     def objective(self) -> Floats:
@@ -34,87 +36,98 @@ class History:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of the trials are this search's, and how many come from another workspace (`search/reuse.py`)."""
-        n_old = sum(number < 0 for number in self.numbers)
-        return {"trials": len(self.numbers) - n_old, "old_trials": n_old}
+        """How many of the observations are this workspace's, and how many come from another one."""
+        n_old = self.sources.count(TRANSFERRED)
+        return {"trials": len(self.sources) - n_old, "transferred": n_old}
 
     def only(self, chosen: NDArray[np.bool_]) -> "History":
-        """The history of the trials that `chosen` (n,) marks."""
-        numbers = tuple(number for number, one in zip(self.numbers, chosen, strict=True) if one)
-        return replace(self, weights=self.weights[chosen], scores=self.scores[chosen], numbers=numbers)
+        """The history of the observations that `chosen` (n,) marks."""
+        names = tuple(itertools.compress(self.names, chosen.tolist()))
+        sources = tuple(itertools.compress(self.sources, chosen.tolist()))
+        return replace(self, weights=self.weights[chosen], scores=self.scores[chosen], names=names, sources=sources)
 
-    def believing(self, running: Weights, expected: Floats) -> "History":
+    def fantasized(self, running: Weights, expected: Floats) -> "History":
         """The history with running mixtures (m, n_domains) as if they had scored what is expected (m, n_tasks).
 
-        Numbers of running mixtures are 0; tasks that do not count stay without a score.
+        They are named 0; tasks that do not count stay without a score.
         """
         scores = np.where(self.importance > 0, expected, np.nan)
         return replace(
             self,
             weights=np.concatenate([self.weights, running]),
             scores=np.concatenate([self.scores, scores]),
-            numbers=self.numbers + (0,) * len(running),
+            names=self.names + (0,) * len(running),
+            sources=self.sources + (PENDING,) * len(running),
         )
 
     def aggregated(self) -> "History":
-        """The same trials with the objective as their only task; those without one are left out."""
-        known = np.isfinite(self.objective)
-        numbers = tuple(number for number, one in zip(self.numbers, known, strict=True) if one)
-        hint = self.hint and self.hint.joined(self.importance)
-        return History(self.weights[known], self.objective[known, None], ("objective",), np.ones(1), numbers, hint)
+        """The same with the objective as the only task; observations without one are left out."""
+        known = self.only(np.isfinite(self.objective))
+        low_fidelity = self.low_fidelity and self.low_fidelity.joined(self.importance)
+        return replace(
+            known,
+            scores=known.objective[:, None],
+            tasks=("objective",),
+            importance=np.ones(1),
+            low_fidelity=low_fidelity,
+        )
 
 
-def read_history(trials: Sequence[Trial], domains: Sequence[Domain], task_weights: Mapping[str, float]) -> History:
-    """Return the history of the trials that have scores, with columns in the order of `domains`; hints stand apart.
+def read_history(
+    observations: Sequence[Observation], domains: Sequence[Domain], task_weights: Mapping[str, float]
+) -> History:
+    """Return the history of the observations with scores, columns in the order of `domains`; cheap scores stand apart.
 
-    Raises SearchError when a trial has other domains, or `task_weights` names a task that no trial has.
+    Raises SearchError when one has other domains, or `task_weights` names a task that none has.
     """
     names = [domain.name for domain in domains]
-    own, hints = split_hints(trials)
-    told = [trial for trial in own if _has_score(trial)]
-    for trial in told:
-        _check_domains(trial, names)
-    rows = [
-        (
-            tuple(trial.mixture.as_dict()[name] for name in names),
-            trial.seed,
-            tuple(sorted(trial.scores.items())),
-            trial.number,
-            trial,
-        )
-        for trial in told
-    ]
-    told = [row[-1] for row in sorted(rows, key=lambda row: row[:-1])]
-    tasks = tuple(sorted({task for trial in told for task in trial.scores}))
-    scores = np.array([[trial.scores.get(task, np.nan) for task in tasks] for trial in told]).reshape(
-        len(told), len(tasks)
+    cheap = [one for one in observations if one.source == LOW_FIDELITY]
+    found = [one for one in observations if one.source not in (LOW_FIDELITY, PENDING)]
+    rows = [(_weights(one, names), one.seed, tuple(sorted(one.scores.items())), _order(one), one) for one in found]
+    found = [row[-1] for row in sorted(rows, key=lambda row: row[:-1])]
+    tasks = tuple(sorted({task for one in found for task in one.scores}))
+    scores = np.array([[one.scores.get(task, np.nan) for task in tasks] for one in found]).reshape(
+        len(found), len(tasks)
     )
     scores[~np.isfinite(scores)] = np.nan
-    weights = np.array([[trial.mixture.as_dict()[name] for name in names] for trial in told]).reshape(
-        len(told), len(names)
+    weights = np.array([_weights(one, names) for one in found]).reshape(len(found), len(names))
+    return History(
+        weights,
+        scores,
+        tasks,
+        importance(tasks, task_weights),
+        tuple(one.name for one in found),
+        tuple(one.source for one in found),
+        read_low_fidelity(cheap, names, tasks),
     )
-    numbers = tuple(trial.number for trial in told)
-    return History(weights, scores, tasks, importance(tasks, task_weights), numbers, read_hint(hints, names, tasks))
 
 
-def read_running(trials: Sequence[Trial], domains: Sequence[Domain]) -> Weights:
+def read_running(observations: Sequence[Observation], domains: Sequence[Domain]) -> Weights:
     """Return the mixtures (n, n_domains) that were asked for and have no scores: running, or failed. Sorted."""
     names = [domain.name for domain in domains]
-    without = [trial for trial in trials if not _has_score(trial)]
-    for trial in without:
-        _check_domains(trial, names)
-    rows = sorted({tuple(trial.mixture.as_dict()[name] for name in names) for trial in without})
+    rows = sorted({_weights(one, names) for one in observations if one.source == PENDING})
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
 
 
-def _has_score(trial: Trial) -> bool:
-    return any(np.isfinite(value) for value in trial.scores.values())
+def in_order(observations: Sequence[Observation]) -> list[Observation]:
+    """Return observations in an order that does not depend on when they came: own trials by number, then the rest."""
+    return sorted(observations, key=_order)
 
 
-def _check_domains(trial: Trial, names: Sequence[str]) -> None:
-    if set(trial.domains) != set(names):
+def _order(one: Observation) -> tuple[str, int, str]:
+    return (one.source, one.name, "") if isinstance(one.name, int) else (one.source, 0, one.name)
+
+
+def _weights(one: Observation, names: Sequence[str]) -> tuple[float, ...]:
+    _check_domains(one, names)
+    mixture = one.mixture.as_dict()
+    return tuple(mixture[name] for name in names)
+
+
+def _check_domains(one: Observation, names: Sequence[str]) -> None:
+    if set(one.domains) != set(names):
         raise SearchError(
-            f"trial {trial.number} has other domains than the present ones",
+            f"trial {one.name} has other domains than the present ones",
             "start a new workspace, or put the old domains back",
         )
 

@@ -1,145 +1,220 @@
-"""The seam "proposer": (trials, domains, n, Generator, Aim) → weights (n, n_domains).
+"""The search's decisions, each a pure function of the observations: the next batch, the finalists, what was learnt.
 
-A proposer is a pure function of the told trials. What it returns is under the caps, on the grid and without repeats;
-`climb`, ours, is here, the others are in `baselines.py`.
+Same trials, settings and seed give the same mixtures, whatever the order of the trials or of the domains.
 """
 
-import importlib
-from collections.abc import Sequence
+import functools
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from openclimb.errors import ConfigError, DomainError, nearest
-from openclimb.mixture import Domain, Weights
-from openclimb.search.baselines import (
-    propose_best_of_n,
-    propose_natural,
-    propose_olmix,
-    propose_paper,
-    propose_regmix,
-    propose_uniform,
-)
-from openclimb.search.design import Aim, Proposer, first_design, search_region, topped_up, unseen
-from openclimb.search.forecast import Forecast
-from openclimb.search.gp import GaussianProcess
-from openclimb.search.history import History, read_history, read_running
-from openclimb.search.least import DARING, forecast_for
-from openclimb.search.pareto import propose_pareto
-from openclimb.search.region import Region, allowed, rounded
-from openclimb.search.tame import Taming
-from openclimb.trials import Trial
+from openclimb import seeds
+from openclimb.mixture import Weights
+from openclimb.search.acquisition.design import search_region
+from openclimb.search.acquisition.spec import SearchSpec
+from openclimb.search.acquisition.thresholds import objective_for
+from openclimb.search.acquisition.ucb import check_proposed, find_proposer
+from openclimb.search.history import History, in_order, read_history
+from openclimb.search.predictors.objective import cross_validate, fit_objective
+from openclimb.search.space.local_search import KEPT, local_search
+from openclimb.search.space.region import allowed, bend, natural_mixture, rounded, uniform_mixture
+from openclimb.workspace.observations import TRANSFERRED, Observation
+from openclimb.workspace.results import Diagnostics, Prediction, SignalRow
 
 Floats = NDArray[np.float64]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-CAUTION = 1.2  # mean of the weights of the deviation in a batch: how much is explored
-BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
+CAUTION = 0.5  # a finalist's expected score is marked down by so many deviations: far from all trials, promise more
+APART = 0.1  # least total variation between two finalists
+NORMAL_80 = 1.2816  # an 80 % interval is ± so many deviations
+LEAST_TRIALS = 4  # a rank correlation of fewer says nothing
+NO_BETTER = 0.95  # a cross-validated error of this share of a constant's is no better
+CHANCE = 1.645  # rank correlations of unrelated numbers are normal with deviation 1/√(n−1): one in twenty is above this
 
 
-def propose_climb(trials: Sequence[Trial], domains: Sequence[Domain], n: int, rng: Generator, aim: Aim) -> Weights:
-    """Return n mixtures. Without told trials: the natural mixture and a design that fills the region under the caps.
+def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return `function` run with one BLAS thread: the matrices are small, and sums then do not depend on the cores."""
 
-    Then: upper confidence bounds of the forecast, each with its own weight of the deviation, so that a batch holds
-    careful and bold mixtures; after each choice the deviation shrinks around it as if it had been measured (Desautels
-    et al. 2014, GP-BUCB), which keeps a batch diverse. Mixtures that are running are taken as measured.
+    @functools.wraps(function)
+    def limited(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be limited)
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1):
+            return function(*args, **kwargs)
+
+    return limited
+
+
+@one_thread
+def next_batch(observations: Sequence[Observation], spec: SearchSpec, n: int, iteration: int, seed: int) -> Weights:
+    """Return the n mixtures to try next, shape (n, n_domains), under the caps and on the grid.
+
+    Pending mixtures are running: they are neither repeated nor crowded.
+    Raises DomainError when no mixture meets the constraints or a proposer breaks them, SearchError for unusable trials.
     """
-    region = aim.region(domains)
-    history = read_history([*trials, *aim.hints], domains, aim.task_weights)
-    running = read_running(trials, domains)
-    if not len(history.weights):
-        return first_design(region, n, rng, running)
-    at_least = aim.required.at_least
-    forecast = forecast_for(history, aim.predictor, at_least, DARING)
-    if len(running):  # as if they had scored what is expected: no surprise, and nothing left to learn there
-        history = history.believing(running, forecast.predict_tasks(running)[0])
-        forecast = forecast_for(history, aim.predictor, at_least, DARING)
-    guide = _guide(history, forecast)
-
-    def optimism(weights: Weights) -> Floats:
-        mean, deviation = forecast.true_score(weights)
-        return mean + CAUTION * deviation
-
-    candidates = search_region(optimism, history, forecast, region, rng)
-    candidates = unseen(rounded(candidates, region), history.weights)
-    if len(candidates) < n:
-        return topped_up(candidates, n, region, rng, history.weights)
-    chosen = _batch(candidates, n, forecast, guide, rng, running)
-    return candidates[chosen]
+    ordered, back = spec.by_name()
+    weights = find_proposer(spec.proposer)(ordered, in_order(observations), n, seeds.proposals(seed, iteration))
+    return check_proposed(weights, ordered.region, n, spec.proposer)[:, back]
 
 
-def _guide(history: History, forecast: Forecast) -> GaussianProcess:
-    """Return a process on the objective: how the scores of two mixtures go together. Missing scores are forecast."""
-    scores = Taming.of(history.scores).apply(history.scores)
-    filled = np.where(np.isfinite(scores), scores, forecast.predict_tasks(history.weights)[0])
-    return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
+@one_thread
+def finalists(
+    observations: Sequence[Observation], spec: SearchSpec, n_finalists: int, seed: int
+) -> list[tuple[str, tuple[float, ...]]]:
+    """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
+
+    The first finalist has the best cautious prediction, climbed to from the best draws; the others are the best
+    that are at least APART from those before. Measured mixtures that are allowed stand among the candidates.
+    """
+    ordered, back = spec.by_name()
+    region = ordered.region
+    history = read_history(observations, ordered.domains, spec.task_weights)
+    predictor = objective_for(history, spec.predictor, spec.thresholds, CAUTION)
+    rng = seeds.stream(seed, "finalists")
+
+    def cautious(weights: Weights) -> Floats:
+        mean, deviation = predictor.true_score(weights)
+        return mean - CAUTION * deviation
+
+    pool = search_region(cautious, history, predictor, region, rng)
+    measured = history.weights[allowed(history.weights, region)]
+    climbed = local_search(cautious, pool[:KEPT], lambda rows: bend(rows, region), rng)
+    pool = np.concatenate([bend(climbed.mean(0, keepdims=True), region), climbed, pool, measured])
+    pool = pool[np.argsort(-cautious(pool), kind="stable")]
+    chosen = _apart(pool, n_finalists)
+    rows = [("finalist", row) for row in rounded(chosen, region)]
+    rows += [
+        ("natural", natural_mixture(ordered.domains, spec.constraints)),
+        ("uniform", uniform_mixture(ordered.domains, spec.constraints)),
+    ]
+    return [(role, tuple(row[back].tolist())) for role, row in rows]
 
 
-def _batch(
-    candidates: Weights, n: int, forecast: Forecast, guide: GaussianProcess, rng: Generator, running: Weights
-) -> list[int]:
-    mean, deviation = forecast.true_score(candidates)
-    covariance = guide.covariance(candidates)
-    before = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-    noise = float(np.exp(2 * guide.theta[3]))
-    boldness = CAUTION * rng.permutation(
-        -np.log(1.0 - (np.arange(n) + 0.5) / n)
-    )  # spread evenly over an exponential's quantiles
-    chosen: list[int] = []
-    near = np.zeros(len(mean), dtype=bool)
-    for row in running:
-        near |= 0.5 * np.abs(candidates - row).sum(1) < BATCH_APART
-    for bold in boldness:
-        left = np.sqrt(np.maximum(np.diag(covariance), 1e-12)) / before
-        bound = mean + bold * deviation * left
-        bound[near] = -np.inf
-        if not np.isfinite(bound).any():
-            bound = np.where(np.isin(np.arange(len(mean)), chosen), -np.inf, mean)
-        chosen.append(int(bound.argmax()))
-        near |= 0.5 * np.abs(candidates - candidates[chosen[-1]]).sum(1) < BATCH_APART
-        column = covariance[:, chosen[-1]]
-        covariance = covariance - np.outer(column, column) / (column[chosen[-1]] + noise)
-    return chosen
+@one_thread
+def diagnose(
+    observations: Sequence[Observation], spec: SearchSpec, iteration: int, signal: Sequence[SignalRow] = ()
+) -> Diagnostics:
+    """Return what the predictors made of the observations.
+
+    Single trials in it are this workspace's; the fit and its errors are those of all.
+    """
+    began = time.monotonic()
+    ordered, _ = spec.by_name()
+    history = read_history(observations, ordered.domains, spec.task_weights)
+    predictor = fit_objective(history, spec.predictor)
+    means, deviations, whole = cross_validate(history, spec.predictor)
+    objective, guess = history.objective, means @ history.importance
+    rho = {task: _rank_correlation(means[:, j], history.scores[:, j]) for j, task in enumerate(history.tasks)}
+    rho["objective"] = _rank_correlation(guess, objective)
+    inside = np.abs(history.scores - means) <= NORMAL_80 * deviations
+    known = np.isfinite(history.scores) & np.isfinite(means)
+    counts = known & (history.importance > 0)  # the others are not predicted
+    coverage = {task: _share(inside[counts[:, j], j]) for j, task in enumerate(history.tasks)}
+    coverage["objective"] = _share((np.abs(objective - guess) <= NORMAL_80 * whole)[known.all(1)])
+    error = _error_ratio(guess, objective)
+    names = dict.fromkeys(history.tasks, "")
+    for columns, one in predictor.groups:
+        names |= {history.tasks[j]: getattr(one, "description", spec.predictor) for j in columns}
+    own = [source != TRANSFERRED for source in history.sources]
+    measured = objective[np.array(own) & np.isfinite(objective)] if any(own) else objective
+    return Diagnostics(
+        iteration=iteration,
+        trials=sorted(itertools.compress(history.names, own)),
+        transferred=history.counts["transferred"],
+        predictor=names,
+        rank_correlation=rho,
+        coverage_80=coverage,
+        noise_floor=predictor.objective_noise,
+        noise=_by_task(history, predictor.noise, predictor.objective_noise),
+        spread=_by_task(history, _deviation(history.scores), float(_deviation(objective[:, None])[0])),
+        error_ratio=error,
+        best_predicted=float(predictor.predict(history.weights)[0].max()),
+        best_measured=float(np.nanmax(measured)) if np.isfinite(measured).any() else None,
+        predictions=[
+            Prediction(name, float(mean), float(deviation), float(score))
+            for name, mine, mean, deviation, score in zip(history.names, own, guess, whole, objective, strict=True)
+            if mine and np.isfinite(mean + deviation + score)
+        ],
+        warning=_warning(history, rho["objective"], error),
+        seconds=round(time.monotonic() - began, 3),
+        signal=list(signal),
+    )
 
 
-def find_proposer(name: str) -> Proposer:
-    """Return a built-in proposer by name, or `package.module:function`."""
-    if name in PROPOSERS:
-        return PROPOSERS[name]
-    if ":" not in name:
-        raise ConfigError(
-            f"proposer '{name}' is not known{nearest(name, PROPOSERS)}", f"use one of: {', '.join(PROPOSERS)}"
+def _warning(history: History, rho: float | None, error: float) -> str:
+    n = len(history.weights)
+    columns = [column[np.isfinite(column)] for column in history.scores.T]
+    if n > 1 and all(np.ptp(column) == 0 for column in columns if len(column)):
+        return "all trials have the same score: the tasks do not tell mixtures apart"
+    if rho is None:
+        return f"{n} trials are too few to say how well scores can be predicted"
+    chance = CHANCE / np.sqrt(n - 1)
+    cure = "more trials, more task items or a larger proxy would help"
+    if rho < chance:
+        return (
+            f"scores cannot be predicted from the mixture yet (cross-validated rank correlation {rho:.2f}, "
+            f"chance alone reaches {chance:.2f}): {cure}"
         )
-    module, _, function = name.partition(":")
-    try:
-        found: Proposer = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"proposer '{name}' cannot be loaded: {error}", "write package.module:function") from None
-    return found
-
-
-def check_proposed(weights: Weights, region: Region, n: int, name: str) -> Weights:
-    """Return the weights (n, n_domains) as they are, or raise DomainError when they are not in the region."""
-    rows = np.asarray(weights, dtype=np.float64)
-    if rows.shape != (n, len(region.share)) or not np.isfinite(rows).all():
-        raise DomainError(
-            f"proposer '{name}' returned shape {rows.shape}, not {(n, len(region.share))} of finite numbers",
-            "mend the proposer",
+    if error > NO_BETTER:
+        return (
+            f"mixtures can be ranked (cross-validated rank correlation {rho:.2f}), but how far apart they are is "
+            f"predicted hardly better than by a constant (error {error:.0%} of the constant's): {cure}"
         )
-    if not allowed(rows, region).all():
-        raise DomainError(
-            f"proposer '{name}' broke the caps, the constraints or the simplex", "use openclimb.search.region.bend"
-        )
-    return rows
+    return ""
 
 
-PROPOSERS: dict[str, Proposer] = {
-    "climb": propose_climb,
-    "pareto": propose_pareto,
-    "paper": propose_paper,
-    "regmix": propose_regmix,
-    "olmix": propose_olmix,
-    "best_of_n": propose_best_of_n,
-    "natural": propose_natural,
-    "uniform": propose_uniform,
-}
+def _by_task(history: History, by_task: Floats, objective: float) -> dict[str, float]:
+    """Return numbers by task (n_tasks,), of those that have one, and the objective's."""
+    counts = zip(history.tasks, by_task.tolist(), history.importance, strict=True)
+    return {task: value for task, value, weight in counts if weight > 0 and np.isfinite(value)} | {
+        "objective": objective
+    }
+
+
+def _deviation(scores: Floats) -> Floats:
+    """Return the standard deviation (n_columns,) of the scores that are known; 0 where there are none."""
+    columns = [column[np.isfinite(column)] for column in scores.T]
+    return np.array([float(column.std()) if len(column) else 0.0 for column in columns])
+
+
+def _error_ratio(guess: Floats, scores: Floats) -> float:
+    """Return the cross-validated error over that of the mean of the other trials: 1 is no better than a constant."""
+    known = np.isfinite(guess) & np.isfinite(scores)
+    n = int(known.sum())
+    constant = float(np.var(scores[known])) * (n / (n - 1)) ** 2 if n > 1 else 0.0
+    return float(np.sqrt(np.mean((guess - scores)[known] ** 2) / constant)) if constant > 0 else 1.0
+
+
+def _rank_correlation(guess: Floats, scores: Floats) -> float | None:
+    from scipy.stats import spearmanr
+
+    known = np.isfinite(guess) & np.isfinite(scores)
+    if known.sum() < LEAST_TRIALS or np.ptp(guess[known]) == 0 or np.ptp(scores[known]) == 0:
+        return None
+    return float(spearmanr(guess[known], scores[known]).statistic)
+
+
+def _share(inside: NDArray[np.bool_]) -> float | None:
+    return float(inside.mean()) if len(inside) else None
+
+
+def _apart(pool: Weights, n: int) -> Weights:
+    """Return the first n rows that are APART from those before them; the distance is halved until there are n."""
+    distance = APART
+    while distance > 1e-4:
+        chosen = [0]
+        for i in range(1, len(pool)):
+            if len(chosen) == n:
+                break
+            if (0.5 * np.abs(pool[chosen] - pool[i]).sum(1)).min() >= distance:
+                chosen.append(i)
+        if len(chosen) >= n:
+            return pool[chosen[:n]]
+        distance /= 2
+    return pool[chosen]

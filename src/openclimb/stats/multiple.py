@@ -28,7 +28,7 @@ def significant(adjusted: float) -> bool:
     return adjusted <= LEVEL
 
 
-def verdict(mean: float, adjusted: float) -> str:
+def comparison(mean: float, adjusted: float) -> str:
     """Return "beaten", "better" or "not significant": of the other mixture, where `mean` is ours minus the other's."""
     if not significant(adjusted):
         return "not significant"

@@ -1,0 +1,26 @@
+"""`climb export`: the dataset of the found mixture."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+import openclimb
+from openclimb.cli.options import Command, with_progress, workspace
+from openclimb.progress import choose_progress
+
+
+@click.command(cls=Command)
+@workspace
+@with_progress
+@click.option("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
+@click.option("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+@click.option("--format", default="parquet", type=click.Choice(["parquet", "jsonl.zst"]), help="of the shards")
+def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: Path, format: str) -> None:
+    from openclimb.cli.text import export_text
+    from openclimb.config.load import parse_count
+
+    with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
+        facts = openclimb.open(workspace).export(parse_count(tokens), out, format, progress)
+    print(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, out))

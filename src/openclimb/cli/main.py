@@ -1,0 +1,122 @@
+"""The command `climb`: its commands, each imported when it is called, and the only place that catches OpenclimbError.
+
+`main` parses, calls and returns the exit status. What a command does is in the file that COMMANDS names.
+"""
+
+import errno
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from openclimb import __version__
+from openclimb.cli.options import DEBUG, HELP
+from openclimb.errors import MissingDependency, OpenclimbError, nearest
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+COMMANDS = {  # where each stands, so that `climb --help` imports none of them; what it does
+    "init": ("init:init", "make a workspace: a folder with a climb.toml"),
+    "plan": ("plan_status:plan", "say what a run will do, read, train and cost; changes nothing"),
+    "run": ("run_report:run", "do everything; the same command goes on after an interruption"),
+    "status": ("plan_status:status", "say what is done, running, stale or failed, and the next command"),
+    "report": ("run_report:report", "write report/index.html"),
+    "export": ("export:export", "write the dataset in mixture order"),
+    "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),
+    "ask": ("ask_tell:ask", "print mixtures to train elsewhere, as JSON lines"),
+    "tell": ("ask_tell:tell", "close a trial with the scores in a JSON file: {task: score}, higher is better"),
+    "best": ("best:best", "print the mixture of the best expected score by the trials completed so far"),
+    "import": ("ask_tell:import_runs", "make completed trials of runs that were finished elsewhere"),
+    "tasks": ("tasks:tasks", "convert an evaluation suite to task files"),
+}
+
+
+class Commands(click.Group):
+    """The commands by name, in the order of COMMANDS."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        place, text = COMMANDS[name]
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(import_module(f"openclimb.cli.{module}"), attribute)
+        command.help = text[0].upper() + text[1:] + "."
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, no_args_is_help=False, context_settings=HELP)
+@click.version_option(__version__, message=f"openclimb {__version__}")
+def climb() -> None:
+    """Find the data mixture to train on, and write it out as a dataset."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)  # what Slurm and Kubernetes send first
+    try:
+        with climb.make_context("climb", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return _invoke(context)
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code
+    except click.UsageError as error:
+        _complain(*_usage(error))
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what is done is kept: run the same command to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _invoke(context: click.Context) -> int:
+    try:
+        climb.invoke(context)
+        return 0
+    except (OpenclimbError, OSError, ModuleNotFoundError) as error:
+        if context.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno not in DISK_FULL):
+            raise
+        if isinstance(error, OSError):
+            message = f"no space left to write {error.filename or 'the workspace'}"
+            return _complain(message, "free some space, then run the same command to go on")
+        if isinstance(error, ModuleNotFoundError):
+            error = MissingDependency(error.name or str(error))
+        return _complain(error.message, error.fix)
+
+
+def _usage(error: click.UsageError) -> tuple[str, str]:
+    """Return what is wrong with the command line, with the nearest known name, and the command that shows the help."""
+    command = error.ctx.command_path if error.ctx else "climb"
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        known = {name for parameter in error.ctx.command.get_params(error.ctx) for name in parameter.opts}
+        near = nearest(error.option_name, known) if error.option_name.startswith("--") else ""
+        message = f"no such option {error.option_name}{near}"
+    elif isinstance(error, click.exceptions.NoSuchCommand):
+        message = f"no such command '{error.command_name}'{nearest(error.command_name, COMMANDS)}"
+    else:
+        message = error.format_message().removesuffix(".")
+    return f"{command}: {message[0].lower()}{message[1:]}", f"{command} --help"
+
+
+def _complain(message: str, fix: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if fix:
+        print(f"fix: {fix}", file=sys.stderr)
+    return 1
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

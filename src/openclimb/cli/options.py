@@ -1,0 +1,94 @@
+"""What the commands share: their class, their common options, settings written as `section.key=value`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from openclimb.errors import ConfigError
+
+DEBUG = "openclimb.debug"  # in the context's `meta`: whether an error shows its traceback
+HELP = {"help_option_names": ["-h", "--help"]}
+Function = TypeVar("Function", bound=Callable[..., None])
+
+workspace = click.argument("workspace", metavar="DIR", help="the workspace's folder")
+as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+
+
+def with_progress(function: Function) -> Function:
+    """Add the options of long work: --quiet and --json."""
+    text = "print JSON: progress as lines, then the result"
+    function = click.option("--json", "as_json", is_flag=True, help=text)(function)
+    return click.option("--quiet", is_flag=True, help="print only the result")(function)
+
+
+class Several(click.Option):
+    """An option that takes one or more values, as a shell makes them of `--corpus *.jsonl`."""
+
+    def __init__(self, names: Sequence[str], **more: Any) -> None:
+        super().__init__(names, multiple=True, **more)
+
+
+class Command(click.Command):
+    """A command with --debug, and with options of several values."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **{"context_settings": HELP, **more})
+        text = "show the traceback of an error"
+        self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, callback=_keep, help=text))
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        options = [parameter for parameter in self.params if isinstance(parameter, click.Option)]
+        valued = {name for option in options if not option.is_flag for name in option.opts}
+        several = {name for option in options if isinstance(option, Several) for name in option.opts}
+        try:
+            return super().parse_args(context, spread(arguments, valued, several))
+        except click.UsageError as error:
+            error.ctx = error.ctx or context  # the parser leaves it out of some
+            raise
+
+
+def _keep(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.meta[DEBUG] = value
+
+
+def spread(arguments: Iterable[str], valued: set[str], several: set[str]) -> list[str]:
+    """Return the arguments with `--corpus a b` written as `--corpus a --corpus b`.
+
+    Raises UsageError where an option of `valued` is followed by another option, which click would take as its value.
+    """
+    found: list[str] = []
+    before = option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            if before in valued and argument.startswith("--") and " " not in argument:
+                raise click.UsageError(f"Option '{before}' requires an argument.")
+            option = argument if argument in several else ""
+        elif option and before != option:
+            found.append(option)
+        found.append(argument)
+        before = argument
+    return found
+
+
+def assign(raw: dict[str, Any], assignments: Iterable[str]) -> None:
+    """Put settings written as `section.key=value` into a dict of sections. Raises ConfigError for another form."""
+    import tomllib
+
+    from openclimb.config.schema import SECTIONS
+
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
+        section, _, name = key.strip().partition(".")
+        if not value or (section != "seed" and (section not in SECTIONS or not name)):
+            raise ConfigError(
+                f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.size=2M"
+            )
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value  # bare text need not be quoted on a command line
+        if name:
+            raw.setdefault(section, {})[name] = parsed
+        else:
+            raw[section] = parsed

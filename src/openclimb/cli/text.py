@@ -1,0 +1,208 @@
+"""What the commands print: a plan, the status, the answer, an export, as people read them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openclimb.config.load import format_count
+from openclimb.progress import counted
+from openclimb.search.transfer.store import transfer_sentence
+from openclimb.workspace.results import Answer, Best, Outlook
+
+
+def _more(costs: Mapping[str, Any]) -> str:
+    """Return the trials that measure the noise, in words."""
+    return f" and {costs['replicates']} of the natural mixture for the noise" if costs["replicates"] else ""
+
+
+def plan_text(facts: Mapping[str, Any]) -> str:
+    """Return the plan as people read it."""
+    inputs, costs = facts["inputs"], facts["trials"]
+    lines = [
+        f"{facts['workspace']} · scale {facts['scale']}",
+        "",
+        f"reads     {counted(inputs['files'], 'files')}, {_size(inputs['bytes'])}; never copied or changed"
+        if inputs
+        else "reads     nothing: the domains are given by hand",
+        *(
+            f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
+            for name, task in facts["tasks"].items()
+        ),
+        f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
+        f"at most {costs['selection']} to choose: {counted(costs['finalists'], 'finalists')}, natural and uniform in "
+        f"up to {counted(costs['seeds'], 'rounds')}, then the best and natural × {costs['seeds']} fresh seeds, "
+        f"uniform × {costs['uniform_seeds']}",
+        *_transfer_lines(facts["transfer"]),
+        *_cost_lines(facts),
+        f"free disk {_size(facts['free_disk_bytes'])}",
+        "",
+        *_stage_lines(facts["stages"]),
+    ]
+    return "\n".join(lines)
+
+
+def _cost_lines(facts: Mapping[str, Any]) -> list[str]:
+    costs = facts["trials"]
+    if facts["objective"] != "proxy":
+        what = " ".join(facts["command"]) if facts["objective"] == "command" else facts["objective"]
+        return [f"          by {what}, {format_count(costs['token_budget'])} tokens each"]
+    return [
+        f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
+        f"{costs['flops']:.2g} FLOPs in all",
+        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
+        "of this machine",
+    ]
+
+
+def status_text(facts: Mapping[str, Any]) -> str:
+    """Return the status as people read it."""
+    trials = facts["trials"]
+    given = facts["domains_given"]
+    lines = [f"domains   {given} given by hand; no corpus"] if given else []
+    if facts["stages"]:
+        lines += [*_stage_lines(facts["stages"]), ""]
+    lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
+    if facts["by_hand"] and facts["waiting"]:  # completed one by one, so that it matters which are missing
+        lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += _transfer_lines(facts["transfer"])
+    lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
+    if facts["held_by"]:
+        lines.append(f"running   held by {facts['held_by']}")
+    return "\n".join([*lines, f"next      {facts['next']}"])
+
+
+def answer_text(answer: Answer) -> str:
+    """Return the answer as people read it: the sentence, what is believed, the weights, the report items beside the
+    baselines, the rounds.
+    """
+    what = "on report items" if answer.has_items else "scores"
+    names = [*(row.name for row in answer.domains), *(row.name for row in answer.mixtures)]
+    width = max(map(len, [what, *names, *(f"found − {name}" for name in answer.margins)]))
+    chance = f", the best of those compared with {answer.probability_best:.0%}"
+    lines = [answer.sentence, *_outlook_lines(answer, answer.has_items, chance), "", *_weight_lines(answer, width)]
+    lines += ["", f"{what:<{width}}     mean  95% interval"]
+    for mixture in answer.mixtures:
+        low, high = mixture.report.interval
+        lines.append(f"{mixture.name:<{width}}  {mixture.report.mean:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    for name, margin in answer.margins.items():
+        low, high = margin.interval
+        lines.append(f"{'found − ' + name:<{width}}  {margin.mean:+.4f}  [{low:+.4f}, {high:+.4f}]")
+    for i, one in enumerate(answer.rounds, 1):
+        ahead = one.left[0]
+        out = f"; out: {', '.join(one.dropped)}" if one.dropped else ""
+        lines.append(f"round {i}: {ahead} is the best with {one.probability_best[ahead]:.0%}{out}")
+    return "\n".join(lines)
+
+
+def export_text(facts: Mapping[str, Any], out: Path) -> str:
+    """Return what an export wrote as people read it: the shares asked for and realised, and where it is."""
+    width = max(len(row["name"]) for row in facts["domains"])
+    lines = [f"{'domain':<{width}}  asked for  realised  repetitions"]
+    lines += [
+        f"{row['name']:<{width}}  {row['weight']:9.2%}  {row['realised']:8.2%}  {row['repetitions']:11.2f}"
+        for row in sorted(facts["domains"], key=lambda row: -row["weight"])
+    ]
+    lines += [
+        "",
+        f"{counted(facts['documents'], 'documents')}, {facts['tokens']:,} tokens, {_size(facts['text_bytes'])} of text "
+        f"in {counted(len(facts['shards']), 'shards')}: {out}",
+        f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
+        + ("" if facts["within_tolerance"] else ", more than 0.1%: documents are too long for so small a token budget"),
+    ]
+    return "\n".join(lines)
+
+
+def best_text(answer: Best) -> str:
+    """Return the best expected mixture as people read it: what it promises, its weights, and which of them matter."""
+    width = max(6, *(len(row.name) for row in answer.domains))
+    lines = [
+        *_outlook_lines(answer, answer.has_items),
+        f"from {counted(answer.trials, 'trials')}{_old(answer.transferred)}; the natural mixture is expected at "
+        f"{answer.expected_natural:+.4f}",
+        *(["a prediction from all trials; what the selection chose is in mixture/"] if answer.tested else []),
+        *(
+            f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
+            f"{row['probability']:.0%}"
+            for row in answer.thresholds
+        ),
+        "",
+        *_weight_lines(answer, width),
+    ]
+    return "\n".join(lines)
+
+
+def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
+    """Return the front of two goals as people read it: expected scores ± half an 80 % interval, the largest weights."""
+    goals = list(facts["goals"])
+    rows = [("", *goals, "effective domains", "largest weights")]
+    for i, point in enumerate(facts["points"], 1):
+        cells = []
+        for goal in goals:
+            low, high = point["interval_80"][goal]
+            cells.append(f"{point['expected'][goal]:+.4f} ± {(high - low) / 2:.4f}")
+        largest = sorted(point["weights"].items(), key=lambda item: -item[1])[:shown]
+        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in largest if weight > 0)
+        rows.append((str(i), *cells, f"{point['effective_domains']:.1f}", weights))
+    rows.append(("", *(f"{facts['natural'][goal]:+.4f}" for goal in goals), "", "the natural mixture"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    n = len(facts["points"])
+    what = (
+        f"{counted(n, 'mixtures')} that no mixture is expected to beat in both goals"
+        if n > 1
+        else "one mixture is best"
+    )
+    tail = "" if n > 1 else " in both goals: they do not conflict"
+    return "\n".join([f"{what}{tail}, by {counted(facts['trials'], 'trials')}{_old(facts['transferred'])}", "", *lines])
+
+
+def _outlook_lines(answer: Outlook, has_items: bool, chance: str = "") -> list[str]:
+    low, high = answer.interval_80
+    where = " on search items" if has_items else ""
+    return [
+        f"expected score {answer.expected:+.4f}{where} (80% interval {low:+.4f} to {high:+.4f}){chance}",
+        f"{answer.distance:.1%} of the weight away from the nearest trial ({answer.nearest_trial}); "
+        f"{answer.effective_domains:.1f} effective domains",
+    ]
+
+
+def _weight_lines(answer: Outlook, width: int) -> list[str]:
+    """Return a line a domain: weight, natural share, repetitions, and what the expected score loses without some."""
+    lines = [f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others"]
+    lines += [
+        f"{row.name:<{width}}  {row.weight:6.1%}  {row.natural:7.1%}  {row.repetitions:11.2f}  "
+        + (f"{row.loss:+.4f}" if row.moved else "–")
+        for row in sorted(answer.domains, key=lambda row: -row.weight)
+    ]
+    return lines
+
+
+def _old(transferred: int) -> str:
+    return f" and {transferred} old ones" if transferred else ""
+
+
+def _transfer_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [f"          {transfer_sentence(facts)}"] if facts else []
+
+
+def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row in stages:
+        spent = f"  {row['seconds']:,.0f} s" if row["state"] == "done" else ""
+        lines.append(f"{row['stage']:<9} {row['state']}{spent}")
+        lines += [f"            {line}" for line in row["differs"]]
+    return lines
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n_bytes < 1000 or unit == "TB":
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return ""
+
+
+def _hours(hours: float) -> str:
+    return counted(max(1, round(hours * 60)), "minutes") if hours < 2 else counted(round(hours), "hours")

@@ -1,1 +1,0 @@
-"""From documents to domains: embed, cluster, score, prune, merge, describe."""

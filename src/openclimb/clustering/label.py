@@ -1,0 +1,263 @@
+"""The labels stage: one streaming pass over the corpus that gives every document a row beside its text.
+
+Reads the input files and `clusters/`. Writes `labels/unit-00012.parquet` for each unit: position, cluster (−1 where
+domains are ready-made), source, distance, bytes, tokens (estimated: bytes × the cluster's rate, and those of start
+and end), hash of the text, and a column for each score; and `labels/rejected.jsonl`: file, position, line, reason.
+A unit's file appears when it is complete and is not made again; it carries the unit's rejected documents with it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.clustering.embed import BATCH, Embedder, load_embedder
+from openclimb.clustering.kmeans import assign
+from openclimb.config.load import result_settings
+from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
+from openclimb.corpus.read import Document, Rejected, Unit, content_hash, read_unit
+from openclimb.engines.local import set_allocator
+from openclimb.errors import InputError
+from openclimb.progress import counted
+from openclimb.quality.scorers import Scorer, load_scorers, score_names
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import atomic, file_stamps, read_json, write_text
+
+BATCH_CHARS = 1_000_000  # a batch ends early at this many characters, so that long documents do not fill the memory
+KEPT_BLOCK = 4_000_000  # bytes: most of a batch is smaller; what is larger would not be reused
+GROUP_ROWS = 50_000  # rows kept until they are written as one row group: about 2 MB
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a unit: documents labelled, and those rejected. `complete` is false when it was given up."""
+
+    n_documents: int
+    rejected: list[dict[str, Any]]
+    complete: bool = True
+
+
+def label(
+    context: StageContext,
+    units: Sequence[Unit],
+    clusters: Path,
+    corpus: CorpusSettings,
+    embed: EmbedSettings,
+    quality: QualitySettings,
+) -> dict[str, Any]:
+    """Label every unit that has no labels yet; return the facts of the record.
+
+    Raises InputError when more than `corpus.max_rejected` documents could not be read, naming the files.
+    """
+    out, progress = context.folder, context.progress
+    scorers = load_scorers(quality)  # errors of settings come before the work
+    found = {unit.number: _done_before(out, unit) for unit in units}
+    done = {number: result for number, result in found.items() if result is not None}
+    waiting = [unit for unit in units if unit.number not in done]
+    for leftover in out.glob(".unit-*.tmp"):
+        leftover.unlink()  # of a run that was killed
+    progress.start("label documents", len(units), "units")
+    progress.advance(len(done))
+    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)
+    for index, result in context.engine.map(partial(_label_unit, work), waiting):
+        done[waiting[index].number] = result
+        _stop_if_too_many(done, corpus.max_rejected, out)
+        progress.advance()
+    _stop_if_too_many(done, corpus.max_rejected, out)
+    rejected = _write_rejected(done, out)
+    n_documents = sum(result.n_documents for result in done.values())
+    if not n_documents:
+        raise InputError("the corpus holds no readable document", f"see {out / 'rejected.jsonl'}, or check corpus.text")
+    progress.finish(f"{n_documents:,} documents")
+    if rejected:
+        progress.note(
+            f"{counted(len(rejected), 'documents')} could not be read and are left out: labels/rejected.jsonl"
+        )
+    return {"documents": n_documents, "rejected": len(rejected), "units": len(units), "scores": score_names(scorers)}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to label units; the scorers' settings as JSON, by which it remembers what it loaded."""
+
+    clusters: Path
+    corpus: CorpusSettings
+    embed: EmbedSettings
+    quality: str
+    out: Path
+
+
+@dataclass(frozen=True)
+class _Clustering:
+    """Centroids (None where domains are ready-made), tokens a byte, and tokens around a document."""
+
+    centroids: NDArray[np.float32] | None
+    by_cluster: NDArray[np.float64]  # tokens a byte
+    by_source: dict[str, float]  # where there are no clusters
+    overall: float
+    around: int
+
+
+class _TooManyRejected(Exception):
+    """Ends a unit whose rejected documents alone are too many."""
+
+
+def _scorers(quality: str) -> list[Scorer]:
+    """Return the scorers of the settings (JSON), kept in memory until a classifier's file changes."""
+    places = json.loads(quality)["fasttext"].values()
+    return _loaded(quality, tuple(file_stamps(place.partition("#")[0]) for place in places))
+
+
+@lru_cache(maxsize=2)
+def _loaded(quality: str, _stamps: tuple[tuple[tuple[str, int, int], ...], ...]) -> list[Scorer]:
+    raw = json.loads(quality)
+    return load_scorers(QualitySettings(tuple(raw["scorers"]), raw["fasttext"]))
+
+
+def _clustering(clusters: Path) -> _Clustering:
+    rates = read_json(clusters / "token_rates.json")
+    path = clusters / "centroids.npy"
+    if not path.is_file():
+        return _Clustering(None, np.empty(0), rates["rates"], rates["overall"], rates["around"])
+    centroids = np.load(path, allow_pickle=False)
+    by_cluster = np.array([rates["rates"][str(cluster)] for cluster in range(len(centroids))])
+    return _Clustering(centroids, by_cluster, {}, rates["overall"], rates["around"])
+
+
+def _path(out: Path, unit: Unit) -> Path:
+    return out / f"unit-{unit.number:05d}.parquet"
+
+
+def _done_before(out: Path, unit: Unit) -> Done | None:
+    import pyarrow.parquet as pq
+
+    path = _path(out, unit)
+    if not path.is_file():
+        return None
+    metadata = pq.read_metadata(path)
+    return Done(metadata.num_rows, json.loads((metadata.metadata or {}).get(b"rejected", b"[]")))
+
+
+def _label_unit(work: _Work, unit: Unit) -> Done:
+    """Label one unit and write its file; give it up when it alone has too many rejected documents."""
+    import pyarrow.parquet as pq
+
+    set_allocator(KEPT_BLOCK)
+    scorers = _scorers(work.quality)
+    columns = score_names(scorers)
+    clustering = _clustering(work.clusters)
+    embedder = None if clustering.centroids is None else load_embedder(work.embed, work.clusters)
+    rejected: list[dict[str, Any]] = []
+    rows: list[Any] = []
+    n_documents = n_rows = 0
+    try:
+        with (
+            atomic(_path(work.out, unit)) as temporary,
+            pq.ParquetWriter(temporary, _schema(columns), compression="zstd") as writer,
+        ):
+            for batch in _batches(unit, work.corpus, BATCH, rejected):
+                rows.append(_label_batch(batch, clustering, embedder, scorers))
+                n_documents += len(batch)
+                n_rows += len(batch)
+                if n_rows >= GROUP_ROWS:
+                    writer.write_table(_joined(rows))
+                    rows, n_rows = [], 0
+            if rows:
+                writer.write_table(_joined(rows))
+            writer.add_key_value_metadata({"rejected": json.dumps(rejected)})
+    except _TooManyRejected:
+        return Done(n_documents, rejected, complete=False)
+    return Done(n_documents, rejected)
+
+
+def _batches(unit: Unit, corpus: CorpusSettings, n: int, rejected: list[dict[str, Any]]) -> Iterator[list[Document]]:
+    """Yield the documents of a unit n at a time, fewer when they are long; add the rejected ones to `rejected`."""
+    batch: list[Document] = []
+    n_chars = 0
+    for found in read_unit(unit, corpus):
+        if isinstance(found, Rejected):
+            rejected.append(asdict(found))
+            if len(rejected) > corpus.max_rejected:
+                raise _TooManyRejected
+            continue
+        batch.append(found)
+        n_chars += len(found.text)
+        if len(batch) >= n or n_chars >= BATCH_CHARS:
+            yield batch
+            batch, n_chars = [], 0
+    if batch:
+        yield batch
+
+
+def _label_batch(
+    batch: list[Document], clustering: _Clustering, embedder: Embedder | None, scorers: Sequence[Scorer]
+) -> Any:
+    """Return the rows of a batch as a pyarrow table."""
+    import pyarrow as pa
+
+    texts = [document.text for document in batch]
+    n_bytes = np.fromiter((len(text.encode("utf-8", "replace")) for text in texts), dtype=np.int64)
+    if embedder is None or clustering.centroids is None:
+        cluster, distance = np.full(len(batch), -1, dtype=np.int32), np.zeros(len(batch), dtype=np.float32)
+        rate = np.array([clustering.by_source.get(document.source, clustering.overall) for document in batch])
+    else:
+        cluster, distance = assign(embedder(texts), clustering.centroids)
+        rate = clustering.by_cluster[cluster]
+    scores = [scorer(texts) for scorer in scorers]
+    columns = [
+        np.fromiter((document.position for document in batch), dtype=np.int64),
+        cluster,
+        pa.array([document.source for document in batch], pa.string()).dictionary_encode(),
+        distance,
+        n_bytes,
+        np.minimum(np.rint(n_bytes * rate) + clustering.around, np.iinfo(np.int32).max).astype(np.int32),
+        np.fromiter((content_hash(text) for text in texts), dtype=np.uint64),
+        *(column for found in scores for column in found.T),
+    ]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_schema(score_names(scorers)))
+
+
+def _schema(scores: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    fields = [
+        ("position", pa.int64()),
+        ("cluster", pa.int32()),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("distance", pa.float32()),
+        ("bytes", pa.int64()),
+        ("tokens", pa.int32()),
+        ("hash", pa.uint64()),
+    ]
+    return pa.schema([*fields, *((name, pa.float32()) for name in scores)])
+
+
+def _joined(tables: list[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def _stop_if_too_many(done: dict[int, Done], most: int, out: Path) -> None:
+    n_rejected = sum(len(result.rejected) for result in done.values())
+    if n_rejected <= most:
+        return
+    rejected = _write_rejected(done, out)
+    files = Counter(row["file"] for row in rejected).most_common(5)
+    listed = ", ".join(f"{file} ({n})" for file, n in files)
+    raise InputError(
+        f"more than {most} documents could not be read: {listed}; first reason: {rejected[0]['reason']}",
+        f"see {out / 'rejected.jsonl'}; repair the files, or raise corpus.max_rejected and run again",
+    )
+
+
+def _write_rejected(done: dict[int, Done], out: Path) -> list[dict[str, Any]]:
+    rejected = [row for number in sorted(done) for row in done[number].rejected]
+    write_text(out / "rejected.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected))
+    return rejected

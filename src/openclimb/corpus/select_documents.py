@@ -1,0 +1,39 @@
+"""Which documents of a unit are read: the first of each domain in an order that follows from place and seed alone.
+
+Packing and export choose by the same rule, so that a larger share holds the same documents and more.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from openclimb.corpus.domains import read_assignment, read_assignment_column
+from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.read import Unit, document_order
+
+
+@dataclass(frozen=True)
+class DocumentChoice:
+    """What decides whether a document is read."""
+
+    labels: Path
+    domains: Path
+    heldout: float  # share of the documents that are kept out of training
+    seed: int
+    rates: tuple[float, ...]  # share of each domain's documents, first in order; the last one is of the held-out ones
+
+    def documents(self, unit: Unit) -> dict[int, tuple[int, int]]:
+        """Return position → (domain, order) of the chosen documents of a unit; held-out ones have the last number."""
+        import pyarrow.parquet as pq
+
+        columns = ["position", "hash", read_assignment_column(self.domains)]
+        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=columns)
+        position = table.column("position").to_numpy()
+        domain = read_assignment(self.domains)(table).astype(np.int64)
+        domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
+        order = document_order(unit, position, self.seed)
+        bounds = np.array(self.rates, dtype=np.float64)[np.maximum(domain, 0)] * 2.0**64
+        chosen = (domain >= 0) & (bounds > 0) & (order.astype(np.float64) <= bounds)
+        rows = zip(position[chosen].tolist(), domain[chosen].tolist(), order[chosen].tolist(), strict=True)
+        return {place: (of, key) for place, of, key in rows}

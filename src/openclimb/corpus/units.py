@@ -1,0 +1,223 @@
+"""The input as units: which files the settings match, cut by byte range or row group. Writes corpus/units.parquet.
+
+Nothing is copied. A file is known by its size, its time (or ETag) and, on this machine, the hash of both ends.
+"""
+
+import hashlib
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.read import SUFFIXES, Unit, columns_of, format_of
+from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.progress import counted
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import atomic, fingerprint
+
+UNIT_BYTES = 64_000_000  # input is cut into units of about so many
+ENDS = 1 << 16  # bytes at each end of a local file that its fingerprint covers
+CHECKED_FILES = 64  # files whose columns are looked at before anything runs
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the settings match."""
+
+    path: str
+    name: str
+    format: str
+    size: int
+    fingerprint: str
+
+
+def list_files(settings: CorpusSettings) -> list[InputFile]:
+    """Return the files that `corpus.paths` match, sorted by path. Raises InputError when one of them matches none."""
+    if not settings.paths:
+        raise ConfigError(
+            "corpus.paths is empty", "name the files to read in climb.toml, or climb init DIR --corpus PATH"
+        )
+    found: dict[str, tuple[Any, str, int]] = {}
+    for pattern in settings.paths:
+        matched = _expand(pattern)
+        if not matched:
+            raise InputError(
+                f"no file matches '{pattern}'", f"check the path; files end in one of: {', '.join(sorted(SUFFIXES))}"
+            )
+        for filesystem, path, size in matched:
+            found[filesystem.unstrip_protocol(path) if _is_remote(filesystem) else path] = (filesystem, path, size)
+    files = []
+    for path, name in names_of(sorted(found)).items():
+        filesystem, inner, size = found[path]
+        files.append(InputFile(path, name, format_of(path), size, _file_fingerprint(filesystem, inner, size)))
+    return files
+
+
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """Return {path: its name}: what follows the folders that all these paths and URLs share.
+
+    Not by `posixpath.commonpath`, which takes `s3://` for `s3:/` and does not mix paths with URLs.
+    """
+    parts = [path.split("/") for path in paths]
+    folders = [each[:-1] for each in parts]
+    shared = len(posixpath.commonprefix(folders))  # of lists: whole components
+    return {path: "/".join(each[shared:]).lstrip("/") for path, each in zip(paths, parts, strict=True)}
+
+
+def input_fingerprint(settings: CorpusSettings) -> str:
+    """Return the fingerprint of all input files as they are now."""
+    return fingerprint([[file.name, file.fingerprint] for file in list_files(settings)])
+
+
+def check_inputs(settings: CorpusSettings) -> dict[str, Any]:
+    """Return facts of the input (files, bytes, formats) after checking its columns. Changes nothing, reads little.
+
+    Raises InputError when no file matches or the text column is missing, naming the columns there are.
+    """
+    files = list_files(settings)
+    kind, _, column = settings.domains.partition(":")
+    if settings.domains and (kind, bool(column)) not in (("column", True), ("folders", False)):
+        raise ConfigError(f"corpus.domains = '{settings.domains}' is not known", 'write "column:NAME", "folders" or ""')
+    if kind == "folders":
+        loose = [file.name for file in files if "/" not in file.name]
+        if loose:
+            raise InputError(
+                f"{loose[0]} lies in no folder, so it has no domain",
+                "put every file into a folder named for its domain",
+            )
+    wanted = {"text": settings.text, "id": settings.id, "domains": column}
+    for file in files[:: max(1, len(files) // CHECKED_FILES)]:
+        try:
+            columns = columns_of(file.path, file.format)
+        except (ValueError, OSError, EOFError):
+            continue  # a damaged file is told, with its reason, when its units are read
+        for setting, name in wanted.items():
+            if name and columns and name not in columns:
+                raise InputError(
+                    f"{file.name} has no column '{name}'{nearest(name, columns)}; it has: {', '.join(columns)}",
+                    f"set corpus.{setting} in climb.toml, or --set corpus.{setting}=COLUMN",
+                )
+    return {
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
+        "formats": dict(Counter(file.format for file in files)),
+    }
+
+
+def survey(context: StageContext, settings: CorpusSettings) -> dict[str, Any]:
+    """Cut the input into units and write them to units.parquet; return facts for the record."""
+    progress = context.progress
+    facts = check_inputs(settings)
+    files = list_files(settings)
+    progress.start("survey", len(files), "files")
+    units: list[Unit] = []
+    for file in files:
+        for start, stop, n_bytes, first_row in _cut(file, UNIT_BYTES):
+            fixed = (file.size, file.fingerprint)
+            units.append(Unit(len(units), file.path, file.name, file.format, start, stop, n_bytes, first_row, *fixed))
+        progress.advance()
+    write_units(units, context.folder / "units.parquet")
+    progress.finish(counted(len(units), "units"))
+    return {**facts, "units": len(units)}
+
+
+def write_units(units: Sequence[Unit], path: Path) -> None:
+    """Write units as a Parquet table, one row each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units]), temporary)
+
+
+def read_units(folder: Path) -> list[Unit]:
+    """Return the units of a surveyed corpus, by number."""
+    import pyarrow.parquet as pq
+
+    names = {field.name for field in fields(Unit)}
+    rows = pq.read_table(folder / "units.parquet").to_pylist()
+    return [Unit(**{name: row[name] for name in names}) for row in rows]
+
+
+def changed_inputs(folder: Path, settings: CorpusSettings) -> list[str]:
+    """Return a line for each file that was added, removed or changed since the survey in `folder`."""
+    then = {unit.name: unit.fingerprint for unit in read_units(folder)}
+    now = {file.name: file.fingerprint for file in list_files(settings)}
+    lines = [f"{name}: new" for name in now.keys() - then.keys()]
+    lines += [f"{name}: gone" for name in then.keys() - now.keys()]
+    lines += [f"{name}: changed" for name in then.keys() & now.keys() if then[name] != now[name]]
+    return sorted(lines)
+
+
+def _expand(pattern: str) -> list[tuple[Any, str, int]]:
+    """Return (file system, path, size) of the files that one path, folder, glob or URL stands for."""
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(pattern)
+    if any(mark in path for mark in "*?[") and not filesystem.exists(path):  # a file's own name may hold them
+        details = filesystem.glob(path, detail=True).values()
+    elif filesystem.isdir(path):
+        details = filesystem.find(path, detail=True).values()
+    elif filesystem.exists(path):
+        details = [filesystem.info(path)]
+        if not format_of(path):
+            raise InputError(
+                f"the format of '{pattern}' is not known", f"files end in one of: {', '.join(sorted(SUFFIXES))}"
+            )
+    else:
+        details = []
+    files = [detail for detail in details if detail["type"] == "file" and format_of(detail["name"])]
+    return [(filesystem, detail["name"], int(detail["size"] or 0)) for detail in files]
+
+
+def _is_remote(filesystem: Any) -> bool:
+    protocol = filesystem.protocol
+    return "file" not in (protocol if isinstance(protocol, (tuple, list)) else (protocol,))
+
+
+def _file_fingerprint(filesystem: Any, path: str, size: int) -> str:
+    info = filesystem.info(path)
+    stamp = next((str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
+    if _is_remote(filesystem) and stamp:
+        return fingerprint([size, stamp])
+    with filesystem.open(path, "rb") as stream:
+        ends = hashlib.blake2b(stream.read(ENDS), digest_size=8)
+        if size > ENDS:
+            stream.seek(max(ENDS, size - ENDS))
+            ends.update(stream.read(ENDS))
+    return fingerprint([size, stamp, ends.hexdigest()])
+
+
+def _cut(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
+    """Return (start, stop, bytes, first row) of each unit of a file."""
+    if file.format == "parquet":
+        return _cut_parquet(file, unit_bytes)
+    if file.format == "jsonl" and file.size > unit_bytes:
+        n = -(-file.size // unit_bytes)
+        edges = [file.size * i // n for i in range(n + 1)]
+        return [(start, stop, stop - start, 0) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [(0, file.size, file.size, 0)]  # a gzip or zstd stream can only be read from its start
+
+
+def _cut_parquet(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with fsspec.open(file.path, "rb") as stream:
+            metadata = pq.ParquetFile(stream).metadata
+    except (pa.ArrowInvalid, OSError):
+        return [(0, 0, file.size, 0)]  # damaged: reading this unit rejects it, with the reason
+    units = []
+    start = first_row = next_row = n_bytes = 0
+    for group in range(metadata.num_row_groups):
+        n_bytes += metadata.row_group(group).total_byte_size
+        next_row += metadata.row_group(group).num_rows
+        if n_bytes >= unit_bytes or group == metadata.num_row_groups - 1:
+            units.append((start, group + 1, n_bytes, first_row))
+            start, first_row, n_bytes = group + 1, next_row, 0
+    return units

@@ -1,0 +1,148 @@
+"""An objective that is a program of the user's, started once for each trial.
+
+It finds in the environment CLIMB_TRIAL, the path of a JSON file with the mixture, seed, token budget, repetitions,
+domains and the folder `output`, into which it writes scores.json. Writes request.json, log.txt and output-N/ in the
+trial's folder.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from openclimb.engines import watchdog
+from openclimb.errors import SearchError
+from openclimb.mixture import Domain, repetitions
+from openclimb.objectives.base import checked_scores
+from openclimb.workspace.files import write_json
+from openclimb.workspace.trials import Trial
+
+GRACE = 2.0  # seconds between asking a command's processes to end and killing them
+LAST_LINES = 6  # of the log, in the message of a failure
+LAST_CHARACTERS = 600
+
+
+@dataclass(frozen=True)
+class Command:
+    """An external trainer: a program that is started once for each trial, in the workspace's folder."""
+
+    words: tuple[str, ...]
+    timeout: float  # seconds; 0: none
+    root: Path
+    domains: tuple[Domain, ...]
+    target_tokens: int
+    tokens: Path | None  # the packed tokens of a workspace with a corpus
+
+    def __call__(self, trial: Trial, folder: Path) -> dict[str, float]:
+        """Run the program for a trial and return its scores. Raises SearchError with the end of its log."""
+        folder = folder.absolute()  # the program's own folder is the workspace's
+        output = _fresh(folder)
+        request = folder / "request.json"
+        write_json(request, self.request(trial, output))
+        log = folder / "log.txt"
+        with open(log, "ab") as file:
+            file.write(f"{output.name}: {json.dumps(self.words)}\n".encode())
+            file.flush()
+            status = self._run(request, file)
+        if status is None:
+            raise SearchError(f"the command ran longer than {self.timeout:g} s and was killed{_end_of(log)}")
+        if status:
+            what = f"exit status {status}" if status > 0 else f"signal {-status}"
+            raise SearchError(f"the command ended with {what}{_end_of(log)}")
+        try:
+            return read_scores(output / "scores.json")
+        except SearchError as error:
+            raise SearchError(error.message + _end_of(log), error.fix) from None
+
+    def request(self, trial: Trial, output: Path) -> dict[str, Any]:
+        """Return what the program is told of a trial."""
+        mixture = trial.mixture.as_dict()
+        weights = np.array([mixture[domain.name] for domain in self.domains])
+        times = repetitions(weights, [domain.n_tokens for domain in self.domains], self.target_tokens)
+        return {
+            "trial": trial.number,
+            "mixture": mixture,
+            "seed": trial.seed,
+            "token_budget": trial.token_budget,
+            "repetitions": dict(zip(mixture, times.tolist(), strict=True)),  # of each domain, in the target run
+            "domains": [{"name": domain.name, "tokens": domain.n_tokens} for domain in self.domains],
+            "tokens": str(self.tokens) if self.tokens else None,
+            "output": str(output),
+        }
+
+    def _run(self, request: Path, log: IO[bytes]) -> int | None:
+        """Return the program's exit status, or None when its time was over. Leaves no process behind."""
+        environment = {**os.environ, "CLIMB_TRIAL": str(request)}
+        try:
+            process = subprocess.Popen(
+                self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
+        with process, _watched(process.pid):
+            try:
+                return process.wait(self.timeout or None)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                _end(process)
+
+
+def read_scores(path: Path) -> dict[str, float]:
+    """Return the scores that a program wrote. Raises SearchError when they are missing or cannot be used."""
+    try:
+        return checked_scores(json.loads(path.read_text(encoding="utf-8")), path.name)
+    except FileNotFoundError:
+        raise SearchError("the command wrote no scores.json into its output folder") from None
+    except (ValueError, OSError) as error:
+        raise SearchError(f"scores.json cannot be read: {error}") from None
+
+
+def _fresh(folder: Path) -> Path:
+    """Make a new output folder: what an earlier attempt left is kept apart, and nothing of it counts."""
+    n = 1
+    while (output := folder.absolute() / f"output-{n}").exists():
+        n += 1
+    output.mkdir(parents=True)
+    return output
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    text = "\n".join(lines[-LAST_LINES:])[-LAST_CHARACTERS:]
+    return f"; its log ends with:\n{text}" if text.strip() else ""
+
+
+@contextlib.contextmanager
+def _watched(group: int) -> Iterator[None]:
+    """Have a process group killed when this process dies inside the block."""
+    program = str(Path(watchdog.__file__))
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", program, str(group)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            watcher.communicate(b".")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End all processes of a program's group: ask, wait a little, kill."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):  # all gone; macOS says the second of a group of zombies
+            return
+        if process.poll() is None and number == signal.SIGTERM:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)

@@ -1,0 +1,62 @@
+"""Objectives that score one trial at a time: functions of the user's, and commands."""
+
+import importlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from openclimb.errors import ConfigError, SearchError
+from openclimb.objectives.base import Score, Work, checked_scores
+from openclimb.workspace.trials import Outcome, Trial, read_trial
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """An objective from a function (trial, folder) → {task: score}."""
+
+    score: Score
+    parallel: int = 1
+
+    def work(self, _n_waiting: int, /) -> Work:
+        """Return how trials are run: each by itself, `parallel` at once."""
+        return Work(partial(_measure, self.score), at_once=self.parallel)
+
+
+def _measure(score: Score, folders: Sequence[Path]) -> list[Outcome]:
+    outcomes = []
+    for folder in folders:
+        began = time.monotonic()
+        try:
+            scores = dict(score(read_trial(folder), folder))
+            outcomes.append(Outcome({"scores": scores, "seconds": round(time.monotonic() - began, 3)}))
+        except ConfigError:
+            raise
+        except Exception as error:  # a function of the user's may raise anything; it fails its trial, not the search
+            message = error.message if isinstance(error, SearchError) else f"{type(error).__name__}: {error}"
+            outcomes.append(Outcome(failure=message))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Named:
+    """A function by its name in the settings: `package.module:function`."""
+
+    name: str
+
+    def __call__(self, trial: Trial, folder: Path) -> dict[str, float]:
+        """Return the function's scores, checked. Raises SearchError for what is no score."""
+        return checked_scores(find_function(self.name)(trial, folder), self.name)
+
+
+def find_function(name: str) -> Score:
+    """Return the function that `package.module:function` names. Raises ConfigError when there is none."""
+    module, _, function = name.partition(":")
+    try:
+        found: Score = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"objective.kind = '{name}' cannot be loaded: {error}", "write package.module:function"
+        ) from None
+    return found

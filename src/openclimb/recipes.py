@@ -1,0 +1,152 @@
+"""What decides each stage's result: the recipes that records are compared with.
+
+A recipe holds the settings that change the result, the fingerprints of what is read, and the version of the
+stage's code (raise it when a stage gives other output for the same input). It holds nothing of where work runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from openclimb.config.load import result_settings
+from openclimb.config.schema import Config
+from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
+from openclimb.corpus.units import changed_inputs, input_fingerprint
+from openclimb.errors import StaleError
+from openclimb.search.external import external_fingerprint
+from openclimb.tasks.items import task_fingerprint
+from openclimb.workspace.files import folder_fingerprint, read_json
+from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, stale_error
+from openclimb.workspace.trials import Trial, read_trials
+
+BY_HAND = "trials completed or imported by hand"  # how the recipe of the search names them
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 2, "tokens": 4, "mixture": 2}
+
+
+def recipes(
+    config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = (), transfer: str = ""
+) -> dict[str, Recipe]:
+    """Return the recipe of every stage, in order.
+
+    `input_files` and `task_files` are fingerprints of the files that the settings match now, `trials` are those of the
+    workspace: the search learns from the ones that were told or imported by hand. `transfer` is the fingerprint of what
+    was taken from another workspace.
+    """
+    made: dict[str, Recipe] = {}
+
+    def add(stage: str, settings: dict[str, Any], upstream: Sequence[str], **inputs: str) -> None:
+        known = {name: value for name, value in inputs.items() if value}
+        known |= {f"{name}/": made[name].fingerprint for name in upstream}
+        made[stage] = Recipe(stage, VERSIONS[stage], settings, known)
+
+    seed = {"seed": config.seed}
+    tokenizer = {"tokens.tokenizer": config.tokens.tokenizer, "tokens.vocab_size": config.tokens.vocab_size}
+    add("corpus", _named(config, "corpus"), (), input_files=input_files)
+    add(
+        "clusters",
+        {**_named(config, "embed"), **_named(config, "clusters"), **tokenizer, **seed},
+        ("corpus",),
+        embedder_model=folder_fingerprint(config.embed.model),
+        tokenizer=folder_fingerprint(config.tokens.tokenizer),
+        checkpoint_tokenizer=_checkpoint_tokenizer(config.proxy.checkpoint),
+    )
+    models = {
+        f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
+    }
+    add("labels", _named(config, "quality"), ("clusters",), **models)
+    add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
+    tasks = {
+        name: value
+        for name, value in _named(config, "tasks").items()
+        if name not in ("tasks.weights", "tasks.weighting", "tasks.metric", "tasks.thresholds", "tasks.goals")
+    }
+    budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
+    add(
+        "tokens",
+        {"tokens.heldout": config.tokens.heldout, **tasks, **budget, **seed},
+        ("domains",),
+        task_files=task_files,
+    )
+    made["mixture"] = _mixture(
+        config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint, transfer
+    )
+    return made
+
+
+def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str, transfer: str) -> Recipe:
+    """Return the recipe of the search, whatever its domains come from."""
+    goal: dict[str, Any] = {"tasks.weights": config.tasks.weights, "tasks.metric": config.tasks.metric}
+    goal |= {
+        **_named(config, "constraints"),
+        "tasks.thresholds": config.tasks.thresholds,
+        "tasks.weighting": config.tasks.weighting,
+    }
+    if config.search.proposer == "pareto":
+        goal["tasks.goals"] = {name: list(members) for name, members in config.tasks.goals.items()}
+    completed = external_fingerprint(trials, data)
+    goal |= {BY_HAND: completed} if completed else {}
+    search = _named(config, "search")
+    if not transfer:
+        del search["search.transfer"]  # there is nothing to reuse
+    settings = {
+        **_trainer(config),
+        **search,
+        **_named(config, "selection"),
+        **goal,
+        "seed": config.seed,
+    }
+    if not config.objective.external and config.proxy.checkpoint:
+        inputs = inputs | {"checkpoint": folder_fingerprint(config.proxy.checkpoint)}
+    if transfer:
+        inputs = inputs | {"transfer": transfer}
+    return Recipe("mixture", VERSIONS["mixture"], settings, inputs)
+
+
+def _trainer(config: Config) -> dict[str, Any]:
+    """Return the settings of what scores a trial."""
+    if not config.objective.external:
+        return _named(config, "proxy")
+    return {**_named(config, "objective"), "proxy.token_budget": config.proxy.token_budget}
+
+
+def _named(config: Config, section: str) -> dict[str, Any]:
+    """Return a section's result settings as {"section.key": value}."""
+    return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+
+
+def _checkpoint_tokenizer(checkpoint: str) -> str:
+    """Return the fingerprint of a checkpoint's tokenizer; a hub's is known by the checkpoint's name."""
+    if not checkpoint:
+        return ""
+    return folder_fingerprint(str(Path(checkpoint) / "tokenizer.json")) or checkpoint
+
+
+def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
+    """Return the recipe of every stage for the settings and the input files as they are now."""
+    for stage in STAGES:
+        workspace.recover(stage)
+    trials = read_trials(workspace.root / "trials")
+    record = workspace.root / TRANSFER / "record.json"
+    transfer = str(read_json(record)["fingerprint"]) if record.is_file() else ""
+    if has_custom_domains(config):
+        inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
+        return {"mixture": _mixture(config, inputs, trials, NO_DATA, transfer)}
+    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials, transfer)
+
+
+def trial_data(recipes: Mapping[str, Recipe]) -> str:
+    """Return the fingerprint of what the search's trials read: the packed tokens, where there is a corpus."""
+    return recipes["tokens"].fingerprint if "tokens" in recipes else NO_DATA
+
+
+def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:
+    """Raise StaleError for the first stage that was made from other settings or inputs than the present ones."""
+    for stage, recipe in made.items():
+        state = workspace.state(recipe)
+        if state.state == "stale":
+            error = stale_error(state, workspace.root)
+            files = changed_inputs(workspace.folder("corpus"), config.corpus) if stage == "corpus" else []
+            if any(line.startswith(BY_HAND) for line in state.differs):
+                files = ["they came after the search; redone, it learns from them, keeps its trials and picks again"]
+            more = "".join(f"\n  {line}" for line in files)
+            raise StaleError(error.message + more, error.fix)

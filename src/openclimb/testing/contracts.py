@@ -1,0 +1,156 @@
+"""Contract tests for the seams: what your own part must do, checked as ours is.
+
+    from openclimb.testing.contracts import check_predictor, check_proposer
+
+    def test_mine():
+        check_predictor("my_package.my_module:make_predictor")
+        check_proposer("my_package.my_module:propose")
+
+Each raises AssertionError with what is wrong.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.mixture import Domain
+from openclimb.search.acquisition.spec import make_spec
+from openclimb.workspace.observations import observed
+from openclimb.workspace.trials import Trial
+
+ODD_TEXTS = ("A plain sentence of English.", "", "    ", "ünïcödé ☃ 漢字", "one " * 5000, "{}[]<>", "7 " * 50, "\n\n\n")
+
+
+def check_embedder(name: str, model: str = "") -> None:
+    """Check an embedder by its name in the settings: one unit vector a text, whatever its neighbours, the same again.
+
+    `model` is the folder or hub name that it is given. Odd texts are among those it gets: empty, blank, very long.
+    """
+    from openclimb.clustering.embed import load_embedder
+    from openclimb.config.schema import EmbedSettings
+
+    embed = load_embedder(EmbedSettings(embedder=name, model=model), Path())
+    together, again = embed(ODD_TEXTS), embed(ODD_TEXTS)
+    assert together.shape[0] == len(ODD_TEXTS), "one vector a text"
+    assert np.isfinite(together).all(), "vectors must be finite"
+    assert np.allclose(np.linalg.norm(together[0]), 1.0, atol=1e-4), "vectors must have unit norm"
+    assert np.array_equal(together, again), "the same texts must give the same vectors"
+    alone = np.concatenate([embed([text]) for text in ODD_TEXTS])
+    assert np.allclose(together, alone, atol=1e-4), "a text's vector must not depend on its neighbours"
+
+
+def check_scorer(name: str) -> None:
+    """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours."""
+    from openclimb.config.schema import QualitySettings
+    from openclimb.quality.scorers import load_scorers
+
+    for scorer in load_scorers(QualitySettings(scorers=(name,))):
+        together = scorer(ODD_TEXTS)  # its shape and finite numbers are checked at every call
+        alone = np.concatenate([scorer([text]) for text in ODD_TEXTS])
+        assert np.allclose(together, alone, atol=1e-5), "a text's scores must not depend on its neighbours"
+
+
+def check_predictor(name: str) -> None:
+    """Check a predictor by its name in the settings: shapes, finite numbers, repeatability, and that it learns.
+
+    It is given constant scores, one trial, more domains than trials, duplicates, and 60 trials of a smooth law.
+    """
+    from openclimb.search.predictors.predictor import fit_predictor
+
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(5), 90)
+    scores = np.sqrt(weights) @ np.array([3.0, -1.0, 0.5, 0.0, 2.0]) + 0.01 * rng.standard_normal(90)
+    wide = rng.dirichlet(np.ones(40), 6)
+    cases = {
+        "one trial": (weights[:1], scores[:1]),
+        "two trials": (weights[:2], scores[:2]),
+        "constant scores": (weights[:20], np.full(20, 0.25)),
+        "the same mixture again and again": (np.repeat(weights[:1], 8, axis=0), scores[:8]),
+        "duplicates": (np.repeat(weights[:6], 3, axis=0), np.repeat(scores[:6], 3)),
+        "more domains than trials": (wide, wide[:, 0]),
+        "some scores missing": (weights[:30], np.where(np.arange(30) % 5 == 0, np.nan, scores[:30])),
+        "tiny scores": (weights[:20], 1e-6 * scores[:20]),
+    }
+    for case, (rows, values) in cases.items():
+        mean, deviation = fit_predictor(rows, values, name).predict(rows)
+        assert mean.shape == deviation.shape == (len(rows),), (
+            f"{case}: predict must return two arrays of one number a mixture"
+        )
+        assert np.isfinite(mean).all(), f"{case}: predictions must be finite"
+        assert np.isfinite(deviation).all(), f"{case}: standard deviations must be finite"
+        assert (deviation >= 0).all(), f"{case}: a standard deviation is not negative"
+    first, again = (fit_predictor(weights[:60], scores[:60], name).predict(weights[60:])[0] for _ in range(2))
+    assert np.array_equal(first, again), "the same trials must give the same predictions"
+    learnt = float(np.corrcoef(first, scores[60:])[0, 1])
+    assert learnt > 0.5, f"60 trials of a smooth law must be learnt (correlation with unseen scores {learnt:.2f})"
+
+
+def check_proposer(name: str, predictor: str = "gp") -> None:
+    """Check a proposer by its name in the settings: shapes, simplex, caps, and that it is a function of the trials.
+
+    `predictor` is the one in the settings that it is given. It is asked without trials, with one, with constant and
+    missing scores, and with more domains than trials.
+    """
+    from openclimb.config.schema import SearchSettings
+    from openclimb.search.propose import next_batch
+
+    rng = np.random.default_rng(0)
+    for n_domains, n_completed, n in ((2, 0, 3), (5, 0, 8), (5, 1, 2), (5, 24, 6), (30, 8, 4)):
+        domains = [Domain(f"domain-{i:02d}", 1000 * (i + 1), max(0.4, 1.5 / n_domains)) for i in range(n_domains)]
+        weights = rng.dirichlet(np.ones(n_domains), n_completed)
+        for case, scores in (
+            ("smooth scores", np.sqrt(weights).sum(1)),
+            ("constant scores", np.zeros(n_completed)),
+            ("a missing score", np.where(np.arange(n_completed) == 1, np.nan, weights[:, 0])),
+        ):
+            completed = [_told(i, domains, weights[i], float(scores[i])) for i in range(n_completed)]
+            settings = SearchSettings(proposer=name, predictor=predictor)
+            seen = observed(completed)
+            proposed = next_batch(
+                seen, make_spec(domains, settings), n, 1, 7
+            )  # raises where caps or simplex are broken
+            again = next_batch(seen[::-1], make_spec(domains, settings), n, 1, 7)
+            assert proposed.shape == (n, n_domains), f"{case}: one row a mixture, one column a domain"
+            assert np.array_equal(proposed, again), f"{case}: the same trials must give the same mixtures, in any order"
+
+
+def check_objective(name: str = "command", command: str = "") -> None:
+    """Check an objective by its name in the settings, or a trainer's command: finite scores of the same tasks for every
+    mixture, and the same scores for the same trial.
+
+    It is given three domains, one of them without weight in some mixtures, and few tokens. Runs it four times.
+    """
+    import shlex
+    import tempfile
+
+    from openclimb.config.schema import ObjectiveSettings
+    from openclimb.objectives.base import checked_scores
+    from openclimb.objectives.run import load_score
+
+    domains = [Domain("first", 800_000), Domain("second", 120_000), Domain("third", 60_000)]
+    settings = ObjectiveSettings(kind=name, command=tuple(shlex.split(command)))
+    with tempfile.TemporaryDirectory() as folder:
+        score = load_score(settings, Path(folder), domains, 1_000_000, None)
+        found = []
+        for i, weights in enumerate(((0.8, 0.12, 0.08), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.8, 0.12, 0.08))):
+            trial = _told(i % 3, domains, np.array(weights), 0.0)
+            found.append(checked_scores(score(trial, Path(folder) / f"{i:04d}"), "its result"))
+    assert len({tuple(sorted(scores)) for scores in found}) == 1, "every trial must have scores of the same tasks"
+    assert found[0] == found[3], "the same trial must have the same scores"
+
+
+def _told(index: int, domains: list[Domain], weights: NDArray[np.float64], score: float) -> Trial:
+    return Trial(
+        number=index + 1,
+        role="search",
+        iteration=0,
+        domains=tuple(domain.name for domain in domains),
+        weights=tuple(weights.tolist()),
+        seed=0,
+        token_budget=1,
+        data="",
+        proposer="",
+        identity=str(index),
+        scores={"task": score},
+    )

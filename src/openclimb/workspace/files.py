@@ -1,0 +1,121 @@
+"""Files: atomic writes, JSON, fingerprints and checksums."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from openclimb import __version__
+from openclimb.errors import WorkspaceError
+
+SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
+LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, readable by people."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing", "run the stage that makes it: climb run") from None
+    except ValueError as error:
+        raise WorkspaceError(f"{path} is not valid JSON: {error}", "restore the file, or redo its stage") from None
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits that stand for a JSON value; equal values have equal fingerprints."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """Return the blake2b checksum of a file's content, 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def folder_fingerprint(path: str) -> str:
+    """Return a fingerprint of a local file or folder given by the user, or "" if it is none: names, sizes, contents.
+
+    A file of more than 1 MB is known by its size and by `SAMPLES` pieces, spread evenly from its beginning to its end.
+    That tells models apart that were trained apart, or trained on in any layer but a small one. What it misses: two
+    files of one size that differ only between the pieces, as when a single small matrix of a large model was changed.
+    """
+    parts = [[file.name, file.stat().st_size, _sampled(file)] for file in _files(path)]
+    return fingerprint(parts) if parts else ""
+
+
+def _sampled(file: Path) -> str:
+    digest, size = hashlib.blake2b(digest_size=16), file.stat().st_size
+    with open(file, "rb") as stream:
+        if size <= SAMPLES * SAMPLE:
+            digest.update(stream.read())
+        else:
+            for i in range(SAMPLES):
+                stream.seek((size - SAMPLE) * i // (SAMPLES - 1))
+                digest.update(stream.read(SAMPLE))
+    return digest.hexdigest()
+
+
+def file_stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Return path, time and size of a local file or of each in a folder, () if it is none; what is kept in memory of
+    it stays as long as they do.
+    """
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in _files(path))
+
+
+def _files(path: str) -> list[Path]:
+    root = Path(path).expanduser()
+    if not path or not root.exists():  # "" would be the folder one stands in
+        return []
+    return [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space of the disk that holds `path`."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and the libraries that decide results."""
+    found = {"python": platform.python_version(), "openclimb": __version__}
+    for library in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found

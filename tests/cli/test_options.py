@@ -1,0 +1,47 @@
+"""Options of several values, and settings on the command line."""
+
+from typing import Any
+
+import click
+import pytest
+
+from openclimb.cli.options import assign, spread
+from openclimb.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("d --corpus a b c --set x=1 --tasks t", "d --corpus a --corpus b --corpus c --set x=1 --tasks t"),
+        ("--set x=1 d --corpus a --corpus b c", "--set x=1 d --corpus a --corpus b --corpus c"),
+        ("--corpus=a d", "--corpus=a d"),
+        ("--corpus a b -- d", "--corpus a --corpus b -- d"),
+        ("-n -1 --corpus a", "-n -1 --corpus a"),
+    ],
+)
+def test_an_option_may_have_several_values(written: str, read: str) -> None:
+    assert spread(written.split(), {"--set", "-n"}, {"--corpus"}) == read.split()
+
+
+def test_an_option_is_no_value_but_a_message_may_begin_with_dashes() -> None:
+    with pytest.raises(click.UsageError, match="'--failed' requires an argument"):
+        spread(["--failed", "--debug"], {"--failed"}, set())
+    assert spread(["--failed", "--lr was too high"], {"--failed"}, set()) == ["--failed", "--lr was too high"]
+
+
+def test_settings_are_toml_or_bare_text() -> None:
+    raw: dict[str, Any] = {"proxy": {"width": 64}}
+    assign(raw, ["proxy.size=2M", "search.trials=[8, 5]", "seed=3", "corpus.domains=column:source=x", "run.bf16=false"])
+    assert raw == {
+        "proxy": {"width": 64, "size": "2M"},
+        "search": {"trials": [8, 5]},
+        "seed": 3,
+        "corpus": {"domains": "column:source=x"},
+        "run": {"bf16": False},
+    }
+
+
+@pytest.mark.parametrize("assignment", ["proxy=64", "proxy.size", "proxy.size=", "proxi.size=2M", "=1"])
+def test_other_forms_are_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="is not understood"):
+        assign({}, [assignment])

@@ -1,0 +1,78 @@
+"""Pairs of context and continuation: the ids of the joined text, whatever the tokenizer and the spaces."""
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from openclimb.corpus.tokenizer import encode_batch, encode_pairs, load_tokenizer, same_ids, start_id, train_tokenizer
+
+TEXT = "It's 12 o'clock;  the quick  brown fox's (best) friend,\n\nAnn, met Bea.\tShe was  glad: 3.5 times!"
+PIECES = st.sampled_from(
+    ["a", "fox", " ", "  ", "\n", "\t", "'s", "12", ".", "é", "\u3000", "\u00a0", "\x1c", "Ann", "(", "o'"]
+)
+TEXTS = st.lists(PIECES, max_size=12).map("".join)
+
+
+def joined(tokenizer: Tokenizer, pairs: list[tuple[str, str]]) -> tuple[list[list[int]], list[int]]:
+    wholes = encode_batch(tokenizer, [context + continuation for context, continuation in pairs])
+    return wholes, [len(ids) for ids in encode_batch(tokenizer, [context for context, _ in pairs])]
+
+
+def byte_level(folder: Path) -> Tokenizer:
+    train_tokenizer([TEXT] * 5, 320, folder / "tokenizer.json")
+    return load_tokenizer(folder / "tokenizer.json")
+
+
+def test_pairs_are_encoded_as_their_joined_texts(tmp_path_factory) -> None:
+    tokenizer = byte_level(tmp_path_factory.mktemp("tokenizer"))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
+    def check(pairs: list[tuple[str, str]]) -> None:
+        assert encode_pairs(tokenizer, pairs) == joined(tokenizer, pairs)
+
+    check()
+
+
+def test_a_tokenizer_that_merges_over_spaces_is_encoded_whole() -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False)
+    tokenizer.train_from_iterator(["so far so good so far"] * 9, trainer)
+    pairs = [("so far so", " good"), ("so far so", " far")]
+    assert encode_pairs(tokenizer, pairs) == joined(tokenizer, pairs)
+
+
+def test_what_a_file_says_of_truncation_and_padding_is_left_out(tmp_path: Path) -> None:
+    whole = byte_level(tmp_path)
+    cutting = Tokenizer.from_str(whole.to_str())
+    cutting.enable_truncation(4)
+    cutting.enable_padding(length=64)
+    cutting.save(str(tmp_path / "cutting.json"))
+    loaded = load_tokenizer(tmp_path / "cutting.json")
+    assert encode_batch(loaded, [TEXT, "a"]) == encode_batch(whole, [TEXT, "a"])
+    assert start_id(loaded) == start_id(whole)
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer([TEXT] * 5, 320, path)
+    first = load_tokenizer(path)
+    assert load_tokenizer(path) is first
+    train_tokenizer([TEXT] * 5, 280, path)
+    assert load_tokenizer(path).get_vocab_size() == 280
+
+
+def test_tokenizers_are_the_same_that_give_texts_starts_and_ends_the_same_ids(tmp_path: Path) -> None:
+    ours = byte_level(tmp_path)
+    written = Tokenizer.from_str(ours.to_str())
+    written.enable_truncation(4)
+    for name, same in (("<|endoftext|>", True), ("Q", False)):
+        first = [(name, written.token_to_id(name))]
+        written.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=first)
+        assert same_ids(ours, written) == same
+    train_tokenizer([TEXT, "another"] * 5, 320, tmp_path / "other.json")
+    assert not same_ids(ours, load_tokenizer(tmp_path / "other.json"))

@@ -1,0 +1,107 @@
+"""The engine: results with their index, one thread a process, errors whole, no orphans."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from openclimb.engines.local import Engine
+from openclimb.errors import InputError, OpenclimbError
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def describe(_: int) -> tuple[int, str]:
+    return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def attend(place: Path, _: int) -> int:
+    """Return how many calls run at once, this one included."""
+    mark = place / f"{time.monotonic_ns()}-{os.getpid()}"
+    mark.touch()
+    time.sleep(0.15)
+    n = len(list(place.iterdir()))
+    mark.unlink()
+    return n
+
+
+def complain(x: int) -> int:
+    if x == 3:
+        raise InputError("item 3 is bad", "mend it")
+    return x
+
+
+def die(x: int) -> int:
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_with_their_index(workers: int) -> None:
+    assert sorted(Engine(workers).map(square, list(range(20)))) == [(i, i * i) for i in range(20)]
+
+
+def test_workers_are_other_processes_with_one_thread() -> None:
+    found = [result for _, result in Engine(2).map(describe, list(range(4)))]
+    assert os.getpid() not in {pid for pid, _ in found}
+    assert {threads for _, threads in found} == {"1"}
+
+
+def test_a_map_of_fewer_workers_leaves_the_others_idle(tmp_path: Path) -> None:
+    engine = Engine(4)
+    list(engine.map(square, list(range(8))))
+    found = list(engine.map(partial(attend, tmp_path), list(range(8)), workers=2))
+    engine.release()
+    assert sorted(index for index, _ in found) == list(range(8))
+    assert max(n for _, n in found) <= 2
+
+
+def test_an_error_in_a_worker_comes_back_whole() -> None:
+    with pytest.raises(InputError) as caught:
+        list(Engine(2).map(complain, list(range(6))))
+    assert (caught.value.message, caught.value.fix) == ("item 3 is bad", "mend it")
+
+
+def test_a_worker_that_dies_is_told() -> None:
+    with pytest.raises(OpenclimbError, match="worker process died"):
+        list(Engine(2).map(die, list(range(6))))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from openclimb.engines.local import Engine\n"
+        "def work(path):\n"
+        "    Path(path).write_text(str(os.getpid()))\n"
+        "    time.sleep(120)\n"
+        "if __name__ == '__main__':\n"
+        "    list(Engine(2).map(work, sys.argv[1:]))\n"
+    )
+    marks = [tmp_path / "0", tmp_path / "1"]
+    with subprocess.Popen([sys.executable, str(script), *map(str, marks)]) as parent:
+        deadline = time.monotonic() + 60
+        while not all(mark.exists() and mark.read_text() for mark in marks):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        parent.kill()
+    pids = [int(mark.read_text()) for mark in marks]
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,251 @@
+"""Records, staleness, the lock and atomic writes: done is a record written last, and it knows its recipe."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openclimb.config.schema import Config
+from openclimb.engines.local import Engine
+from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
+from openclimb.progress import Progress
+from openclimb.workspace import records as workspace_module
+from openclimb.workspace.context import StageContext
+from openclimb.workspace.files import (
+    atomic,
+    file_checksum,
+    fingerprint,
+    folder_fingerprint,
+    read_json,
+    write_json,
+    write_text,
+)
+from openclimb.workspace.records import Recipe, Workspace
+
+RECIPE = Recipe("clusters", 1, {"clusters.k": 8}, {"corpus/": "abc"})
+CONTEXT = StageContext(Path(), Engine(1), Progress())
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / "run")
+    made.create(Config())
+    return made
+
+
+def make(workspace: Workspace, recipe: Recipe = RECIPE, text: str = "1") -> Path:
+    def work(context: StageContext) -> dict[str, int]:
+        write_text(context.folder / "a.txt", text)
+        return {"n": 1}
+
+    return workspace.make(recipe, CONTEXT, work)
+
+
+def test_the_record_says_what_was_made_from_what(workspace: Workspace) -> None:
+    folder = make(workspace)
+    record = read_json(folder / "record.json")
+    assert record["settings"] == {"clusters.k": 8}
+    assert record["facts"] == {"n": 1}
+    assert record["files"]["a.txt"] == {"bytes": 1, "checksum": file_checksum(folder / "a.txt")}
+    assert workspace.state(RECIPE).state == "done"
+
+
+def test_a_done_stage_is_not_made_again(workspace: Workspace) -> None:
+    make(workspace, text="first")
+    assert (make(workspace, text="second") / "a.txt").read_text() == "first"
+
+
+def test_a_failed_stage_keeps_its_pieces_and_has_no_record(workspace: Workspace) -> None:
+    def work(context: StageContext) -> dict[str, int]:
+        write_text(context.folder / "piece", "kept")
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError):
+        workspace.make(RECIPE, CONTEXT, work)
+    assert workspace.state(RECIPE).state == "partial"
+    assert (workspace.begin(RECIPE) / "piece").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (replace(RECIPE, settings={"clusters.k": 9}), "clusters.k: 8 then, 9 now"),
+        (replace(RECIPE, inputs={"corpus/": "other"}), "its input: corpus/"),
+        (replace(RECIPE, version=2), "the stage's code: version 1 then, 2 now"),
+        (replace(RECIPE, settings={}), "clusters.k: 8 then, null now"),
+    ],
+)
+def test_a_stale_stage_stops_and_names_what_differs(workspace: Workspace, changed: Recipe, line: str) -> None:
+    make(workspace)
+    with pytest.raises(StaleError) as caught:
+        make(workspace, changed)
+    assert line in caught.value.message
+    assert "--redo clusters" in caught.value.fix
+    assert workspace.state(RECIPE).state == "done"
+
+
+def test_an_unfinished_stage_of_another_recipe_is_stale_too(workspace: Workspace) -> None:
+    workspace.begin(RECIPE)
+    assert workspace.state(replace(RECIPE, settings={"clusters.k": 9})).state == "stale"
+
+
+def test_set_aside_moves_and_never_deletes(workspace: Workspace) -> None:
+    make(workspace, text="one")
+    assert [path.name for path in workspace.set_aside("clusters")] == ["clusters.old-1"]
+    make(workspace, text="two")
+    assert [path.name for path in workspace.set_aside("clusters")] == ["clusters.old-2"]
+    assert (workspace.root / "clusters.old-1" / "a.txt").read_text() == "one"
+    assert (workspace.root / "clusters.old-2" / "a.txt").read_text() == "two"
+
+
+def test_a_kill_between_record_and_rename_is_recovered(workspace: Workspace) -> None:
+    folder = make(workspace)
+    folder.rename(workspace.root / "clusters.partial")
+    workspace.recover("clusters")
+    assert workspace.state(RECIPE).state == "done"
+
+
+@pytest.mark.parametrize("step", ["checksum", "record", "recipe", "rename"])
+def test_a_kill_at_any_step_of_the_end_keeps_what_made_the_pieces(
+    workspace: Workspace, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, write = Path.unlink, write_json
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def killed_at_the_recipe(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "recipe.json":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    def killed_at_the_record(path: Path, value: object) -> None:
+        if path.name == "record.json":
+            raise KeyboardInterrupt
+        write(path, value)
+
+    target, name, replacement = {
+        "checksum": (workspace_module, "file_checksum", killed),
+        "record": (workspace_module, "write_json", killed_at_the_record),
+        "recipe": (Path, "unlink", killed_at_the_recipe),
+        "rename": (os, "rename", killed),
+    }[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, replacement)
+        with pytest.raises(KeyboardInterrupt):
+            make(workspace)
+    other = replace(RECIPE, settings={"clusters.k": 9})
+    workspace.recover("clusters")
+    assert workspace.state(other).state == "stale"
+    assert workspace.state(RECIPE).state == ("partial" if step in ("checksum", "record") else "done")
+    folder = make(workspace)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "record.json"]
+    assert list(read_json(folder / "record.json")["files"]) == ["a.txt"]
+
+
+def test_pieces_of_unknown_origin_are_stale(workspace: Workspace) -> None:
+    partial = workspace.begin(RECIPE)
+    (partial / "recipe.json").rename(partial / ".recipe.json.7.tmp")  # killed while the recipe was written
+    assert workspace.state(RECIPE).state == "missing"
+    write_text(partial / "piece", "of whom?")
+    with pytest.raises(StaleError) as caught:
+        make(workspace)
+    assert "clusters.partial/ does not say what made it" in caught.value.message
+    assert workspace.set_aside("clusters")
+    assert make(workspace).is_dir()
+
+
+def test_a_second_process_is_told_who_holds_the_workspace(workspace: Workspace) -> None:
+    code = f"""
+from pathlib import Path
+from openclimb.workspace.records import Workspace
+with Workspace(Path({str(workspace.root)!r})).hold():
+    print("held", flush=True)
+    input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(HeldError) as caught, workspace.hold():
+            pass
+        assert f"process {other.pid}" in caught.value.message
+        assert f"process {other.pid}" in workspace.holder()
+        other.communicate("\n")
+    with workspace.hold():
+        pass
+    assert workspace.holder() == ""
+
+
+def test_a_workspace_of_a_newer_version_is_left_alone(workspace: Workspace) -> None:
+    text = workspace.config_path.read_text()
+    workspace.config_path.write_text(text.replace("format = 2", "format = 99"))
+    with pytest.raises(WorkspaceError, match="newer version"):
+        workspace.config()
+
+
+def test_a_workspace_of_an_earlier_version_is_refused(workspace: Workspace) -> None:
+    text = workspace.config_path.read_text()
+    workspace.config_path.write_text(text.replace("format = 2", "format = 1") + "\n[pick]\nseeds = 3\n")
+    with pytest.raises(WorkspaceError, match="earlier version") as caught:
+        workspace.config()
+    assert "climb init" in caught.value.fix
+
+
+def test_a_record_of_a_newer_version_is_left_alone(workspace: Workspace) -> None:
+    record = make(workspace) / "record.json"
+    write_json(record, {**read_json(record), "format": 99})
+    with pytest.raises(WorkspaceError, match="newer version"):
+        workspace.state(RECIPE)
+
+
+def test_no_workspace_no_toml_and_a_second_init(tmp_path: Path, workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="not a workspace"):
+        Workspace(tmp_path).config()
+    with pytest.raises(WorkspaceError, match="already"):
+        workspace.create(Config())
+    workspace.config_path.write_text("scale = [")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        workspace.config()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ZeroDivisionError), atomic(path) as temporary:
+        temporary.write_text(str(1 / 0))
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_fingerprints_follow_content_not_order(tmp_path: Path) -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    (tmp_path / "model.bin").write_bytes(b"one")
+    before = folder_fingerprint(str(tmp_path))
+    (tmp_path / "model.bin").write_bytes(b"two")
+    assert folder_fingerprint(str(tmp_path)) != before
+    assert folder_fingerprint("a-hub/name") == ""
+    assert folder_fingerprint("") == ""
+
+
+def test_large_files_are_told_apart_wherever_they_differ(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    data = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8)
+    found = set()
+    for place in (None, 0, 1_100_000, 1_500_000, 2_000_000, 2_999_000):  # None: as it is
+        changed = data.copy()
+        if place is not None:
+            changed[place : place + 100_000] += 1
+        path.write_bytes(changed.tobytes())
+        found.add(folder_fingerprint(str(path)))
+    changed = data.copy()
+    changed[-1] += 1
+    path.write_bytes(changed.tobytes())
+    found.add(folder_fingerprint(str(path)))
+    assert len(found) == 7
