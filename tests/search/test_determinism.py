@@ -75,7 +75,7 @@ cases = {
 }
 
 
-@pytest.mark.parametrize("name", ["climb", *names("proposer")[2:]])  # that one needs two goals
+@pytest.mark.parametrize("name", [name for name in names("proposer") if name != "pareto"])  # that one needs two goals
 @settings(max_examples=8, deadline=None)
 @given(**cases, n=st.integers(1, 5))
 def test_proposals(name: str, problem: Problem, kind: str, seed: int, n: int) -> None:
@@ -108,7 +108,7 @@ def test_finalists(problem: Problem, kind: str, seed: int) -> None:
     assert again == [(role, tuple(row[i] for i in order)) for role, row in rows]
 
 
-@pytest.mark.parametrize("name", names("proposer")[2:])
+@pytest.mark.parametrize("name", [name for name in names("proposer") if name in names("baseline")])
 @settings(max_examples=8, deadline=None)
 @given(**cases)
 def test_answers(name: str, problem: Problem, kind: str, seed: int) -> None:
