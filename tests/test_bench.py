@@ -27,7 +27,7 @@ def test_every_bench_imports() -> None:
 
 def test_parts_for_a_gpu_are_written_apart_and_gone_on_with(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "gpu.py"), str(tmp_path), "--tiny", "--part"]
-    for part in ("evaluation", "single", "single"):
+    for part in ("agreement", "evaluation", "single", "single"):
         done = subprocess.run([*command, part], capture_output=True, text=True, check=False)
         assert done.returncode == 1  # other parts are not done
     assert "FLOP" not in done.stdout  # it was done before
