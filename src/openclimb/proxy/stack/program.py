@@ -25,7 +25,7 @@ POSITIONS = 1 << 14  # tokens of all models in one pass on a CPU; a larger batch
 HEAD_FLOATS = 1 << 28  # logits held at once on a CPU: 1 GB
 SHAPES = 64  # that one function may be compiled for: stacks of 1, 2, 4 … for each proxy of a search and its validation
 EAGER_SHARE = 0.75  # of a compiled pass's rows: uncompiled code keeps a fifth more, and twice a logit
-# Layers that are compiled together, at most. On an H100 64 × 1M (3 layers) trained a third faster so than layer by layer,
+# Layers that are compiled together, at most. On an H100 64 × 1M (3 layers) trained a third faster than layer by layer,
 # 64 × 5M (4) 6 % faster, 62M (12) as fast; 350M (24) took over a minute to compile, not 8 s (bench/results/gpu.json).
 WHOLE = 8
 KNOWN_SHARE = 0.8  # of a plan's memory: what the next plan takes after one that did not fit
