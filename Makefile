@@ -26,8 +26,9 @@ check: $(READY)  ## style, types and tests
 	$(BIN)/mypy
 	$(MAKE) -s test
 
-slow: $(READY)  ## the tests that take minutes
+slow: $(READY)  ## the tests that take minutes, and new examples for those that draw theirs
 	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q --hypothesis-profile new $$(grep -rl 'from hypothesis' tests)
 
 wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
 	rm -rf dist

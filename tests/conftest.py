@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
@@ -17,6 +18,11 @@ from openclimb.testing.fixtures import make_tiny_tasks, make_tiny_workspace
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("code", "manual", "names")
+
+# The same examples on every machine, so that a change passes or fails for what it changes; `make slow` draws new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.register_profile("new")
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

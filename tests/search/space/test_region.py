@@ -111,6 +111,16 @@ def test_limits_that_nearly_meet_are_not_called_a_clash() -> None:
     holds(draw_in(20, region_of(domains, constraints), np.random.default_rng(0)), domains, constraints)
 
 
+def test_caps_as_small_as_the_solvers_tolerance_are_not_called_a_clash() -> None:
+    caps = [0.34202372155316035, 0.1206260706329906, 1e-06, 1e-06, 0.28830198654235734, 0.020914260451524867]
+    caps += [0.11546251424976156, 0.06419492069039079, 0.048483525879814436]  # 9e-6 over 1 in sum
+    domains = [Domain(f"d{i}", 100, cap) for i, cap in enumerate(caps)]
+    fixed = {"d5": 0.020913260451524866}
+    constraints = ConstraintsSettings(floor=fixed, cap=fixed, most_domains=8)
+    found = bend(uniform_mixture(domains), region_of(domains, constraints))
+    holds(found[None], domains, constraints)
+
+
 def test_rounding_at_the_edge_of_a_group_is_still_allowed() -> None:
     domains = [
         dataclasses.replace(one, cap=cap) for one, cap in zip(make_domains(4), (0.0202249, 0.1, 0.9, 0.9), strict=True)

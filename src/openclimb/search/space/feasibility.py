@@ -36,7 +36,10 @@ def solve(limits: Sequence[Limit], d: int, gain: Weights | None = None) -> Weigh
     low = [1.0, *(one.low - SLIGHT for one in sums)]
     high = [1.0, *(one.high + SLIGHT for one in sums)]
     if most is not None:
-        rows += [np.r_[np.zeros(d), np.ones(d)], *np.hstack([np.eye(d), -np.eye(d)])]
+        # A weight is at most its own cap times whether it is there: with 1 in place of the cap the solver fails where
+        # a domain's cap is near its tolerance.
+        caps = np.min([np.ones(d), *(np.where(one.members, one.high, 1.0) for one in sums)], axis=0) + SLIGHT
+        rows += [np.r_[np.zeros(d), np.ones(d)], *np.hstack([np.eye(d), -np.diag(caps)])]
         low += [0.0, *[-np.inf] * d]
         high += [most, *[0.0] * d]
     for options in ({}, {"presolve": False}):
