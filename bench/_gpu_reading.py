@@ -20,7 +20,7 @@ from openclimb.config.schema import EmbedSettings, ProxySettings
 from openclimb.config.sizes import shape_of, vocabulary_of
 from openclimb.corpus import units as corpus_units
 from openclimb.corpus.units import read_units, survey
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.progress import Progress
 from openclimb.proxy.evaluate import log_likelihoods
 from openclimb.proxy.model import StackedDecoder
@@ -105,7 +105,7 @@ def label_all(texts: list[str], embed: EmbedSettings, root: Path, workers: int, 
     config = preset("laptop")
     corpus = replace(config.corpus, paths=(str(root / "corpus.jsonl"),))
     clusters = replace(config.clusters, sample=len(texts) // 4, k=4 if tiny else 64)
-    context = StageContext(root / "corpus", Engine(workers), Progress())
+    context = StageContext(root / "corpus", LocalEngine(workers), Progress())
     corpus_units.UNIT_BYTES = 1_000_000
     survey(context, corpus)
     units = read_units(root / "corpus")

@@ -23,7 +23,7 @@ from _cheap_tables import ranks, replaced
 from _results import write_results
 from openclimb.config.schema import Config, SearchSettings
 from openclimb.corpus.domains import read_domains
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.mixture import Weights, natural
 from openclimb.objectives.run import TrialRunner
 from openclimb.progress import PlainProgress
@@ -163,7 +163,7 @@ def train(root: Path, config: Config, rows: Weights, seed: int, label: str) -> l
     """Return the completed trials of these mixtures, trained where they are not yet."""
     proposals = [Proposal("search", 0, tuple(row), seed, "climb") for row in rows.tolist()]
     data = read_json(root / "tokens" / "record.json")["fingerprint"]
-    context = StageContext(root, Engine(1), PlainProgress(), seed)
+    context = StageContext(root, LocalEngine(1), PlainProgress(), seed)
     domains = read_domains(root / "domains")
     return TrialRunner(root / "trials", root, config, domains, root / "tokens", data, context).run(proposals, label)
 

@@ -29,7 +29,7 @@ from openclimb.config.scales import preset
 from openclimb.config.schema import Config, EmbedSettings
 from openclimb.corpus import units as corpus_units
 from openclimb.corpus.units import read_units, survey
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.progress import PlainProgress, Progress
 from openclimb.workspace.context import StageContext
 
@@ -58,15 +58,15 @@ def prepare(corpus: Path, model: str, root: Path, workers: int, unit_bytes: int)
     )
     for name in ("corpus", "clusters"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    survey(StageContext(root / "corpus", Engine(1), Progress()), config.corpus)
+    survey(StageContext(root / "corpus", LocalEngine(1), Progress()), config.corpus)
     units = read_units(root / "corpus")
     if not (root / "clusters" / "fit.json").exists():
-        context = StageContext(root / "clusters", Engine(workers), Progress())
+        context = StageContext(root / "clusters", LocalEngine(workers), Progress())
         fit(context, units, config.corpus, config.embed, config.clusters, config.tokens)
     return config, units
 
 
-def label_once(config: Config, units: list[Any], root: Path, engine: Engine) -> float:
+def label_once(config: Config, units: list[Any], root: Path, engine: LocalEngine) -> float:
     """Label all units in a fresh folder; return the seconds."""
     with tempfile.TemporaryDirectory(dir=root) as out:
         began = time.perf_counter()
@@ -81,7 +81,7 @@ def embed_block(embed: EmbedSettings, texts: list[str]) -> int:
     return len(load_embedder(embed, Path())(texts))
 
 
-def embed_once(embed: EmbedSettings, blocks: list[list[str]], engine: Engine) -> float:
+def embed_once(embed: EmbedSettings, blocks: list[list[str]], engine: LocalEngine) -> float:
     """Embed all blocks in the processes that label; return the seconds."""
     began = time.perf_counter()
     for _ in engine.map(partial(embed_block, embed), blocks):
@@ -103,7 +103,7 @@ def speed_rows(corpus: Path, model: str, n: int, workers: int) -> list[dict[str,
         size = -(-n // len(units))
         blocks = [texts[i : i + size] for i in range(0, n, size)]  # as many as there are units
         seconds: dict[str, list[float]] = {"bare embedder": [], "label pass": []}
-        engine = Engine(workers)
+        engine = LocalEngine(workers)
         for _ in range(TURNS):  # the first also starts the processes and loads the model
             seconds["bare embedder"].append(embed_once(config.embed, blocks, engine))
             seconds["label pass"].append(label_once(config, units, root, engine))
@@ -203,7 +203,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.only_label:
         config, units = prepare(options.corpus, options.model, options.only_label, options.workers, options.unit_bytes)
-        label_once(config, units, options.only_label, Engine(options.workers))
+        label_once(config, units, options.only_label, LocalEngine(options.workers))
         return
     rows = speed_rows(options.corpus, options.model, options.documents, options.workers)
     if options.memory:

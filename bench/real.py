@@ -22,7 +22,7 @@ import openclimb
 from _cheap_tables import ranks
 from _results import FOLDER, write_results
 from openclimb.corpus.domains import read_domains
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.mixture import natural, uniform
 from openclimb.objectives.run import TrialRunner
 from openclimb.progress import choose_progress
@@ -70,7 +70,7 @@ def train(root: Path, n: int, seeds: Sequence[int], workers: int) -> list[Trial]
     spare = draw_in(SPARE, region, np.random.default_rng([config.seed, 2]))  # in place of mixtures that come twice
     drawn = unseen(rounded(np.concatenate([fixed, spread, spare]), region), fixed[:0])[:n]
     data = current_recipes(opened.workspace, config)["tokens"].fingerprint
-    engine, done = Engine(workers), list[Trial]()
+    engine, done = LocalEngine(workers), list[Trial]()
     context = StageContext(root, engine, choose_progress(quiet=False, as_json=False), config.seed)
     runner = TrialRunner(root / "trials", root, config, domains, root / "tokens", data, context)
     try:

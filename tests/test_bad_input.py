@@ -30,7 +30,7 @@ def _complaint(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize("kilobytes", [2, 40, 150])
+@pytest.mark.parametrize("kilobytes", [2, *(pytest.param(more, marks=pytest.mark.slow) for more in (40, 150))])
 def test_a_full_disk_is_told_and_the_run_goes_on(
     kilobytes: int, tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, finished: Path
 ) -> None:

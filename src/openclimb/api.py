@@ -9,7 +9,7 @@ from typing import Any
 from openclimb import seeds
 from openclimb.config.schema import Config, TasksSettings
 from openclimb.corpus.custom_domains import has_custom_domains, stop_without_corpus, weighed_domains, write_custom
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import engine_of
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
@@ -41,11 +41,8 @@ class OpenWorkspace:
 
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
-        engine = Engine(self.config.run.workers)
-        try:
+        with engine_of(self.config.run) as engine:
             run(self.workspace, engine, progress or Progress(), redo, retry=retry)
-        finally:
-            engine.release()
         return self.mixture()
 
     def ask(self, n: int = 1) -> list[Trial]:
@@ -157,19 +154,16 @@ class OpenWorkspace:
     ) -> Validation:
         """Train the found mixture and others as targets and return what that says: validation/validation.json.
 
-        `against`: baselines (`validation.BASELINES`; empty: all but DoReMi that as many trials as ours suffice for);
-        `target`: settings of [proxy] that the target has otherwise (`validation.target_of`); `redo`: move a table of
-        other options aside; `retry`: try failed trials again. See `validation.validate` for errors.
+        `against`: baselines by name or `package.module:BASELINE` (empty: all but DoReMi that as many trials as ours
+        suffice for); `target`: settings of [proxy] that the target has otherwise (`validation.target_of`); `redo`: move
+        a table of other options aside; `retry`: try failed trials again. See `validation.validate` for errors.
         """
         from openclimb.validation.compare import Plan, target_of, validate
 
         changed = target_of(self.config, target or {})
-        engine = Engine(self.config.run.workers)
-        try:
-            plan = Plan(changed, tuple(against), seeds)
+        plan = Plan(changed, tuple(against), seeds)
+        with engine_of(self.config.run) as engine:
             validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry)
-        finally:
-            engine.release()
         return read_validation(self.workspace.root)
 
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
@@ -233,15 +227,9 @@ class OpenWorkspace:
 
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
-        engine = Engine(self.config.run.workers)
-        try:
-            with self.workspace.hold():
-                stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
-                return export(
-                    self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress()
-                )
-        finally:
-            engine.release()
+        with engine_of(self.config.run) as engine, self.workspace.hold():
+            stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
+            return export(self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress())
 
     @property
     def _trials(self) -> Path:

@@ -17,7 +17,7 @@ from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, 
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import Source, pack
 from openclimb.corpus.units import read_units, survey
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
 from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
 from openclimb.progress import Progress

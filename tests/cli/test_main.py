@@ -11,7 +11,6 @@ from openclimb.cli.main import COMMANDS, main
 from openclimb.config import registry
 from openclimb.config.scales import SCALES
 from openclimb.errors import OpenclimbError
-from openclimb.export.dataset import FORMATS
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -46,7 +45,7 @@ def test_the_help_lists_the_commands_in_their_order(capsys: pytest.CaptureFixtur
 def test_choices_are_those_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     for command, choices in (
         ("init", f"[{'|'.join(SCALES)}]"),
-        ("export", f"[{'|'.join(FORMATS)}]"),
+        ("export", f"[{'|'.join(registry.names('writer'))}]"),
         ("validate", ",".join(registry.names("baseline"))),
     ):
         assert main([command, "--help"]) == 0

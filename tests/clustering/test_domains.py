@@ -13,7 +13,7 @@ import pytest
 from openclimb.clustering.domains import make_domains
 from openclimb.config.schema import DomainsSettings, TargetSettings
 from openclimb.corpus.domains import read_assignment, read_domains
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, DomainError
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
@@ -68,7 +68,7 @@ def make(
     """Make domains in a fresh folder and return it."""
     clusters, labels = write_stages(root, **stages)  # type: ignore[arg-type]
     (root / "domains").mkdir()
-    make_domains(StageContext(root / "domains", Engine(1), Progress()), clusters, labels, settings, target)
+    make_domains(StageContext(root / "domains", LocalEngine(1), Progress()), clusters, labels, settings, target)
     return root / "domains"
 
 
@@ -137,7 +137,7 @@ def test_a_cluster_without_documents_is_not_kept(tmp_path: Path) -> None:
     clusters, labels = write_stages(tmp_path)
     np.save(clusters / "centroids.npy", np.concatenate([CENTROIDS, -CENTROIDS[:1]]))
     (tmp_path / "domains").mkdir()
-    make_domains(StageContext(tmp_path / "domains", Engine(1), Progress()), clusters, labels, ALL, TARGET)
+    make_domains(StageContext(tmp_path / "domains", LocalEngine(1), Progress()), clusters, labels, ALL, TARGET)
     assert read_rows(tmp_path / "domains" / "clusters.csv")[6]["reason"] == "no documents"
 
 

@@ -14,7 +14,7 @@ from openclimb.clustering.embed import DIM
 from openclimb.clustering.fit import fit, token_rates
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, InputError
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import survey_pieces
@@ -31,7 +31,7 @@ def fitted(corpus_file: Path, root: Path, workers: int = 1, embed: EmbedSettings
     units = survey_pieces(corpus, root / "corpus", 3)
     (root / "clusters").mkdir()
     settings = ClustersSettings(**clusters)
-    fit(StageContext(root / "clusters", Engine(workers), SILENT), units, corpus, embed, settings, TOKENS)
+    fit(StageContext(root / "clusters", LocalEngine(workers), SILENT), units, corpus, embed, settings, TOKENS)
     return root / "clusters"
 
 
@@ -87,7 +87,7 @@ def test_the_users_tokenizer_is_copied(corpus_file: Path, tmp_path: Path) -> Non
     corpus = CorpusSettings(paths=(str(corpus_file),))
     units = survey_pieces(corpus, tmp_path / "corpus")
     tokens = TokensSettings(tokenizer=str(trained))
-    fit(StageContext(tmp_path, Engine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=3), tokens)
+    fit(StageContext(tmp_path, LocalEngine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=3), tokens)
     assert (tmp_path / "tokenizer.json").read_bytes() == trained.read_bytes()
 
 

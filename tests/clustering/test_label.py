@@ -17,7 +17,7 @@ from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSetti
 from openclimb.corpus.labels import read_labels
 from openclimb.corpus.read import Unit, content_hash
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import survey_pieces
@@ -34,7 +34,7 @@ def fitted(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     corpus = CorpusSettings(paths=(str(corpus_file),))
     units = survey_pieces(corpus, root / "corpus", 5)
     (root / "clusters").mkdir()
-    fit(StageContext(root / "clusters", Engine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=6), TOKENS)
+    fit(StageContext(root / "clusters", LocalEngine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=6), TOKENS)
     return corpus, units, root / "clusters"
 
 
@@ -43,7 +43,7 @@ def labelled(
 ) -> dict[str, object]:
     corpus, units, clusters = fitted
     corpus = replace(corpus, **changes)  # type: ignore[arg-type]
-    return label(StageContext(out, Engine(workers), SILENT), units, clusters, corpus, EMBED, QualitySettings())
+    return label(StageContext(out, LocalEngine(workers), SILENT), units, clusters, corpus, EMBED, QualitySettings())
 
 
 def test_every_document_has_its_row(fitted: tuple[CorpusSettings, list[Unit], Path], tmp_path: Path) -> None:
@@ -89,7 +89,9 @@ def test_a_token_that_the_tokenizer_puts_first_is_counted(
     with_start(path)
     (tmp_path / "clusters").mkdir()
     tokens = TokensSettings(tokenizer=str(path))
-    fit(StageContext(tmp_path / "clusters", Engine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=6), tokens)
+    fit(
+        StageContext(tmp_path / "clusters", LocalEngine(1), SILENT), units, corpus, EMBED, ClustersSettings(k=6), tokens
+    )
     labelled((corpus, units, tmp_path / "clusters"), tmp_path / "two")
     labelled(fitted, tmp_path / "one")
     for (_, one), (_, two) in zip(read_labels(tmp_path / "one"), read_labels(tmp_path / "two"), strict=True):
@@ -105,7 +107,7 @@ def test_a_classifier_whose_file_was_written_anew_is_read_anew(
         path = write_fasttext("one.bin", {"__label__0": {"the": weight}, "__label__5": {}})
         os.utime(path, ns=(0, int(weight)))
         quality = QualitySettings(("fasttext",), {"one": str(path)})
-        label(StageContext(tmp_path / str(weight), Engine(1), SILENT), units, clusters, corpus, EMBED, quality)
+        label(StageContext(tmp_path / str(weight), LocalEngine(1), SILENT), units, clusters, corpus, EMBED, quality)
         rows = [row for _, table in read_labels(tmp_path / str(weight)) for row in table.to_pylist()]
         means.append(np.mean([row["one"] for row in rows]))
     assert means[0] > means[1] + 0.01
@@ -127,7 +129,9 @@ def test_rejected_documents_are_listed_with_file_place_and_reason(
     path = spoiled(corpus_file, tmp_path, BAD)
     corpus = CorpusSettings(paths=(str(path),), max_rejected=5)
     units = survey_pieces(corpus, tmp_path / "corpus", 2)
-    facts = label(StageContext(tmp_path / "out", Engine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings())
+    facts = label(
+        StageContext(tmp_path / "out", LocalEngine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings()
+    )
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert (facts["documents"], facts["rejected"]) == (20, 5)
     assert len(rejected) == 5
@@ -138,7 +142,7 @@ def test_rejected_documents_are_listed_with_file_place_and_reason(
     assert rejected[0]["position"] == first
 
     (tmp_path / "out" / "rejected.jsonl").unlink()  # as if killed just before the record: nothing is forgotten
-    label(StageContext(tmp_path / "out", Engine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings())
+    label(StageContext(tmp_path / "out", LocalEngine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings())
     assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 5
 
 
@@ -149,11 +153,15 @@ def test_too_many_rejected_documents_stop_the_run_and_the_files_are_named(
     corpus = CorpusSettings(paths=(str(spoiled(corpus_file, tmp_path, BAD)),), max_rejected=4)
     units = survey_pieces(corpus, tmp_path / "corpus", pieces)
     with pytest.raises(InputError, match=r"more than 4 documents could not be read: spoiled\.jsonl \(5\)") as caught:
-        label(StageContext(tmp_path / "out", Engine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings())
+        label(
+            StageContext(tmp_path / "out", LocalEngine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings()
+        )
     assert "max_rejected" in caught.value.fix
     assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 5
     more = replace(corpus, max_rejected=5)
-    facts = label(StageContext(tmp_path / "out", Engine(1), SILENT), units, fitted[2], more, EMBED, QualitySettings())
+    facts = label(
+        StageContext(tmp_path / "out", LocalEngine(1), SILENT), units, fitted[2], more, EMBED, QualitySettings()
+    )
     assert facts["documents"] == 20
 
 
@@ -164,7 +172,9 @@ def test_a_corpus_without_any_readable_document_is_told(
     corpus = CorpusSettings(paths=(str(tmp_path / "empty.jsonl"),))
     units = survey_pieces(corpus, tmp_path / "corpus")
     with pytest.raises(InputError, match="no readable document"):
-        label(StageContext(tmp_path / "out", Engine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings())
+        label(
+            StageContext(tmp_path / "out", LocalEngine(1), SILENT), units, fitted[2], corpus, EMBED, QualitySettings()
+        )
 
 
 def test_ready_made_domains_are_labelled_without_embedding(corpus_file: Path, tmp_path: Path) -> None:
@@ -172,9 +182,9 @@ def test_ready_made_domains_are_labelled_without_embedding(corpus_file: Path, tm
     units = survey_pieces(corpus, tmp_path / "corpus", 2)
     (tmp_path / "clusters").mkdir()
     unused = EmbedSettings(model="/nowhere/at/all")
-    fit(StageContext(tmp_path / "clusters", Engine(1), SILENT), units, corpus, unused, ClustersSettings(), TOKENS)
+    fit(StageContext(tmp_path / "clusters", LocalEngine(1), SILENT), units, corpus, unused, ClustersSettings(), TOKENS)
     label(
-        StageContext(tmp_path / "labels", Engine(1), SILENT),
+        StageContext(tmp_path / "labels", LocalEngine(1), SILENT),
         units,
         tmp_path / "clusters",
         corpus,

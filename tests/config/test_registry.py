@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from openclimb.baselines.baseline import Baseline
+from openclimb.baselines.baseline import Baseline, find_baseline
 from openclimb.config.load import from_dict
 from openclimb.config.registry import REGISTRY, load, names
 from openclimb.config.schema import SECTIONS
 from openclimb.errors import ConfigError
+from openclimb.export.writers import Writer, find_writer
 from openclimb.validation.compare import BASELINES
 
 OFFERED = {  # setting → seam
@@ -28,7 +29,8 @@ SETTINGS = [(section, field.name) for section, of in SECTIONS.items() for field 
 def test_every_built_in_loads(seam: str, name: str) -> None:
     pytest.importorskip("lightgbm") if name in ("lightgbm", "recipe", "regmix") else None
     found = load(seam, name)
-    assert isinstance(found, Baseline) if seam == "baseline" else callable(found)
+    kind = {"baseline": Baseline, "writer": Writer}.get(seam)
+    assert isinstance(found, kind) if kind else callable(found)
 
 
 @pytest.mark.parametrize(("place", "seam"), OFFERED.items())
@@ -45,6 +47,12 @@ def test_the_settings_offer_what_the_registry_has(place: tuple[str, str], seam: 
 def test_validation_offers_every_baseline_and_each_but_doremi_can_propose() -> None:
     assert set(BASELINES) == set(names("baseline"))
     assert set(names("baseline")) - set(names("proposer")) == {"doremi"}
+
+
+def test_what_is_no_part_of_its_kind_is_told() -> None:
+    for find, kind in ((find_baseline, "Baseline"), (find_writer, "Writer")):
+        with pytest.raises(ConfigError, match=f"is a type, not a {kind}"):
+            find("openclimb.mixture:Domain")
 
 
 def test_a_name_of_ones_own_is_loaded_and_a_wrong_one_names_the_nearest() -> None:

@@ -9,7 +9,7 @@ from openclimb.config.schema import CorpusSettings
 from openclimb.corpus import units as survey_units
 from openclimb.corpus.sample import draw_sample
 from openclimb.corpus.units import read_units, survey
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
 
@@ -17,7 +17,7 @@ from openclimb.workspace.context import StageContext
 def _units(paths: list[Path], tmp_path: Path, **more: int):
     settings = CorpusSettings(paths=tuple(map(str, paths)), **more)
     (tmp_path / "units").mkdir(exist_ok=True)
-    survey(StageContext(tmp_path / "units", Engine(1), Progress()), settings)
+    survey(StageContext(tmp_path / "units", LocalEngine(1), Progress()), settings)
     return read_units(tmp_path / "units"), settings
 
 
@@ -29,7 +29,7 @@ def _write(path: Path, n: int, name: str) -> Path:
 def test_a_small_file_gives_its_share_and_no_more(tmp_path: Path) -> None:
     files = [_write(tmp_path / "big.jsonl", 9000, "big"), _write(tmp_path / "small.jsonl", 1000, "small")]
     units, settings = _units(files, tmp_path)
-    drawn = draw_sample(units, settings, 1000, 0, Engine(1), Progress())
+    drawn = draw_sample(units, settings, 1000, 0, LocalEngine(1), Progress())
     assert len(drawn) == 1000
     small = sum(document.text.startswith("small") for document in drawn)
     assert 65 <= small <= 140  # 100 expected, standard deviation 9.5
@@ -41,7 +41,7 @@ def test_the_draw_follows_from_places_and_seed_alone(tmp_path: Path, monkeypatch
     for name, n_units, workers, seed in (("one", 1, 1, 0), ("many", 64, 2, 0), ("other seed", 64, 1, 1)):
         monkeypatch.setattr(survey_units, "UNIT_BYTES", n_units * 1_000_000)
         units, settings = _units(files, tmp_path)
-        engine = Engine(workers)
+        engine = LocalEngine(workers)
         draws[name] = [d.text for d in draw_sample(units, settings, 200, seed, engine, Progress())]
         engine.release()
     assert draws["one"] == draws["many"]
@@ -50,4 +50,4 @@ def test_the_draw_follows_from_places_and_seed_alone(tmp_path: Path, monkeypatch
 
 def test_a_corpus_smaller_than_the_sample_is_taken_whole(tmp_path: Path) -> None:
     units, settings = _units([_write(tmp_path / "a.jsonl", 50, "a")], tmp_path)
-    assert len(draw_sample(units, settings, 1000, 0, Engine(1), Progress())) == 50
+    assert len(draw_sample(units, settings, 1000, 0, LocalEngine(1), Progress())) == 50

@@ -13,7 +13,7 @@ from openclimb.config.schema import TargetSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack
 from openclimb.corpus.units import read_units
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
@@ -24,7 +24,7 @@ from openclimb.workspace.files import read_json
 def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 100_000) -> dict:
     config = openclimb.open(root).config
     out.mkdir(parents=True)
-    engine = Engine(workers)
+    engine = LocalEngine(workers)
     try:
         folders = (root / "labels", root / "domains", root / "clusters" / "tokenizer.json")
         source = Source(read_units(root / "corpus"), *folders, config.corpus)

@@ -28,7 +28,7 @@ from openclimb.corpus.units import (
     read_units,
     survey,
 )
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, InputError
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
@@ -64,7 +64,7 @@ def _units(
         monkeypatch.setattr(module, "_cut", lambda file, _: real(file, unit_bytes))
     out = tmp_path / "corpus-stage"
     out.mkdir(exist_ok=True)
-    survey(StageContext(out, Engine(1), Progress()), settings)
+    survey(StageContext(out, LocalEngine(1), Progress()), settings)
     return read_units(out)
 
 

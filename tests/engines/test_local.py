@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError, OpenclimbError
 
 
@@ -46,17 +46,17 @@ def die(x: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_with_their_index(workers: int) -> None:
-    assert sorted(Engine(workers).map(square, list(range(20)))) == [(i, i * i) for i in range(20)]
+    assert sorted(LocalEngine(workers).map(square, list(range(20)))) == [(i, i * i) for i in range(20)]
 
 
 def test_workers_are_other_processes_with_one_thread() -> None:
-    found = [result for _, result in Engine(2).map(describe, list(range(4)))]
+    found = [result for _, result in LocalEngine(2).map(describe, list(range(4)))]
     assert os.getpid() not in {pid for pid, _ in found}
     assert {threads for _, threads in found} == {"1"}
 
 
 def test_a_map_of_fewer_workers_leaves_the_others_idle(tmp_path: Path) -> None:
-    engine = Engine(4)
+    engine = LocalEngine(4)
     list(engine.map(square, list(range(8))))
     found = list(engine.map(partial(attend, tmp_path), list(range(8)), workers=2))
     engine.release()
@@ -66,13 +66,13 @@ def test_a_map_of_fewer_workers_leaves_the_others_idle(tmp_path: Path) -> None:
 
 def test_an_error_in_a_worker_comes_back_whole() -> None:
     with pytest.raises(InputError) as caught:
-        list(Engine(2).map(complain, list(range(6))))
+        list(LocalEngine(2).map(complain, list(range(6))))
     assert (caught.value.message, caught.value.fix) == ("item 3 is bad", "mend it")
 
 
 def test_a_worker_that_dies_is_told() -> None:
     with pytest.raises(OpenclimbError, match="worker process died"):
-        list(Engine(2).map(die, list(range(6))))
+        list(LocalEngine(2).map(die, list(range(6))))
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script.write_text(
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from openclimb.engines.local import Engine\n"
+        "from openclimb.engines.local import LocalEngine\n"
         "def work(path):\n"
         "    Path(path).write_text(str(os.getpid()))\n"
         "    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
-        "    list(Engine(2).map(work, sys.argv[1:]))\n"
+        "    list(LocalEngine(2).map(work, sys.argv[1:]))\n"
     )
     marks = [tmp_path / "0", tmp_path / "1"]
     with subprocess.Popen([sys.executable, str(script), *map(str, marks)]) as parent:

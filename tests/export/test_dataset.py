@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 import openclimb
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import content_hash
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
-from openclimb.export import dataset, pieces
+from openclimb.export import dataset, pieces, writers
 from openclimb.export.dataset import export
+from openclimb.export.writers import write_parquet
 from openclimb.progress import Progress
 from openclimb.workspace.files import read_json
 
@@ -26,7 +28,7 @@ BUDGET = 100_000
 
 def _export(root: Path, out: Path, budget: int = BUDGET, format: str = "parquet", **more: int) -> dict:
     config = openclimb.open(root).config
-    engine = Engine(more.pop("workers", 1))
+    engine = LocalEngine(more.pop("workers", 1))
     try:
         return export(root, config, budget, out, format, engine, Progress(), **more)
     finally:
@@ -166,16 +168,15 @@ def test_a_folder_with_something_else_is_left_alone(finished: Path, tmp_path: Pa
 def test_an_interrupted_export_goes_on_to_the_same_bytes(
     finished: Path, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = dataset._write_rows
     calls = []
 
-    def breaks(*arguments: object) -> None:
+    def breaks(rows: object, path: Path) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        real(*arguments)
+        write_parquet(rows, path)
 
-    monkeypatch.setattr(dataset, "_write_rows", breaks)
+    monkeypatch.setattr(writers, "PARQUET", replace(writers.PARQUET, write=breaks))
     with pytest.raises(KeyboardInterrupt):
         _export(finished, tmp_path / "data", shard_bytes=40_000)
     assert not (tmp_path / "data").exists()

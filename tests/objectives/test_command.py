@@ -14,7 +14,7 @@ import pytest
 import openclimb
 from openclimb.cli.main import main
 from openclimb.config.schema import ObjectiveSettings, TasksSettings
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import Domain
 from openclimb.objectives.function import OneByOne
@@ -46,7 +46,7 @@ def run(folder: Path, settings: ObjectiveSettings, n: int = 1, tasks: TasksSetti
     names = [domain.name for domain in DOMAINS]
     asked = ask(folder / "trials", proposals, names, {"token_budget": 2_000_000}, "given")
     objective = OneByOne(load_score(settings, folder, DOMAINS, 40_000_000, None), settings.parallel)
-    engine = Engine(1)
+    engine = LocalEngine(1)
     try:
         return run_trials(folder / "trials", asked, objective, tasks or TasksSettings(), "t", engine, Progress())
     finally:

@@ -41,6 +41,7 @@ def coverage(interval: Callable[[list[Scored], np.random.Generator], tuple[float
     return hits / n
 
 
+@pytest.mark.slow
 def test_intervals_over_seeds_and_items_hold_the_truth_and_those_of_drawn_seeds_do_not() -> None:
     def ours(scored: list[Scored], rng: np.random.Generator) -> tuple[float, float]:
         found = Comparison(scored, SHARE, int(rng.integers(2**31))).margin(0, 1).estimate

@@ -2,13 +2,23 @@
 
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from openclimb.testing.contracts import check_embedder, check_scorer
+from openclimb.config.registry import names
+from openclimb.engines.local import LocalEngine
+from openclimb.testing.contracts import (
+    check_baseline,
+    check_embedder,
+    check_engine,
+    check_scorer,
+    check_writer,
+)
 
 
 @pytest.fixture
@@ -49,7 +59,46 @@ def test_a_sound_embedder_passes_and_one_that_looks_at_neighbours_fails(third_pa
 
 
 def test_a_sound_scorer_passes_and_one_that_looks_at_neighbours_fails(third_party: Callable[..., str]) -> None:
-    check_scorer("heuristics")
     check_scorer(third_party(length))
     with pytest.raises(AssertionError, match="neighbours"):
         check_scorer(third_party(rank))
+
+
+@pytest.mark.parametrize("name", names("embedder"))
+def test_every_embedder_of_ours_passes(name: str, static_model: Path, transformer_model: Path) -> None:
+    models = {"model2vec": static_model, "sentence-transformers": transformer_model}
+    check_embedder(name, str(models.get(name, "")))
+
+
+@pytest.mark.parametrize("name", names("scorer"))
+def test_every_scorer_of_ours_passes(name: str, write_fasttext: Callable[..., Path]) -> None:
+    path = write_fasttext("quality.bin", {"__label__0": {"junk": 8.0}, "__label__5": {"sentence": 8.0}})
+    check_scorer(name, {"education": str(path)} if name == "fasttext" else None)
+
+
+@pytest.mark.parametrize("name", [name for name in names("baseline") if name != "doremi"])  # it has a run of its own
+def test_every_baseline_of_ours_passes(name: str) -> None:
+    check_baseline(name, 48)
+
+
+@pytest.mark.parametrize("name", names("writer"))
+def test_every_writer_of_ours_passes(name: str) -> None:
+    check_writer(name)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_our_engine_passes(workers: int) -> None:
+    check_engine(partial(LocalEngine, workers))
+
+
+class Forgetful(LocalEngine):
+    """An engine that gives results without their indexes."""
+
+    def map(self, function: Callable[..., Any], items: Sequence[Any], workers: int | None = None) -> Iterator[Any]:
+        for place, (_, result) in enumerate(super().map(function, items, workers)):
+            yield len(items) - 1 - place, result
+
+
+def test_an_engine_that_mixes_up_results_fails() -> None:
+    with pytest.raises(AssertionError, match="the item's index"):
+        check_engine(partial(Forgetful, 1))

@@ -11,7 +11,7 @@ from openclimb.search.space.simplex import bounds, draw
 from openclimb.testing.problems import PROBLEMS, Problem, make_problem, simulate
 from openclimb.workspace.observations import LOW_FIDELITY, Observation
 
-SIZES = (5, 20, 64)
+SIZES = (5, 20, pytest.param(64, marks=pytest.mark.slow))
 
 
 def draws(problem: Problem, n: int, near: np.ndarray | None = None) -> np.ndarray:

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import openclimb
+from openclimb.baselines import best_of_n
+from openclimb.baselines.baseline import Baseline
 from openclimb.baselines.recipe import recipe_rounds
 from openclimb.cli.main import main
 from openclimb.config.load import with_changes
@@ -24,6 +27,7 @@ from openclimb.workspace.trials import read_trials
 
 ALL = ("found", "natural", "uniform", "best-of-n", "olmix", "doremi")
 TARGET = ["--set", "proxy.width=48", "--token-budget", "12K", "--seeds", "2"]
+MINE = Baseline(best_of_n.propose, lambda spec, _seen, _rng: np.eye(len(spec.domains))[0])  # all of the first domain
 AGAINST = ["--against", ",".join(ALL[1:])]
 
 
@@ -271,12 +275,15 @@ def test_a_command_validates_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["run", str(root), "--quiet"]) == 0
     assert main(["validate", str(root), "--against", "doremi"]) == 1
     assert "leave it out" in capsys.readouterr().err
-    options = ["--against", "natural,best-of-n", "--seeds", "2", "--token-budget", "2M", "--json"]
+    options = ["--against", f"natural,best-of-n,{__name__}:MINE", "--seeds", "2", "--token-budget", "2M", "--json"]
     assert main(["validate", str(root), *options]) == 0
     completed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     table = next(event for event in completed if event.get("event") == "validation")
     assert table["target"] == {"parameters": None, "token_budget": 2_000_000}
     assert "report items" not in table["sentence"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert next(iter(rows[f"{__name__}:MINE"]["weights"].values())) == 1.0
+    assert rows[f"{__name__}:MINE"]["search_trials"] == rows["best-of-n"]["search_trials"]
 
     trainer = tmp_path / "train.py"
     text = trainer.read_text()

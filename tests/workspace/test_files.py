@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from openclimb.config.schema import Config
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, HeldError, StaleError, WorkspaceError
 from openclimb.progress import Progress
 from openclimb.workspace import records as workspace_module
@@ -27,7 +27,7 @@ from openclimb.workspace.files import (
 from openclimb.workspace.records import Recipe, Workspace
 
 RECIPE = Recipe("clusters", 1, {"clusters.k": 8}, {"corpus/": "abc"})
-CONTEXT = StageContext(Path(), Engine(1), Progress())
+CONTEXT = StageContext(Path(), LocalEngine(1), Progress())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from openclimb.config.registry import load
-from openclimb.errors import SearchError
+from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import Weights
 from openclimb.search.acquisition.design import Proposer, topped_up, unseen
 from openclimb.search.acquisition.spec import SearchSpec
@@ -44,6 +44,14 @@ class Baseline:
     own_run: Callable[..., Any] | None = None  # trains models of its own instead (`doremi.py`)
 
 
+def find_baseline(name: str) -> Baseline:
+    """Return a baseline by name, or `package.module:BASELINE`. Raises ConfigError where there is none."""
+    found = load("baseline", name)
+    if not isinstance(found, Baseline):
+        raise ConfigError(f"baseline '{name}' is a {type(found).__name__}, not a Baseline", "see baselines/natural.py")
+    return found
+
+
 @one_thread
 def answer_of(name: str, spec: SearchSpec, observations: Sequence[Observation], rng: Generator) -> Weights:
     """Return the mixture (n_domains,) that the baseline `name` makes of the completed trials, whoever proposed them.
@@ -52,7 +60,7 @@ def answer_of(name: str, spec: SearchSpec, observations: Sequence[Observation], 
     are not heeded. `spec.predictor` is used by `recipe` only. Raises ConfigError for an unknown baseline, SearchError
     where it needs trials with an objective and there are none, MissingDependency for `regmix` without LightGBM.
     """
-    baseline: Baseline = load("baseline", name)
+    baseline = find_baseline(name)
     assert baseline.answer is not None, f"{name} learns from no trials"
     ordered, back = by_name(spec.domains)
     return baseline.answer(replace(spec, domains=tuple(ordered)), observations, rng)[back]

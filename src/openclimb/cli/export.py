@@ -8,6 +8,7 @@ import click
 
 import openclimb
 from openclimb.cli.options import Command, with_progress, workspace
+from openclimb.config.registry import names
 from openclimb.progress import choose_progress
 
 
@@ -16,7 +17,7 @@ from openclimb.progress import choose_progress
 @with_progress
 @click.option("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
 @click.option("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
-@click.option("--format", default="parquet", type=click.Choice(["parquet", "jsonl.zst"]), help="of the shards")
+@click.option("--format", default="parquet", type=click.Choice(names("writer")), help="of the shards")
 def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: Path, format: str) -> None:
     from openclimb.cli.text import export_text
     from openclimb.config.load import parse_count

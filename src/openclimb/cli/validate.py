@@ -21,8 +21,8 @@ from openclimb.progress import choose_progress
     "--against",
     default="",
     metavar="NAMES",
-    help=f"any of {','.join(registry.names('baseline'))} (default: all but doremi; regmix and the recipe where as many "
-    "trials as ours suffice for them)",
+    help=f"any of {','.join(registry.names('baseline'))} or package.module:BASELINE (default: all but doremi; regmix "
+    "and the recipe where as many trials as ours suffice for them)",
 )
 @click.option("--seeds", type=int, default=3, metavar="N", help="targets of each mixture (default: 3)")
 @click.option("--token-budget", default="", metavar="N", help="of a target (default: the proxy's)")

@@ -22,7 +22,7 @@ from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSetti
 from openclimb.corpus.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
 from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer, train_tokenizer
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.errors import InputError
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext

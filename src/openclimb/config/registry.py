@@ -10,6 +10,7 @@ from typing import Any
 from openclimb.errors import ConfigError, nearest
 
 HERE = "openclimb."
+OBJECTS = ("baseline", "writer")  # seams whose parts are no functions
 REGISTRY: Mapping[str, Mapping[str, str]] = {
     "embedder": {
         "model2vec": "clustering.embed:static",
@@ -50,6 +51,7 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
         "bigram": "search.predictors.low_fidelity_store:bigram",
         "trigram": "search.predictors.low_fidelity_store:trigram",
     },
+    "writer": {"parquet": "export.writers:PARQUET", "jsonl.zst": "export.writers:JSON_LINES"},
 }
 
 
@@ -61,7 +63,7 @@ def names(seam: str) -> tuple[str, ...]:
 def load(seam: str, name: str) -> Any:
     """Return what a setting names: a built-in of the seam, or what stands at `package.module:function`.
 
-    Raises ConfigError when there is none.
+    Raises ConfigError when there is none, or no function where the seam has functions.
     """
     if name in REGISTRY[seam]:
         module, _, attribute = REGISTRY[seam][name].partition(":")
@@ -77,6 +79,6 @@ def load(seam: str, name: str) -> Any:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{what} cannot be loaded: {error}", "write package.module:function") from None
-    if not callable(found):
+    if not callable(found) and seam not in OBJECTS:
         raise ConfigError(f"{what} is not a function", "write package.module:function")
     return found

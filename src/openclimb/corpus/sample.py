@@ -10,7 +10,7 @@ from functools import partial
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.read import Document, Unit, place_hash, read_unit
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.progress import Progress
 
 MAX_UNITS = 2000  # of a larger corpus only this many units, chosen by hash, are looked at

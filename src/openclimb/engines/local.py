@@ -51,8 +51,8 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Engine:
-    """The `local` engine: `workers` processes (0: one a core), kept from one map to the next until released."""
+class LocalEngine:
+    """The engine `local`: `workers` processes (0: one a core), kept from one map to the next until released."""
 
     def __init__(self, workers: int = 0) -> None:
         self.workers = workers or n_cores()

@@ -6,6 +6,7 @@ from typing import Any
 
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
+from openclimb.export.writers import find_writer
 from openclimb.progress import counted
 
 SIZES = {
@@ -34,6 +35,7 @@ def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, format
     """Return README.md: a card that `datasets.load_dataset` reads, and that tells people what this is."""
     import jinja2
 
+    writer = find_writer(format)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("openclimb.export"),
         finalize=_escape,
@@ -48,8 +50,8 @@ def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, format
         domains=sorted(facts["domains"], key=lambda row: -row["weight"]),
         sentence=sentence,
         size=next(name for most, name in SIZES.items() if facts["documents"] < most),
-        builder="parquet" if format == "parquet" else "json",
-        suffix="parquet" if format == "parquet" else "jsonl.zst",
+        builder=writer.builder,
+        suffix=writer.suffix,
         config=config,
     )
 

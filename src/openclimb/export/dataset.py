@@ -6,7 +6,6 @@ from them; then `OUT/`: data/, README.md, mixture.json, mixture.csv, megatron.tx
 than one stretch of a unit or one shard in memory, and finished pieces and shards survive a kill.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,11 +23,12 @@ from openclimb.corpus.pack import pick_rate
 from openclimb.corpus.read import Unit
 from openclimb.corpus.select_documents import DocumentChoice
 from openclimb.corpus.units import read_units
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.errors import DomainError, WorkspaceError
 from openclimb.export.card import dataset_card, megatron_line
 from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
 from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
+from openclimb.export.writers import find_writer
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, file_checksum, read_json, versions, write_json, write_text
@@ -38,7 +38,6 @@ from openclimb.workspace.tables import mixture_table, read_rows
 SHARD_BYTES = 128_000_000  # of text in a shard
 TOLERANCE = 0.001  # of a realised share against the one asked for
 ESTIMATE = 1.05  # token counts in labels are estimates; repetitions are told to be too many only beyond this
-FORMATS = {"parquet": ".parquet", "jsonl.zst": ".jsonl.zst"}
 
 
 def export(
@@ -54,9 +53,11 @@ def export(
     """Write the dataset of `token_budget` tokens to `out` and return what was written.
 
     An export that was interrupted goes on; a finished one with the same settings is returned as it is.
-    Raises WorkspaceError when `out` holds something else, DomainError when the budget would repeat a domain more
-    than `target.max_repetitions` times, InputError when documents that were labelled cannot be read any more.
+    Raises ConfigError for a format that no writer has, WorkspaceError when `out` holds something else, DomainError when
+    the budget would repeat a domain more than `target.max_repetitions` times, InputError when documents that were
+    labelled cannot be read any more.
     """
+    find_writer(format)
     domains = read_domains(root / "domains")
     answer = read_answer(root)
     weights = list(answer.weights.values())
@@ -295,32 +296,19 @@ def _make_shard(work: Work, names: dict[int, str], plans: tuple[DomainPlan, ...]
             "position": rows.column("position"),
         }
         rows = pa.table(columns)
-    path = work.data / f"shard-{shard:05d}-of-{n_shards:05d}{FORMATS[work.format]}"
+    writer = find_writer(work.format)
+    path = work.data / f"shard-{shard:05d}-of-{n_shards:05d}{writer.suffix}"
     n_bytes = 0
     if rows is not None:
         n_bytes = int(rows.column("text").nbytes)
-        _write_rows(rows, path, work.format)
+        with atomic(path) as temporary:
+            writer.write(rows, temporary)
     note = {"file": path.name, "tokens": tokens.tolist(), "documents": documents.tolist(), "bytes": n_bytes}
     write_json(work.data.parent / "shards" / f"{shard:05d}.json", note)
 
 
 def _may_hold(plans: Sequence[DomainPlan], n_shards: int, shard: int, domain: int, low: int, high: int) -> bool:
     return bool(plans[domain].quota) and plans[domain].may_hold(low, high, n_shards, shard)
-
-
-def _write_rows(rows: Any, path: Path, format: str) -> None:
-    import pyarrow.parquet as pq
-
-    with atomic(path) as temporary:
-        if format == "parquet":
-            pq.write_table(rows, temporary, compression="zstd", row_group_size=4096)
-            return
-        import zstandard
-
-        with open(temporary, "wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as stream:
-            for batch in rows.to_batches(max_chunksize=1024):
-                lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
-                stream.write("".join(lines).encode("utf-8"))
 
 
 def _facts(

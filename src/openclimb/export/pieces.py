@@ -15,7 +15,7 @@ from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.read import Document, Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice
 from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.errors import InputError
 from openclimb.export.plan import Counts
 from openclimb.progress import Progress

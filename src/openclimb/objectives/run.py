@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import Config, ObjectiveSettings, TasksSettings
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.errors import ConfigError, OpenclimbError, nearest
 from openclimb.mixture import Domain
 from openclimb.objectives.base import Objective, Score

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from openclimb import seeds
 from openclimb.mixture import Weights
-from openclimb.search.acquisition.design import search_region
+from openclimb.search.acquisition.design import Proposer, search_region
 from openclimb.search.acquisition.spec import SearchSpec
 from openclimb.search.acquisition.thresholds import objective_for
 from openclimb.search.acquisition.ucb import check_proposed, find_proposer
@@ -52,14 +52,22 @@ def one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
 
 @one_thread
-def next_batch(observations: Sequence[Observation], spec: SearchSpec, n: int, iteration: int, seed: int) -> Weights:
+def next_batch(
+    observations: Sequence[Observation],
+    spec: SearchSpec,
+    n: int,
+    iteration: int,
+    seed: int,
+    propose: Proposer | None = None,
+) -> Weights:
     """Return the n mixtures to try next, shape (n, n_domains), under the caps and on the grid.
 
-    Pending mixtures are running: they are neither repeated nor crowded.
+    Pending mixtures are running: they are neither repeated nor crowded. `propose`: in place of the spec's proposer.
     Raises DomainError when no mixture meets the constraints or a proposer breaks them, SearchError for unusable trials.
     """
     ordered, back = spec.by_name()
-    weights = find_proposer(spec.proposer)(ordered, in_order(observations), n, seeds.proposals(seed, iteration))
+    propose = propose or find_proposer(spec.proposer)
+    weights = propose(ordered, in_order(observations), n, seeds.proposals(seed, iteration))
     return check_proposed(weights, ordered.region, n, spec.proposer)[:, back]
 
 

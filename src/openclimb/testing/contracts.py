@@ -9,11 +9,14 @@
 Each raises AssertionError with what is wrong.
 """
 
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
 from openclimb.search.acquisition.spec import make_spec
 from openclimb.workspace.observations import observed
@@ -27,10 +30,13 @@ def check_embedder(name: str, model: str = "") -> None:
 
     `model` is the folder or hub name that it is given. Odd texts are among those it gets: empty, blank, very long.
     """
-    from openclimb.clustering.embed import load_embedder
+    from openclimb.clustering.embed import fit_embedder, load_embedder
     from openclimb.config.schema import EmbedSettings
 
-    embed = load_embedder(EmbedSettings(embedder=name, model=model), Path())
+    settings = EmbedSettings(embedder=name, model=model)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_embedder(settings, ODD_TEXTS, 0, Path(folder))
+        embed = load_embedder(settings, Path(folder))
     together, again = embed(ODD_TEXTS), embed(ODD_TEXTS)
     assert together.shape[0] == len(ODD_TEXTS), "one vector a text"
     assert np.isfinite(together).all(), "vectors must be finite"
@@ -40,12 +46,15 @@ def check_embedder(name: str, model: str = "") -> None:
     assert np.allclose(together, alone, atol=1e-4), "a text's vector must not depend on its neighbours"
 
 
-def check_scorer(name: str) -> None:
-    """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours."""
+def check_scorer(name: str, fasttext: Mapping[str, str] | None = None) -> None:
+    """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours.
+
+    `fasttext`: the classifiers that it is given, as in `quality.fasttext`.
+    """
     from openclimb.config.schema import QualitySettings
     from openclimb.quality.scorers import load_scorers
 
-    for scorer in load_scorers(QualitySettings(scorers=(name,))):
+    for scorer in load_scorers(QualitySettings(scorers=(name,), fasttext=dict(fasttext or {}))):
         together = scorer(ODD_TEXTS)  # its shape and finite numbers are checked at every call
         alone = np.concatenate([scorer([text]) for text in ODD_TEXTS])
         assert np.allclose(together, alone, atol=1e-5), "a text's scores must not depend on its neighbours"
@@ -115,6 +124,82 @@ def check_proposer(name: str, predictor: str = "gp") -> None:
             assert np.array_equal(proposed, again), f"{case}: the same trials must give the same mixtures, in any order"
 
 
+def check_baseline(name: str, n: int = 24) -> None:
+    """Check a baseline by its name: its rounds spend its trials; its proposals and its answer keep to caps and simplex,
+    and are the same for the same trials, in any order of trials and domains.
+
+    `n`: how many trials it is given. One with models of its own (`own_run`) is not checked.
+    """
+    from openclimb.baselines.baseline import answer_of, find_baseline
+    from openclimb.search.acquisition.spec import SearchSpec
+    from openclimb.search.propose import next_batch
+
+    baseline, rng = find_baseline(name), np.random.default_rng(0)
+    assert baseline.least_trials() <= n, f"it needs {baseline.least_trials()} trials"
+    assert sum(baseline.rounds(n)) in (0, n), "its rounds must spend the trials that it is given, or none"
+    domains = [Domain(f"domain-{i}", 1000 * (i + 1), 0.5) for i in range(4)]
+    spec = SearchSpec(tuple(domains), baseline.predictor)
+    turned = SearchSpec(tuple(domains[::-1]), baseline.predictor)
+    completed: list[Trial] = []
+    for iteration, size in enumerate(baseline.rounds(n)):
+        seen = observed(completed)
+        rows = next_batch(seen, spec, size, iteration, 7, baseline.propose)  # raises where caps or simplex are broken
+        again = next_batch(seen[::-1], turned, size, iteration, 7, baseline.propose)[:, ::-1]
+        assert np.array_equal(rows, again), "the same trials must give the same mixtures, in any order"
+        scores = np.sqrt(rows) @ np.array([3.0, -1.0, 0.5, 0.0]) + 0.01 * rng.standard_normal(size)
+        start = len(completed)
+        completed += [_told(start + i, domains, rows[i], float(scores[i])) for i in range(size)]
+    seen = observed(completed)
+    answer = answer_of(name, spec, seen, np.random.default_rng(7))
+    assert answer.shape == (4,), "the answer must have one weight a domain"
+    assert abs(answer.sum() - 1.0) < 1e-5, "the answer's weights must sum to 1"
+    assert (answer >= 0).all(), "the answer's weights are not negative"
+    assert (answer <= 0.5 + 1e-5).all(), "the answer must keep to the caps"
+    assert np.array_equal(answer, answer_of(name, turned, seen[::-1], np.random.default_rng(7))[::-1]), (
+        "the same trials must give the same answer, in any order"
+    )
+
+
+def check_writer(name: str) -> None:
+    """Check a writer by its name: what `datasets.load_dataset`'s builder of that name reads is what was written."""
+    import pyarrow as pa
+    from datasets import load_dataset
+
+    from openclimb.export.writers import find_writer
+
+    writer = find_writer(name)
+    texts = [*ODD_TEXTS, "\u2028 \x85 \x00 \U0001f600"] * 300
+    rows = pa.table({"text": texts, "tokens": list(range(len(texts)))})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"shard{writer.suffix}"
+        writer.write(rows, path)
+        first = path.read_bytes()
+        found = load_dataset(writer.builder, data_files=str(path), split="train", streaming=True)
+        assert list(found) == rows.to_pylist(), "what is read must be what was written"
+        writer.write(rows, path)
+        assert path.read_bytes() == first, "the same rows must give the same bytes"
+
+
+def check_engine(make: Callable[[], Engine]) -> None:
+    """Check an engine: all results with their indexes, errors handed on, few at once, and use after `release`."""
+    engine = make()
+    try:
+        for workers in (None, 1, 3):
+            found = sorted(engine.map(abs, [-3, 2, -1, 0], workers=workers))
+            assert found == [(0, 3), (1, 2), (2, 1), (3, 0)], "every item's result, with the item's index"
+        assert not list(engine.map(abs, [])), "no items give no results"
+        try:
+            list(engine.map(int, ["1", "one", "2"]))
+        except ValueError:
+            pass
+        else:
+            raise AssertionError("what the function raises must be raised")
+        engine.release()
+        assert sorted(engine.map(abs, [-1, 1])) == [(0, 1), (1, 1)], "an engine must work again after its release"
+    finally:
+        engine.release()
+
+
 def check_objective(name: str = "command", command: str = "") -> None:
     """Check an objective by its name in the settings, or a trainer's command: finite scores of the same tasks for every
     mixture, and the same scores for the same trial.
@@ -122,7 +207,6 @@ def check_objective(name: str = "command", command: str = "") -> None:
     It is given three domains, one of them without weight in some mixtures, and few tokens. Runs it four times.
     """
     import shlex
-    import tempfile
 
     from openclimb.config.schema import ObjectiveSettings
     from openclimb.objectives.base import checked_scores

@@ -13,7 +13,7 @@ import openclimb
 from openclimb.config.schema import CorpusSettings, SearchSettings
 from openclimb.corpus.read import Unit
 from openclimb.corpus.units import read_units, survey
-from openclimb.engines.local import Engine
+from openclimb.engines.local import LocalEngine
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.search.acquisition.spec import make_spec
@@ -143,7 +143,7 @@ def smooth_observations(domains: Sequence[Domain], n: int, seed: int = 0, noise:
 def survey_pieces(corpus: CorpusSettings, folder: Path, pieces: int = 1) -> list[Unit]:
     """Survey a corpus of one JSONL file and return its units, cut into so many pieces."""
     folder.mkdir(parents=True, exist_ok=True)
-    survey(StageContext(folder, Engine(1), Progress()), corpus)
+    survey(StageContext(folder, LocalEngine(1), Progress()), corpus)
     (unit,) = read_units(folder)
     edges = np.linspace(0, unit.stop, pieces + 1).astype(int).tolist()
     return [

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from openclimb import seeds
-from openclimb.baselines.baseline import Baseline, answer_of
+from openclimb.baselines.baseline import answer_of, find_baseline
 from openclimb.config.load import result_settings, with_changes
-from openclimb.config.registry import load, names
+from openclimb.config.registry import names
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import weighed_domains
 from openclimb.corpus.pack import Source, pack
 from openclimb.corpus.tokenizer import load_tokenizer, same_ids
 from openclimb.corpus.units import read_units
-from openclimb.engines.local import Engine
-from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError, nearest
+from openclimb.engines.engine import Engine
+from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
 from openclimb.mixture import Weights
 from openclimb.objectives.run import TrialRunner, read_items
 from openclimb.progress import Progress
@@ -72,8 +72,7 @@ def target_of(config: Config, given: Mapping[str, Any]) -> Config:
 
 def least_trials(name: str) -> int:
     """Return how many trials a baseline needs at least: fewer leave its trees, in any of its rounds, a constant."""
-    baseline: Baseline = load("baseline", name)
-    return baseline.least_trials()
+    return find_baseline(name).least_trials()
 
 
 def search_budgets(root: Path, config: Config, data: str) -> list[int]:
@@ -92,18 +91,14 @@ def search_budgets(root: Path, config: Config, data: str) -> list[int]:
 def check_plan(plan: Plan, config: Config) -> None:
     """Raise ConfigError for a plan that cannot be carried out."""
     for name in plan.against:
-        if name not in BASELINES:
+        if find_baseline(name).own_run and config.objective.external:
             raise ConfigError(
-                f"baseline '{name}' is not known{nearest(name, BASELINES)}", f"use: {', '.join(BASELINES)}"
+                f"{name} weighs losses of the local proxy, and trials are scored by another trainer", "leave it out"
             )
     if len(set(plan.against)) < len(plan.against):
         raise ConfigError("the baselines must be named once each", "--against natural,uniform")
     if plan.seeds < 2:
         raise ConfigError(f"{plan.seeds} seeds cannot tell a difference from noise", "use 3 or more")
-    if config.objective.external and "doremi" in plan.against:
-        raise ConfigError(
-            "DoReMi weighs losses of the local proxy, and trials are scored by another trainer", "leave it out"
-        )
     proxy = shaped(plan.target.proxy)
     if proxy.width % proxy.heads or proxy.width // proxy.heads % 2:
         raise ConfigError(
@@ -226,8 +221,9 @@ class _Work:
         """Copy the trials of the validation that was moved aside last; those that do not fit are never asked for."""
         old = sorted(self.root.glob(f"{STAGE}*.old-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         if old and not (out / "trials").exists():
-            if (old[-1] / "doremi.json").is_file():
-                shutil.copyfile(old[-1] / "doremi.json", out / "doremi.json")
+            for name in self.plan.against:
+                if (path := _own_run_path(old[-1], name)).is_file():
+                    shutil.copyfile(path, out / path.name)
             if (old[-1] / "trials").is_dir():
                 shutil.rmtree(out / "trials.partial", ignore_errors=True)
                 shutil.copytree(old[-1] / "trials", out / "trials.partial")
@@ -242,13 +238,13 @@ class _Work:
         return replace(spent, weights=tuple(self.answer.weights[name] for name in self.names))
 
     def _baseline(self, name: str, n: int, out: Path) -> Mixture:
-        baseline: Baseline = load("baseline", name)
+        baseline = find_baseline(name)
         if baseline.own_run:
             return self._own_run(name, baseline.own_run, n, out)
         spec = replace(spec_of(self.config, self.domains), proposer=name, predictor=baseline.predictor)
         done: list[Trial] = []
         for iteration, size in enumerate(baseline.rounds(n)):
-            rows = next_batch(observed(done), spec, size, iteration, self.config.seed)
+            rows = next_batch(observed(done), spec, size, iteration, self.config.seed, baseline.propose)
             proposals = [Proposal("search", iteration, row, self.config.seed, name) for row in _tuples(rows)]
             label = f"search of {name}"
             done += self._train(proposals, self.config, self.tokens, self.data, out, label, ("search",))
@@ -266,8 +262,8 @@ class _Work:
         proxy = self.config.proxy
         budget = max(proxy.token_budget, min(self.plan.target.proxy.token_budget, n * proxy.token_budget // 2))
         region = region_of(self.domains, self.config.constraints)
-        key = fingerprint([VERSION, result_settings(proxy), self.data, budget, self.config.seed, self.names])
-        path = out / f"{name}.json"
+        key = fingerprint([VERSION, name, result_settings(proxy), self.data, budget, self.config.seed, self.names])
+        path = _own_run_path(out, name)
         if not path.is_file() or read_json(path)["key"] != key:
             self.progress.start(f"{name}: reference and proxy", 1, "runs")
             run = self.config.run
@@ -364,6 +360,11 @@ class _Work:
             **vars(found),
             sentence=sentence(found, target, has_items) + _left_out(self.plan, mixtures[0].search_trials),
         )
+
+
+def _own_run_path(folder: Path, name: str) -> Path:
+    """Return where the answer of a baseline with models of its own is kept: doremi.json."""
+    return folder / f"{name.rpartition(':')[2]}.json"
 
 
 def _tuples(rows: Weights) -> list[tuple[float, ...]]:

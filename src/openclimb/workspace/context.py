@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openclimb.engines.local import Engine
+from openclimb.engines.engine import Engine
 from openclimb.progress import Progress
 
 

@@ -99,6 +99,7 @@ def test_points_run_from_one_goal_to_the_other_and_none_beats_another() -> None:
     assert found == front(searched("pareto", 1), make_spec(PROBLEM.domains, QUICK), GOALS, 0)
 
 
+@pytest.mark.slow
 def test_least_scores_do_not_colour_what_is_expected() -> None:
     trials = searched("uniform", 0)
     task = next(iter(trials[0].scores))

@@ -50,6 +50,7 @@ def given(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_file_of_a_new_kind_is_added_and_the_old_workspace_may_vanish(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_clusters_are_mapped_by_the_documents_they_share(finished: Path, tmp_pat
     assert transfer_facts(new)["map"]["by"] == "documents"
 
 
+@pytest.mark.slow
 def test_other_documents_are_mapped_by_centroids_only_with_the_same_pretrained_embedder(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
