@@ -11,7 +11,7 @@ import pytest
 
 import openclimb
 from openclimb.cli.main import main
-from openclimb.testing.fixtures import make_tiny_workspace
+from openclimb.testing.fixtures import complaint, make_tiny_workspace
 from openclimb.workspace.files import read_json
 
 LIMITED = """
@@ -23,11 +23,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def _complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert "\nfix: " in captured.err
-    assert "Traceback" not in captured.err
-    return captured.err
+    return complaint(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("kilobytes", [2, *(pytest.param(more, marks=pytest.mark.slow) for more in (40, 150))])

@@ -15,7 +15,7 @@ STREAMS = {  # what a draw is for → its number; an iteration's draws have the 
     "low_fidelity": 40_000,
     "answer": 1000,  # of a baseline
 }
-AGAIN = 1000  # between the seeds of one mixture that is asked for again and again
+AGAIN = 100_000  # between the seeds of one mixture that is asked for again and again: above all others
 REPLICATES = 1000
 TARGETS = 2000
 

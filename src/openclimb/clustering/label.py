@@ -36,11 +36,10 @@ GROUP_ROWS = 50_000  # rows kept until they are written as one row group: about 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a unit: documents labelled, and those rejected. `complete` is false when it was given up."""
+    """What became of a unit: documents labelled, and those rejected, which are too many where it was given up."""
 
     n_documents: int
     rejected: list[dict[str, Any]]
-    complete: bool = True
 
 
 def label(
@@ -172,7 +171,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
                 writer.write_table(_joined(rows))
             writer.add_key_value_metadata({"rejected": json.dumps(rejected)})
     except _TooManyRejected:
-        return Done(n_documents, rejected, complete=False)
+        pass  # `label` stops for them
     return Done(n_documents, rejected)
 
 

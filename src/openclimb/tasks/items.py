@@ -20,7 +20,6 @@ from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, fingerprint, write_json
 
-PARTS = ("search", "report")
 SEARCH_SHARE = 0.5  # of a task's items, by hash, that the search sees
 HELDOUT = "heldout"  # stands among the tasks in reports: the scores of the held-out text
 

@@ -16,7 +16,6 @@ EXTERNAL = "external"  # asked for and completed elsewhere, or imported
 TRANSFERRED = "transferred"  # carried over from another workspace
 LOW_FIDELITY = "low_fidelity"  # a cheap score
 PENDING = "pending"  # asked for and without a score: running, or failed
-SOURCES = (OWN, EXTERNAL, TRANSFERRED, LOW_FIDELITY, PENDING)
 EXTERNAL_ROLE = "external"  # of a trial that this workspace's search did not ask for
 
 
