@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import openclimb
+from openclimb import pipeline
 from openclimb.cli.main import main
 from openclimb.config.scales import preset
 from openclimb.errors import DomainError, StaleError
@@ -167,17 +169,24 @@ def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_c
         openclimb.open(root).run(redo="mixture")
 
 
-def test_a_changed_input_file_stops_the_run_and_is_named(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
+def test_an_input_file_that_changes_stops_the_run_at_its_end_and_the_next_at_once(
+    tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(tiny_corpus.read_bytes())
     root = make_tiny_workspace(tmp_path / "run", corpus, tiny_tasks)
-    openclimb.open(root).run()
-    with open(corpus, "a") as file:
-        file.write('{"text": "One more document, at the end."}\n')
-    with pytest.raises(StaleError) as caught:
-        openclimb.open(root).run()
-    assert "corpus.jsonl" in caught.value.message
-    assert (root / "mixture" / "mixture.json").exists()
+    real = pipeline.search
+
+    def meanwhile(*arguments: Any) -> dict[str, object]:
+        with open(corpus, "a") as file:
+            file.write('{"text": "One more document, at the end."}\n')
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "search", meanwhile)
+    for _ in range(2):
+        with pytest.raises(StaleError, match=r"corpus\.jsonl: changed"):
+            openclimb.open(root).run()
+        assert (root / "mixture" / "mixture.json").exists()
 
 
 def test_a_changed_task_file_stops_the_run(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:

@@ -47,7 +47,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
 
     `redo` names a stage whose folder, and those made from it, are moved aside first. With `retry` trials that failed in
     earlier runs are tried again, also where the search went on without them; what it proposed after may then change.
-    Raises StaleError when a finished stage was made from other settings or inputs.
+    Raises StaleError when a finished stage was made from other settings or inputs, or an input changed meanwhile.
     """
     config = workspace.config()
     if not config.objective.external:
@@ -87,7 +87,10 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         source = Source(units, labels, domains, clusters / "tokenizer.json", config.corpus)
         tokens = workspace.make(recipes["tokens"], context, pack_all, source, config)
         data = trial_data(recipes)
-        return workspace.make(recipes["mixture"], context, search, workspace.root, config, weighed, tokens, data)
+        mixture = workspace.make(recipes["mixture"], context, search, workspace.root, config, weighed, tokens, data)
+        now = {"corpus": current_recipes(workspace, config)["corpus"]}
+        stop_if_stale(workspace, config, now)  # a file that changed while it was read is told at once
+        return mixture
 
 
 def pack_all(context: StageContext, source: Source, config: Config) -> dict[str, object]:

@@ -12,9 +12,9 @@ import openclimb
 from openclimb.config.schema import TargetSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack
-from openclimb.corpus.units import read_units
+from openclimb.corpus.units import read_units, write_units
 from openclimb.engines.local import LocalEngine
-from openclimb.errors import DomainError
+from openclimb.errors import DomainError, InputError
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
@@ -50,6 +50,17 @@ def test_each_domain_holds_more_than_one_trial_reads(finished: Path, tmp_path: P
     for domain, row in zip(domains, facts, strict=True):
         assert row["n_read"] == n_read(domain, 8_192, 100_000)
         assert row["n_read"] < row["n_tokens"] <= POOL * row["n_read"]
+
+
+def test_labelled_documents_that_are_gone_stop_the_packing(finished: Path, tmp_path: Path) -> None:
+    corpus = Path(read_units(finished / "corpus")[0].path)
+    changed = tmp_path / "corpus.jsonl"
+    changed.write_bytes(corpus.read_bytes()[:100_000] + b"\n" * (corpus.stat().st_size - 100_000))  # of the same size
+    root = shutil.copytree(finished, tmp_path / "run")
+    units = [replace(unit, path=str(changed)) for unit in read_units(root / "corpus")]
+    write_units(units, root / "corpus" / "units.parquet")
+    with pytest.raises(InputError, match=r"\d+ of \d+ labelled documents cannot be read any more"):
+        _pack(root, tmp_path / "out", 8_192)
 
 
 def test_no_more_is_packed_than_tells_documents_apart() -> None:

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import itertools
 import json
 import re
 import threading
@@ -290,14 +291,39 @@ def test_a_bad_line_is_rejected_with_its_place_and_the_rest_is_read(
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
-def test_a_truncated_file_is_rejected_with_its_reason(suffix: str, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_short_before_the_run_stops_it(suffix: str, tmp_path: Path) -> None:
     data = FORMATS[suffix](ROWS)
     (tmp_path / f"a{suffix}").write_bytes(data[: len(data) // 2])
     settings = CorpusSettings(paths=(str(tmp_path),))
-    documents, rejected = _read(_units(settings, tmp_path), settings)
-    assert len(documents) < len(ROWS)
-    assert [row.file for row in rejected] == [f"a{suffix}"]
-    assert "damaged or cut short" in rejected[0].reason
+    with pytest.raises(InputError, match=rf"a{suffix} cannot be read: it is damaged or cut short") as caught:
+        _read(_units(settings, tmp_path), settings)
+    assert "run again" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("fault", "suffix"),
+    [
+        *itertools.product(("shorter", "longer", "gone"), FORMATS),
+        *(("damaged", suffix) for suffix in FORMATS if suffix != ".jsonl"),  # its lines are rejected one by one
+    ],
+)
+def test_a_file_that_changes_after_the_survey_stops_the_run(fault: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(FORMATS[suffix](ROWS))
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    units = _units(settings, tmp_path)
+    data = path.read_bytes()
+    if fault == "gone":
+        path.unlink()
+    else:
+        changed = {
+            "shorter": data[: len(data) // 2],
+            "longer": data + data,
+            "damaged": data[:40] + bytes(len(data) - 40),
+        }
+        path.write_bytes(changed[fault])
+    with pytest.raises(InputError, match="the file is gone" if fault == "gone" else "damaged or cut short"):
+        _read(units, settings)
 
 
 @pytest.mark.parametrize("window_log", [27, 28, 31])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSettings, TokensSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.read import Document, Unit, read_unit
-from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import encode_batch, end_id, frame, load_tokenizer
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
@@ -66,7 +66,7 @@ def pack(
     A trial reads at most min(tokens × proxy budget ÷ target budget, proxy budget × cap) different tokens of a domain
     (`n_read` in domains.json); POOL times as many are packed, in the order of a hash of the documents' places: a larger
     budget packs the same documents and more.
-    Raises DomainError for a domain that cannot fill one sequence.
+    Raises DomainError for a domain that cannot fill one sequence, InputError when labelled documents are gone.
     """
     out, progress, units = context.folder, context.progress, source.units
     domains = read_domains(source.domains)
@@ -146,6 +146,7 @@ def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> l
     tokenizer = load_tokenizer(work.tokenizer)
     (before, after), dtype = frame(tokenizer), _dtype(tokenizer)
     documents = [d for d in read_unit(unit, work.corpus, chosen.__contains__) if isinstance(d, Document)]
+    stop_if_fewer(unit, len(documents), len(chosen))
     rows = []
     for i in range(0, len(documents), BATCH):
         batch = documents[i : i + BATCH]

@@ -1,6 +1,7 @@
 """Formats → documents: JSONL, JSONL.gz, JSONL.zst and Parquet, from any fsspec URL, one unit at a time.
 
-A document that cannot be read is not lost silently: it comes back as `Rejected`, with file, position and reason.
+A document that cannot be read is not lost silently: it comes back as `Rejected`, with file, position and reason. A
+unit is read whole, or reading it raises: a file that is gone, cut short or out of reach is never one rejected document.
 """
 
 import gzip
@@ -9,6 +10,7 @@ import io
 import posixpath
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
+from openclimb.errors import OpenclimbError
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -63,17 +67,17 @@ class Document:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A document, or a whole unit, that cannot be read."""
+    """A document that cannot be read."""
 
     file: str
     position: int
-    line: int | None  # counted from 1 within the unit's range; None for Parquet and for a whole unit
+    line: int | None  # counted from 1 within the unit's range; None for Parquet
     reason: str
 
 
 def format_of(path: str) -> str:
     """Return the format that a file's name says, or ""."""
-    lower = posixpath.basename(path).lower()
+    lower = posixpath.basename(without_secrets(path)).lower()  # of a URL without its query
     return next((known for suffix, known in SUFFIXES.items() if lower.endswith(suffix)), "")
 
 
@@ -107,20 +111,60 @@ def read_unit(
 ) -> Iterator[Document | Rejected]:
     """Yield the documents of a unit in order, and a `Rejected` for each that cannot be read.
 
-    Positions for which `wanted` is false are passed over without being parsed.
+    Positions for which `wanted` is false are passed over without being parsed; it is asked once for each. After a fault
+    of the store that passes, reading goes on where it was. Raises InputError when the unit cannot be read whole.
     """
+    seen, tried = -1, 0
+
+    def take(position: int) -> bool:
+        nonlocal seen
+        if position <= seen:
+            return False
+        seen = position
+        return wanted is None or wanted(position)
+
+    while True:
+        before = seen
+        try:
+            yield from _read_once(unit, settings, take)
+            return
+        except OpenclimbError:
+            raise
+        except Exception as error:
+            tried = 1 if seen > before else tried + 1
+            if tried >= tries(error, is_remote(unit.path)):
+                raise unreadable(unit.name, error) from error
+            wait(unit.path, tried)
+
+
+def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]) -> Iterator[Document | Rejected]:
+    """Yield what is in a unit. Raises DamagedError where it ends too early, and what the store raises."""
     import fsspec
 
-    try:
-        with fsspec.open(unit.path, "rb") as stream:
+    with fsspec.open(unit.path, "rb") as stream:
+        size = getattr(stream, "size", None)
+        if size is not None and size != unit.size:
+            raise DamagedError(f"it has {size:,} bytes now and had {unit.size:,} when the run began")
+        with damage():
             if unit.format == "parquet":
                 yield from _read_parquet(stream, unit, settings, wanted)
             else:
                 yield from _read_lines(stream, unit, settings, wanted)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield Rejected(unit.name, -1, None, f"{unit.format} is damaged or cut short: {error}")
-    except FileNotFoundError:
-        yield Rejected(unit.name, -1, None, "the file is gone")
+
+
+@contextmanager
+def damage() -> Iterator[None]:
+    """Raise DamagedError for what libraries say of a file that is damaged or ends too early."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
+        raise DamagedError(str(error)) from error
+    except OSError as error:
+        if error.errno is not None or type(error) is not OSError:
+            raise  # the store's; Arrow's own have no number
+        raise DamagedError(str(error)) from error
 
 
 def columns_of(path: str, kind: str) -> list[str]:
@@ -128,7 +172,7 @@ def columns_of(path: str, kind: str) -> list[str]:
     import fsspec
     import orjson
 
-    with fsspec.open(path, "rb") as stream:
+    with fsspec.open(path, "rb") as stream, damage():
         if kind == "parquet":
             import pyarrow.parquet as pq
 
@@ -141,11 +185,11 @@ def columns_of(path: str, kind: str) -> list[str]:
 
 
 def _read_lines(
-    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None
+    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]
 ) -> Iterator[Document | Rejected]:
     parse = _Parser(unit, settings)
     for number, position, line in _lines(stream, unit, MOST_BYTES):
-        if wanted is not None and not wanted(position):
+        if not wanted(position):
             continue
         if line is None:
             yield Rejected(unit.name, position, number, TOO_LONG)
@@ -168,6 +212,8 @@ def _lines(stream: IO[bytes], unit: Unit, limit: int) -> Iterator[tuple[int, int
     while not plain or offset < unit.stop:
         line = lines.readline(limit + 1)
         if not line:
+            if plain:
+                raise DamagedError(f"it ends at byte {offset:,}, before {unit.stop:,}")
             return
         position, length = offset if plain else number, len(line)
         whole = line.endswith(b"\n") or length <= limit
@@ -238,31 +284,27 @@ class _ZstdReader(io.RawIOBase):
 
 
 def _read_parquet(
-    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None
+    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]
 ) -> Iterator[Document | Rejected]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     parse = _Parser(unit, settings)
     row = unit.first_row
-    try:
-        file = pq.ParquetFile(stream)
-        groups = range(unit.start, min(unit.stop, file.num_row_groups))
-        names = [name for name in parse.columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(ROWS, row_groups=list(groups), columns=names):
-            columns = {name: batch.column(name) for name in names}
-            for i in range(batch.num_rows):
-                if wanted is None or wanted(row + i):
-                    try:
-                        values = {name: column[i].as_py() for name, column in columns.items()}
-                    except UnicodeDecodeError:
-                        yield Rejected(unit.name, row + i, None, "the text is not UTF-8")
-                        continue
-                    yield parse.values(values, row + i, None)
-            row += batch.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        yield Rejected(unit.name, row, None, f"parquet is damaged or cut short: {first}")
+    file = pq.ParquetFile(stream)
+    if unit.stop > file.num_row_groups:
+        raise DamagedError(f"it has {file.num_row_groups} row groups, not {unit.stop}")
+    names = [name for name in parse.columns if name in file.schema_arrow.names]
+    for batch in file.iter_batches(ROWS, row_groups=list(range(unit.start, unit.stop)), columns=names):
+        columns = {name: batch.column(name) for name in names}
+        for i in range(batch.num_rows):
+            if wanted(row + i):
+                try:
+                    values = {name: column[i].as_py() for name, column in columns.items()}
+                except UnicodeDecodeError:
+                    yield Rejected(unit.name, row + i, None, "the text is not UTF-8")
+                    continue
+                yield parse.values(values, row + i, None)
+        row += batch.num_rows
 
 
 class _Parser:

@@ -11,6 +11,16 @@ import numpy as np
 from openclimb.corpus.domains import read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.read import Unit, document_order
+from openclimb.errors import InputError
+
+
+def stop_if_fewer(unit: Unit, n_read: int, n_chosen: int) -> None:
+    """Raise InputError when fewer documents of a unit were read than were chosen of those that have labels."""
+    if n_read != n_chosen:
+        raise InputError(
+            f"{unit.name}: {n_chosen - n_read} of {n_chosen} labelled documents cannot be read any more",
+            "restore the file, or label it again: climb run DIR --redo corpus",
+        )
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.read import SUFFIXES, Unit, columns_of, format_of
+from openclimb.corpus.read import SUFFIXES, Unit, columns_of, damage, format_of
+from openclimb.corpus.store import patiently, tries, without_secrets
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
@@ -42,7 +44,7 @@ def list_files(settings: CorpusSettings) -> list[InputFile]:
         )
     found: dict[str, tuple[Any, str, int]] = {}
     for pattern in settings.paths:
-        matched = _expand(pattern)
+        matched = patiently(pattern, partial(_expand, pattern))
         if not matched:
             raise InputError(
                 f"no file matches '{pattern}'", f"check the path; files end in one of: {', '.join(sorted(SUFFIXES))}"
@@ -52,16 +54,23 @@ def list_files(settings: CorpusSettings) -> list[InputFile]:
     files = []
     for path, name in names_of(sorted(found)).items():
         filesystem, inner, size = found[path]
-        files.append(InputFile(path, name, format_of(path), size, _file_fingerprint(filesystem, inner, size)))
+        known = patiently(path, partial(_file_fingerprint, filesystem, inner, size))
+        files.append(InputFile(path, name, format_of(path), size, known))
     return files
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
     """Return {path: its name}: what follows the folders that all these paths and URLs share.
 
-    Not by `posixpath.commonpath`, which takes `s3://` for `s3:/` and does not mix paths with URLs.
+    Not by `posixpath.commonpath`, which takes `s3://` for `s3:/` and does not mix paths with URLs. A URL's user and
+    query are left out, as they may be secrets; where only a query tells files apart, its hash stands for it.
     """
-    parts = [path.split("/") for path in paths]
+    plain = [without_secrets(path) for path in paths]
+    twice = {name for name, n in Counter(plain).items() if n > 1}
+    told = [
+        f"{name}~{fingerprint(path)[:8]}" if name in twice else name for name, path in zip(plain, paths, strict=True)
+    ]
+    parts = [path.split("/") for path in told]
     folders = [each[:-1] for each in parts]
     shared = len(posixpath.commonprefix(folders))  # of lists: whole components
     return {path: "/".join(each[shared:]).lstrip("/") for path, each in zip(paths, parts, strict=True)}
@@ -91,9 +100,9 @@ def check_inputs(settings: CorpusSettings) -> dict[str, Any]:
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
     for file in files[:: max(1, len(files) // CHECKED_FILES)]:
         try:
-            columns = columns_of(file.path, file.format)
-        except (ValueError, OSError, EOFError):
-            continue  # a damaged file is told, with its reason, when its units are read
+            columns = patiently(file.path, partial(columns_of, file.path, file.format))
+        except ValueError:
+            continue  # a first line that is no JSON is told, with its place, when it is read
         for setting, name in wanted.items():
             if name and columns and name not in columns:
                 raise InputError(
@@ -157,12 +166,13 @@ def _expand(pattern: str) -> list[tuple[Any, str, int]]:
     import fsspec
 
     filesystem, path = fsspec.core.url_to_fs(pattern)
-    if any(mark in path for mark in "*?[") and not filesystem.exists(path):  # a file's own name may hold them
+    known = _info(filesystem, path)
+    if known is None and any(mark in path for mark in "*?["):  # a file's own name may hold them
         details = filesystem.glob(path, detail=True).values()
-    elif filesystem.isdir(path):
+    elif (known is None or known["type"] == "directory" or not format_of(path)) and filesystem.isdir(path):
         details = filesystem.find(path, detail=True).values()
-    elif filesystem.exists(path):
-        details = [filesystem.info(path)]
+    elif known is not None:
+        details = [known]
         if not format_of(path):
             raise InputError(
                 f"the format of '{pattern}' is not known", f"files end in one of: {', '.join(sorted(SUFFIXES))}"
@@ -171,6 +181,16 @@ def _expand(pattern: str) -> list[tuple[Any, str, int]]:
         details = []
     files = [detail for detail in details if detail["type"] == "file" and format_of(detail["name"])]
     return [(filesystem, detail["name"], int(detail["size"] or 0)) for detail in files]
+
+
+def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
+    """Return what a store knows of a path; None when nothing is there. (Its `exists` is false for every fault.)"""
+    try:
+        return dict(filesystem.info(path))
+    except FileNotFoundError as error:
+        if tries(error, _is_remote(filesystem)) > 1:
+            raise
+        return None
 
 
 def _is_remote(filesystem: Any) -> bool:
@@ -194,7 +214,7 @@ def _file_fingerprint(filesystem: Any, path: str, size: int) -> str:
 def _cut(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
     """Return (start, stop, bytes, first row) of each unit of a file."""
     if file.format == "parquet":
-        return _cut_parquet(file, unit_bytes)
+        return patiently(file.path, partial(_cut_parquet, file, unit_bytes))
     if file.format == "jsonl" and file.size > unit_bytes:
         n = -(-file.size // unit_bytes)
         edges = [file.size * i // n for i in range(n + 1)]
@@ -204,14 +224,10 @@ def _cut(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
 
 def _cut_parquet(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
     import fsspec
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with fsspec.open(file.path, "rb") as stream:
-            metadata = pq.ParquetFile(stream).metadata
-    except (pa.ArrowInvalid, OSError):
-        return [(0, 0, file.size, 0)]  # damaged: reading this unit rejects it, with the reason
+    with fsspec.open(file.path, "rb") as stream, damage():
+        metadata = pq.ParquetFile(stream).metadata
     units = []
     start = first_row = next_row = n_bytes = 0
     for group in range(metadata.num_row_groups):

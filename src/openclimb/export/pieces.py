@@ -13,10 +13,9 @@ from typing import Any
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.read import Document, Unit, read_unit
-from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer
 from openclimb.engines.engine import Engine
-from openclimb.errors import InputError
 from openclimb.export.plan import Counts
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic
@@ -92,11 +91,7 @@ def _make_piece(work: Work, unit: Unit) -> None:
             n_read += len(stretch)
             for table in _groups(work, stretch, chosen):
                 writer.write_table(table)
-    if n_read != len(chosen):
-        raise InputError(
-            f"{unit.name}: {len(chosen) - n_read} of {len(chosen)} labelled documents cannot be read any more",
-            "restore the file, or label it again: climb run DIR --redo corpus",
-        )
+    stop_if_fewer(unit, n_read, len(chosen))
 
 
 def _stretches(work: Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> Iterator[list[Document]]:

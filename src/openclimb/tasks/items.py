@@ -6,6 +6,7 @@ differ and the continuation is the same; or {"text"}. A task is a file; its name
 """
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
+from openclimb.corpus.store import read_file
 from openclimb.corpus.tokenizer import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import Progress
@@ -91,15 +93,12 @@ def search_tasks(settings: TasksSettings) -> list[str]:
 
 def task_fingerprint(settings: TasksSettings) -> str:
     """Return the fingerprint of the content of all task files ("" when no tasks are set)."""
-    import fsspec
-
     if not settings.paths:
         return ""
-    sums = []
-    for name, path in task_files(settings).items():
-        with fsspec.open(path, "rb") as file:
-            sums.append([name, hashlib.blake2b(file.read(), digest_size=16).hexdigest()])
-    return fingerprint(sums)
+    files = task_files(settings)
+    return fingerprint(
+        [[name, hashlib.blake2b(read_file(path), digest_size=16).hexdigest()] for name, path in files.items()]
+    )
 
 
 def check_tasks(settings: TasksSettings) -> dict[str, dict[str, int]]:
@@ -132,18 +131,16 @@ def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Pr
 
 def read_items(path: str) -> list[Item]:
     """Return the items of a task file. Raises InputError with file and line for what cannot be used."""
-    import fsspec
     import orjson
 
     items = []
-    with fsspec.open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    raw = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise InputError(f"{path}, line {number}: not a JSON line: {error}", "correct that line") from None
-                items.append(_item(raw, line, f"{path}, line {number}"))
+    for number, line in enumerate(io.BytesIO(read_file(path)), 1):
+        if line.strip():
+            try:
+                raw = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not a JSON line: {error}", "correct that line") from None
+            items.append(_item(raw, line, f"{path}, line {number}"))
     return items
 
 

@@ -1,0 +1,137 @@
+"""Faults of stores: which pass by themselves and are waited for, and what is said of those that do not.
+
+The same for every fsspec store. A fault of the network, a busy server or an expired credential must never look like a
+short file.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from openclimb.errors import InputError, OpenclimbError
+
+Result = TypeVar("Result")
+
+TRIES = 7  # of a fault that passes: about a minute of waiting in all
+FEW_TRIES = 3  # of a refused request, which refreshed credentials cure, and of a file that seems cut short
+PAUSE = 1.0  # seconds before the second try; each further one waits twice as long
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses
+REFUSED = (401, 403)
+ABSENT = (404, 410)
+GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+LASTING = (ImportError, TypeError, ValueError, AttributeError, NotImplementedError, OpenclimbError)
+SECRETS = re.compile(r"(\w+://)(?:[^/@\s'\"]*@)?([^?\s'\"]*)(?:\?[^\s'\"]*)?")
+
+
+class DamagedError(Exception):
+    """What was read cannot be all of a file."""
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a path is a URL of another store than this machine's files."""
+    return "://" in path and not path.startswith(("file://", "local://"))
+
+
+def tries(error: Exception, remote: bool) -> int:
+    """Return how often what failed so may be tried in all; 1 where waiting cures nothing."""
+    error = _behind(error)
+    if isinstance(error, GONE + LASTING) or "credential" in type(error).__name__.lower():
+        return 1
+    status = _status(error)
+    if status in PASSING or isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError)):
+        return TRIES
+    if not remote or (status is not None and status not in REFUSED):
+        return 1
+    return FEW_TRIES if status in REFUSED or isinstance(error, (PermissionError, DamagedError)) else TRIES
+
+
+def wait(path: str, tried: int) -> None:
+    """Wait before the next try, and forget connections, listings and credentials of the path's store."""
+    import fsspec
+
+    time.sleep(PAUSE * 2.0 ** (tried - 1))
+    if is_remote(path):
+        filesystem, _ = fsspec.core.url_to_fs(path)
+        filesystem.invalidate_cache()
+        type(filesystem).clear_instance_cache()
+
+
+def patiently(path: str, function: Callable[[], Result]) -> Result:
+    """Return function(), tried again while its faults are of those that pass. Raises InputError when they do not.
+
+    What it raises of LASTING is no fault of a store, and is raised as it is.
+    """
+    tried = 0
+    while True:
+        try:
+            return function()
+        except LASTING:
+            raise
+        except Exception as error:
+            tried += 1
+            if tried >= tries(error, is_remote(path)):
+                raise unreadable(path, error) from error
+            wait(path, tried)
+
+
+def read_file(path: str) -> bytes:
+    """Return all bytes of a small file of any store. Raises InputError when it cannot be read."""
+    import fsspec
+
+    def read() -> bytes:
+        with fsspec.open(path, "rb") as file:
+            return bytes(file.read())
+
+    return patiently(path, read)
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """Return the error that stops a stage at a file, with its cause and the way on."""
+    return InputError(
+        f"{without_secrets(name)} cannot be read: {cause_of(error)}",
+        "put that right and run again, which goes on from here; or take the file out of climb.toml, with --redo corpus",
+    )
+
+
+def cause_of(error: Exception) -> str:
+    """Return what went wrong in a few words, without secrets."""
+    error = _behind(error)
+    if isinstance(error, FileNotFoundError):
+        return "the file is gone"
+    first = without_secrets(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+    if isinstance(error, PermissionError) or _status(error) in REFUSED:
+        return f"permission denied ({first})"
+    if isinstance(error, DamagedError):
+        return f"it is damaged or cut short: {first}"
+    return first if first.startswith(type(error).__name__) else f"{type(error).__name__}: {first}"
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with user names, passwords and queries of URLs taken out; a signed URL's query is its key."""
+    return SECRETS.sub(r"\1\2", text)
+
+
+def _behind(error: Exception) -> Exception:
+    """Return what an error stands for: some stores say that a file is missing whenever they cannot look."""
+    behind = error
+    while isinstance(behind, FileNotFoundError) and isinstance(behind.__cause__, Exception):
+        behind = behind.__cause__
+    return error if _status(behind) in ABSENT else behind
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Return the HTTP status that an error, or what caused it, carries: aiohttp's, requests', botocore's, gcsfs's."""
+    while error is not None:
+        found: Any = getattr(error, "response", None)
+        if isinstance(found, dict):
+            found = found.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if not type(error).__module__.startswith("aiohttp.http_"):  # a broken answer's 400 is no server's
+            for name in ("status", "code"):  # in turn: aiohttp's `code` warns
+                found = getattr(error, name, None) if found is None else found
+        found = getattr(found, "status_code", found)
+        if isinstance(found, (int, str)) and str(found).isdigit():
+            return int(found)
+        error = error.__cause__
+    return None
