@@ -18,7 +18,7 @@ from openclimb.errors import DomainError, InputError
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import read_json
+from openclimb.workspace.files import file_names, read_json
 
 
 def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 100_000) -> dict:
@@ -138,5 +138,6 @@ def test_names_that_are_no_file_names_never_leave_the_folder(finished: Path, tmp
     table.write_text(table.read_text().replace(first, "../../evil", 1))
     facts = _pack(root, tmp_path / "out", 8_192)
     assert facts["domains"][0]["name"] == "../../evil"
-    assert facts["domains"][0]["file"] == "domain-0000.bin"
+    assert facts["domains"][0]["file"] == f"{file_names(['../../evil'])[0]}.bin"
+    assert (tmp_path / "out" / facts["domains"][0]["file"]).is_file()
     assert not (tmp_path.parent / "evil.bin").exists()

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from openclimb.config.scales import preset
-from openclimb.export.card import dataset_card
+from openclimb.export.card import dataset_card, megatron_line
 
 ROW = {"weight": 0.5, "realised": 0.5004, "natural": 0.25, "tokens": 1234, "repetitions": 2.0}
 
@@ -48,3 +48,13 @@ def test_the_front_matter_says_size_and_files(format: str, files: str) -> None:
 def test_shares_that_are_off_say_why() -> None:
     assert "is 0.040%.\n" in _card("a")
     assert "is 3.000%: more than 0.1%, because" in _card("a", largest_difference=0.03, within_tolerance=False)
+
+
+def test_each_domain_has_a_file_of_its_own_for_megatron_and_no_weight_is_zero() -> None:
+    names = ["C", "C++", "C#", "日本語", "中文", "a b/c", "42", "Code", "code"]
+    weights = [4e-7, 1e-5, *[(1 - 1e-5 - 4e-7) / 7] * 7]
+    words = megatron_line([{"name": n, "weight": w} for n, w in zip(names, weights, strict=True)]).split()[1:]
+    assert [float(word) for word in words[::2]] == pytest.approx(weights, rel=1e-4)
+    assert len({path.lower() for path in words[1::2]}) == len(names)
+    assert all(re.fullmatch(r"PREFIX/[A-Za-z0-9._-]+_text_document", path) for path in words[1::2])
+    assert words[1::2][6] == "PREFIX/42_text_document"

@@ -1,6 +1,7 @@
 """Records, staleness, the lock and atomic writes: done is a record written last, and it knows its recipe."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from openclimb.config.schema import Config
 from openclimb.engines.local import LocalEngine
@@ -18,6 +21,7 @@ from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import (
     atomic,
     file_checksum,
+    file_names,
     fingerprint,
     folder_fingerprint,
     read_json,
@@ -249,3 +253,13 @@ def test_large_files_are_told_apart_wherever_they_differ(tmp_path: Path) -> None
     path.write_bytes(changed.tobytes())
     found.add(folder_fingerprint(str(path)))
     assert len(found) == 7
+
+
+@given(
+    st.lists(st.text(max_size=8) | st.sampled_from(["C", "c", "C++", "heldout", "a b", "..", "/", "nul"]), unique=True)
+)
+@example(["C", f"C-{fingerprint('C++')}", "C++", "c"])
+def test_every_name_has_a_file_of_its_own_in_the_folder(names: list[str]) -> None:
+    found = file_names(names, ("heldout",))
+    assert len({word.lower() for word in found} | {"heldout"}) == len(names) + 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}", word) for word in found)

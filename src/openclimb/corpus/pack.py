@@ -8,7 +8,6 @@ Reads labels/, domains/ and the chosen documents of the input. Writes `tokens/`:
 heldout.bin and heldout.json, domains.json.
 """
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from openclimb.corpus.tokenizer import encode_batch, end_id, frame, load_tokeniz
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import atomic, write_json
+from openclimb.workspace.files import atomic, file_names, write_json
 from openclimb.workspace.tables import read_rows
 
 POOL = 8  # times what a trial reads of a domain that are packed, where it has so much,
@@ -85,9 +84,10 @@ def pack(
     progress.start("pack", len(units), "units")
     for _ in context.engine.map(partial(_pack_unit, work), units):
         progress.advance()
+    names = file_names([domain.name for domain in domains], ("heldout",))
     written = [
-        _join(work, units, index, need, out / f"{_safe(domain.name, index)}.bin")
-        for index, (domain, need) in enumerate(zip(domains, needed, strict=True))
+        _join(work, units, index, need, out / f"{name}.bin")
+        for index, (name, need) in enumerate(zip(names, needed, strict=True))
     ]
     _check_lengths(domains, [facts["n_tokens"] for facts in written], proxy.sequence)
     heldout = _join(work, units, len(domains), HELDOUT_TOKENS, out / "heldout.bin")
@@ -199,9 +199,3 @@ def _piece(work: _Work, unit: Unit) -> Path:
 
 def _dtype(tokenizer: Any) -> np.dtype[Any]:
     return np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 65536 else np.uint32)
-
-
-def _safe(name: str, index: int) -> str:
-    """Return a file name for a domain: its own when that is plain, else its number; names are the user's data."""
-    plain = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,60}", name) and name != "heldout"
-    return name if plain else f"domain-{index:04d}"

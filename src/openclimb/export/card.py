@@ -8,6 +8,7 @@ from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.export.writers import find_writer
 from openclimb.progress import counted
+from openclimb.workspace.files import file_names
 
 SIZES = {
     10**3: "n<1K",
@@ -19,15 +20,21 @@ SIZES = {
     10**9: "100M<n<1B",
     10**12: "n>1B",
 }
+LEAST_FIXED = 1e-3
 MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)")  # an underscore inside a word is none
 
 
 def megatron_line(domains: Sequence[Mapping[str, Any]]) -> str:
     """Return the --data-path argument for a trainer that holds each domain, tokenised, as a file of its own.
 
-    PREFIX stands for the folder of those files; a domain's name is made safe for a shell and a path.
+    PREFIX stands for the folder of those files; a domain's name is made safe for a shell and a path (`file_names`).
     """
-    pairs = [f"{row['weight']:.6f} PREFIX/{_plain(row['name'])}_text_document" for row in domains if row["weight"] > 0]
+    names = file_names([row["name"] for row in domains])
+    pairs = [
+        f"{_weight(row['weight'])} PREFIX/{name}_text_document"
+        for row, name in zip(domains, names, strict=True)
+        if row["weight"] > 0
+    ]
     return "--data-path " + " ".join(pairs) + "\n"
 
 
@@ -67,5 +74,6 @@ def _number(value: float, form: str) -> str:
     return format(value, form)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "domain"
+def _weight(weight: float) -> str:
+    """Return a weight with six decimals, or with six digits where that would change it; none is printed as zero."""
+    return f"{weight:.6f}" if weight >= LEAST_FIXED else f"{weight:.6g}"

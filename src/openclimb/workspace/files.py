@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,21 @@ def fingerprint(value: Any) -> str:
     """Return 16 hex digits that stand for a JSON value; equal values have equal fingerprints."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def file_names(names: Sequence[str], reserved: Sequence[str] = ()) -> list[str]:
+    """Return a file name (without suffix) for each of different names: its own where that is plain, else with a hash.
+
+    No two are the same, nor one of `reserved`, on disks that ignore case either; none leaves its folder.
+    """
+    plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "domain" for name in names]
+    times = Counter(word.lower() for word in (*plain, *reserved))
+    hashed = [f"{word}-{fingerprint(name)}" for word, name in zip(plain, names, strict=True)]
+    found = [
+        word if word == name and times[word.lower()] == 1 else longer
+        for word, name, longer in zip(plain, names, hashed, strict=True)
+    ]
+    return found if len({word.lower() for word in found}) == len(found) else hashed
 
 
 def file_checksum(path: Path) -> str:
