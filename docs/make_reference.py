@@ -52,7 +52,8 @@ def _commands() -> list[str]:
     lines: list[str] = []
     for name in climb.list_commands(click.Context(climb)):
         command = climb.get_command(click.Context(climb), name)
-        context = click.Context(command, info_name=f"climb {name}")
+        # with the command's own settings: click keeps the help option that the first context asks for
+        context = click.Context(command, info_name=f"climb {name}", **command.context_settings)
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         lines += ["", f"### climb {name}", "", command.help or "", "", f"`{usage}`", ""]
         for parameter in command.params:

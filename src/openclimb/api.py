@@ -15,6 +15,7 @@ from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.workspace import trials as trial_files
+from openclimb.workspace.damage import Damage, find_damage, stop_if_damaged
 from openclimb.workspace.files import fingerprint
 from openclimb.workspace.observations import EXTERNAL_ROLE
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
@@ -213,10 +214,15 @@ class OpenWorkspace:
         self._done("mixture")
         return read_answer(self.workspace.root)
 
+    def check(self) -> list[Damage]:
+        """Compare every file of the finished stages with its record; return those that are not as they were made."""
+        return [one for stage in (*STAGES, "validation") for one in find_damage(self.workspace.root, stage, True)]
+
     def report(self) -> Path:
-        """Write report/index.html and return its path."""
+        """Write report/index.html and return its path. Raises WorkspaceError where what it shows is damaged."""
         from openclimb.report.page import build_report
 
+        stop_if_damaged(self.workspace.root, ("domains", "mixture", "validation"))
         return build_report(self.workspace.root)
 
     def export(
@@ -229,6 +235,7 @@ class OpenWorkspace:
         self._done("mixture")
         with engine_of(self.config.run) as engine, self.workspace.hold():
             stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
+            stop_if_damaged(self.workspace.root, STAGES)
             return export(self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress())
 
     @property

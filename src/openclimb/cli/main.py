@@ -22,6 +22,7 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "plan": ("plan_status:plan", "say what a run will do, read, train and cost; changes nothing"),
     "run": ("run_report:run", "do everything; the same command goes on after an interruption"),
     "status": ("plan_status:status", "say what is done, running, stale or failed, and the next command"),
+    "check": ("check:check", "compare every file with the checksum of its record; says what is damaged"),
     "report": ("run_report:report", "write report/index.html"),
     "export": ("export:export", "write the dataset in mixture order"),
     "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),

@@ -31,6 +31,7 @@ from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, inte
 from openclimb.export.writers import find_writer
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
+from openclimb.workspace.damage import SHOWN, find_damage
 from openclimb.workspace.files import atomic, file_checksum, read_json, versions, write_json, write_text
 from openclimb.workspace.results import Answer, read_answer
 from openclimb.workspace.tables import mixture_table, read_rows
@@ -52,10 +53,11 @@ def export(
 ) -> dict[str, Any]:
     """Write the dataset of `token_budget` tokens to `out` and return what was written.
 
-    An export that was interrupted goes on; a finished one with the same settings is returned as it is.
-    Raises ConfigError for a format that no writer has, WorkspaceError when `out` holds something else, DomainError when
-    the budget would repeat a domain more than `target.max_repetitions` times, InputError when documents that were
-    labelled cannot be read any more.
+    An export that was interrupted goes on; a finished one with the same settings is compared with its checksums and
+    returned as it is.
+    Raises ConfigError for a format that no writer has, WorkspaceError when `out` holds something else or was damaged,
+    DomainError when the budget would repeat a domain more than `target.max_repetitions` times, InputError when
+    documents that were labelled cannot be read any more.
     """
     find_writer(format)
     domains = read_domains(root / "domains")
@@ -152,6 +154,9 @@ def _done_before(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     record = read_json(out / "record.json") if (out / "record.json").is_file() else {}
     if record.get("asked") != asked:
         _refuse(out, record.get("asked", {}), asked)
+    if damage := find_damage(out.parent, out.name, True):
+        listed = "; ".join(f"{one.file} {one.what}" for one in damage[:SHOWN])
+        raise WorkspaceError(f"{listed}: not as it was written", f"move {out} away, and export again")
     facts: dict[str, Any] = record["facts"]
     return facts
 

@@ -21,6 +21,7 @@ from openclimb.config.load import from_dict, result_settings, to_toml
 from openclimb.config.schema import Config
 from openclimb.errors import ConfigError, StaleError, WorkspaceError
 from openclimb.workspace.context import StageContext
+from openclimb.workspace.damage import stop_if_damaged
 from openclimb.workspace.files import (
     file_checksum,
     fingerprint,
@@ -35,6 +36,7 @@ from openclimb.workspace.lock import held, holder
 Inputs = ParamSpec("Inputs")
 
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+READ_WHOLE = ("domains", "tokens", "mixture")  # at every run: their content is compared too, not their size alone
 TRANSFER = "transfer"  # the folder of what a workspace took from another one
 FORMAT = 2  # of the workspace on disk: another one was made by an earlier or a newer version
 
@@ -130,7 +132,8 @@ class Workspace:
         The recipe stays until the record is there: a folder that was left at any moment says what made it.
         """
         partial = self._partial(recipe)
-        files = sorted(path for path in partial.rglob("*") if path.is_file() and path != partial / "recipe.json")
+        ours = (path for path in partial.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in ours if path != partial / "recipe.json")  # a hidden one was cut short
         record = {
             "format": FORMAT,
             **dataclasses.asdict(recipe),
@@ -156,7 +159,10 @@ class Workspace:
         *inputs: Inputs.args,
         **named: Inputs.kwargs,
     ) -> Path:
-        """Return the finished folder of a stage; `work(context, *inputs)` makes it where it is not finished."""
+        """Return the finished folder of a stage; `work(context, *inputs)` makes it where it is not finished.
+
+        Raises WorkspaceError for a finished one with a file that is not as it was made.
+        """
         state = self.state(recipe)
         if state.state == "stale":
             raise stale_error(state, self.root)
@@ -165,6 +171,7 @@ class Workspace:
             facts = work(context.at(self.begin(recipe)), *inputs, **named)
             self.finish(recipe, facts, time.monotonic() - began)
         else:
+            stop_if_damaged(self.root, [recipe.stage], recipe.stage in READ_WHOLE)
             context.progress.note(f"{recipe.stage}: done before, reused")
         return self.folder(recipe.stage)
 
