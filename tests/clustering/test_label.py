@@ -53,7 +53,8 @@ def test_every_document_has_its_row(fitted: tuple[CorpusSettings, list[Unit], Pa
     texts = [json.loads(line)["text"] for line in lines]
     tables = [table for _, table in read_labels(tmp_path)]
     rows = [row for table in tables for row in table.to_pylist()]
-    assert facts == {"documents": len(lines), "rejected": 0, "units": 5, "scores": ["heuristics"]}
+    counts = {"documents": len(lines), "rejected": 0, "empty": 0, "repaired": 0}
+    assert facts == {**counts, "units": 5, "scores": ["heuristics"]}
     assert [row["position"] for row in rows] == np.cumsum([0, *map(len, lines[:-1])]).tolist()
     assert [row["bytes"] for row in rows] == [len(text.encode()) for text in texts]
     assert [row["hash"] for row in rows] == [content_hash(text) for text in texts]
@@ -120,7 +121,7 @@ def spoiled(corpus_file: Path, folder: Path, bad: Sequence[bytes]) -> Path:
     return path
 
 
-BAD = [b'{"text": 3}\n', b"{not json\n", b'{"text": ""}\n', b'{"other": "x"}\n', b'{"text": "\xff"}\n']
+BAD = [b'{"text": 3}\n', b"{not json\n", b'{"text": []}\n', b'{"other": "x"}\n', b'{"text": "\xff"}\n']
 
 
 def test_rejected_documents_are_listed_with_file_place_and_reason(
@@ -207,3 +208,18 @@ def test_long_units_are_written_in_row_groups(
     path = tmp_path / "two" / "unit-00000.parquet"
     assert pq.read_metadata(path).num_row_groups > 1
     assert pq.read_table(path).equals(pq.read_table(tmp_path / "one" / "unit-00000.parquet"))
+
+
+def test_documents_without_text_are_no_faults_and_halves_of_pairs_are_counted(
+    fitted: tuple[CorpusSettings, list[Unit], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "corpus.jsonl"
+    lines = ['{"text": "Some text."}', *['{"text": " "}'] * 7, r'{"text": "half \ud83d"}', "{broken"]
+    path.write_text("\n".join(lines))
+    corpus = CorpusSettings(paths=(str(path),), max_rejected=1)
+    units = survey_pieces(corpus, tmp_path / "corpus", 2)
+    (tmp_path / "out").mkdir()
+    context = StageContext(tmp_path / "out", LocalEngine(1), SILENT)
+    for _ in range(2):  # the second time from what is done
+        facts = label(context, units, fitted[2], corpus, EMBED, QualitySettings())
+        assert [facts[name] for name in ("documents", "rejected", "empty", "repaired")] == [2, 1, 7, 1]

@@ -408,3 +408,84 @@ def test_a_line_of_500_mb_is_passed_over_in_little_memory(tmp_path: Path, monkey
     assert [d.text for d in documents] == [row["text"] for row in ROWS[:6]]
     assert "longer than 100 MB" in rejected[0].reason
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; the limit is 100 MB of text
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_a_byte_order_mark_costs_no_document(suffix: str, tmp_path: Path) -> None:
+    pack = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.compress}[suffix]
+    (tmp_path / f"a{suffix}").write_bytes(pack(b"\xef\xbb\xbf" + _lines(ROWS[:3])))
+    settings = CorpusSettings(paths=(str(tmp_path),), id="id")
+    check_inputs(settings)
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.id for document in documents] == ["d0", "d1", "d2"]
+    assert not rejected
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "[NaN, 1]", '"\\ud83d"', "1e999"])
+def test_odd_values_in_columns_that_are_not_read_do_no_harm(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "größer", "score": {value}}}\n')
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    check_inputs(settings)
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.text for document in documents] == ["größer"]
+    assert not rejected
+
+
+def test_halves_of_surrogate_pairs_become_replacement_characters(tmp_path: Path) -> None:
+    lines = (r'{"text": "cut \ud83d", "id": "\ude00"}', r'{"text": "\ud83d\ude00 whole", "id": "b"}', '{"text": "c"}')
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    settings = CorpusSettings(paths=(str(tmp_path),), id="id")
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.text for document in documents] == ["cut \ufffd", "\U0001f600 whole", "c"]
+    assert [document.repaired for document in documents] == [True, False, False]
+    assert documents[0].id == "\ufffd"
+    assert not rejected
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0, 17, -1], ["0", "17", "-1"]),
+        ([True, False, True], ["true", "false", "true"]),
+        ([0.0, 3.0, 12.0], ["0", "3", "12"]),
+        (["a", " b ", "日本語"], ["a", "b", "日本語"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_domains_may_be_whole_numbers_and_truth_values(
+    values: list[object], names: list[str], suffix: str, tmp_path: Path
+) -> None:
+    rows = [{"text": f"text {i}", "domain": value} for i, value in enumerate(values)]
+    (tmp_path / f"a{suffix}").write_bytes(FORMATS[suffix](rows))
+    settings = CorpusSettings(paths=(str(tmp_path),), domains="column:domain")
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.source for document in documents] == names
+    assert not rejected
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "0.5", "[1]", '" "'])
+def test_what_names_no_domain_is_rejected(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "x", "domain": {value}}}\n')
+    settings = CorpusSettings(paths=(str(tmp_path),), domains="column:domain")
+    assert "no name in the domain column" in _read(_units(settings, tmp_path), settings)[1][0].reason
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.dictionary(pa.int32(), pa.string()),
+    ],
+)
+def test_parquet_text_of_any_string_type_is_read(kind: pa.DataType, tmp_path: Path) -> None:
+    texts = ["größer", "as it goes", "größer"]
+    column = pa.array(texts, pa.string()).cast(kind) if kind != pa.string_view() else pa.array(texts, kind)
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    documents, rejected = _read(_units(settings, tmp_path), settings)
+    assert [document.text for document in documents] == texts
+    assert not rejected

@@ -34,12 +34,14 @@ KEPT_BLOCK = 4_000_000  # bytes: most of a batch is smaller; what is larger woul
 GROUP_ROWS = 50_000  # rows kept until they are written as one row group: about 2 MB
 
 
-@dataclass(frozen=True)
+@dataclass
 class Done:
     """What became of a unit: documents labelled, and those rejected, which are too many where it was given up."""
 
     n_documents: int
     rejected: list[dict[str, Any]]
+    n_empty: int = 0  # documents without text
+    n_repaired: int = 0  # documents with halves of surrogate pairs
 
 
 def label(
@@ -78,7 +80,13 @@ def label(
         progress.note(
             f"{counted(len(rejected), 'documents')} could not be read and are left out: labels/rejected.jsonl"
         )
-    return {"documents": n_documents, "rejected": len(rejected), "units": len(units), "scores": score_names(scorers)}
+    n_empty, n_repaired = (sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_repaired"))
+    if n_empty:
+        progress.note(f"{counted(n_empty, 'documents')} without text are left out")
+    if n_repaired:
+        progress.note(f"{counted(n_repaired, 'documents')} had half a surrogate pair, which is U+FFFD now")
+    counts = {"documents": n_documents, "rejected": len(rejected), "empty": n_empty, "repaired": n_repaired}
+    return {**counts, "units": len(units), "scores": score_names(scorers)}
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,8 @@ def _done_before(out: Path, unit: Unit) -> Done | None:
     if not path.is_file():
         return None
     metadata = pq.read_metadata(path)
-    return Done(metadata.num_rows, json.loads((metadata.metadata or {}).get(b"rejected", b"[]")))
+    kept = json.loads((metadata.metadata or {})[b"done"])
+    return Done(metadata.num_rows, **kept)
 
 
 def _label_unit(work: _Work, unit: Unit) -> Done:
@@ -152,39 +161,44 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     columns = score_names(scorers)
     clustering = _clustering(work.clusters)
     embedder = None if clustering.centroids is None else load_embedder(work.embed, work.clusters)
-    rejected: list[dict[str, Any]] = []
+    done = Done(0, [])
     rows: list[Any] = []
-    n_documents = n_rows = 0
+    n_rows = 0
     try:
         with (
             atomic(_path(work.out, unit)) as temporary,
             pq.ParquetWriter(temporary, _schema(columns), compression="zstd") as writer,
         ):
-            for batch in _batches(unit, work.corpus, BATCH, rejected):
+            for batch in _batches(unit, work.corpus, BATCH, done):
                 rows.append(_label_batch(batch, clustering, embedder, scorers))
-                n_documents += len(batch)
                 n_rows += len(batch)
                 if n_rows >= GROUP_ROWS:
                     writer.write_table(_joined(rows))
                     rows, n_rows = [], 0
             if rows:
                 writer.write_table(_joined(rows))
-            writer.add_key_value_metadata({"rejected": json.dumps(rejected)})
+            kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
+            writer.add_key_value_metadata({"done": json.dumps(kept)})
     except _TooManyRejected:
         pass  # `label` stops for them
-    return Done(n_documents, rejected)
+    return done
 
 
-def _batches(unit: Unit, corpus: CorpusSettings, n: int, rejected: list[dict[str, Any]]) -> Iterator[list[Document]]:
-    """Yield the documents of a unit n at a time, fewer when they are long; add the rejected ones to `rejected`."""
+def _batches(unit: Unit, corpus: CorpusSettings, n: int, done: Done) -> Iterator[list[Document]]:
+    """Yield the documents of a unit n at a time, fewer when they are long; count them and the others in `done`."""
     batch: list[Document] = []
     n_chars = 0
     for found in read_unit(unit, corpus):
         if isinstance(found, Rejected):
-            rejected.append(asdict(found))
-            if len(rejected) > corpus.max_rejected:
+            if found.empty:
+                done.n_empty += 1
+                continue
+            done.rejected.append({name: value for name, value in asdict(found).items() if name != "empty"})
+            if len(done.rejected) > corpus.max_rejected:
                 raise _TooManyRejected
             continue
+        done.n_documents += 1
+        done.n_repaired += found.repaired
         batch.append(found)
         n_chars += len(found.text)
         if len(batch) >= n or n_chars >= BATCH_CHARS:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
+from openclimb.corpus.text import parse_json, whole
 from openclimb.errors import OpenclimbError
 
 SUFFIXES = {
@@ -63,16 +64,18 @@ class Document:
     text: str
     id: str
     source: str = ""  # ready-made domain
+    repaired: bool = False  # it had halves of surrogate pairs, which are U+FFFD now
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A document that cannot be read."""
+    """A document that cannot be read, or has no text, which is no fault."""
 
     file: str
     position: int
     line: int | None  # counted from 1 within the unit's range; None for Parquet
     reason: str
+    empty: bool = False
 
 
 def format_of(path: str) -> str:
@@ -170,7 +173,6 @@ def damage() -> Iterator[None]:
 def columns_of(path: str, kind: str) -> list[str]:
     """Return the columns of a file: a Parquet schema, or the keys of the first JSON line ([] if there is none)."""
     import fsspec
-    import orjson
 
     with fsspec.open(path, "rb") as stream, damage():
         if kind == "parquet":
@@ -179,7 +181,7 @@ def columns_of(path: str, kind: str) -> list[str]:
             return list(pq.ParquetFile(stream).schema_arrow.names)
         for line in _decompressed(stream, kind):
             if line.strip():
-                first = orjson.loads(line)
+                first = parse_json(line)
                 return list(first) if isinstance(first, dict) else []
     return []
 
@@ -319,11 +321,9 @@ class _Parser:
         self.columns = [name for name in (self.text, self.id, self.source_column) if name]
 
     def line(self, line: bytes, position: int, number: int) -> Document | Rejected:
-        import orjson
-
         try:
-            values = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            values = parse_json(line)
+        except ValueError as error:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as cause:
@@ -335,23 +335,40 @@ class _Parser:
 
     def values(self, values: dict[str, Any], position: int, number: int | None) -> Document | Rejected:
         text = values.get(self.text)
+        if isinstance(text, bytes):  # a binary column
+            try:
+                text = text.decode("utf-8")
+            except UnicodeDecodeError:
+                return self._reject(position, number, "the text is not UTF-8")
         if not isinstance(text, str):
             if self.text not in values:
                 listed = ", ".join(map(str, values)) or "none"
                 return self._reject(position, number, f"no column '{self.text}'; it has: {listed}")
             return self._reject(position, number, f"'{self.text}' is {type(text).__name__}, not text")
         if not text.strip():
-            return self._reject(position, number, f"'{self.text}' is empty")
+            return Rejected(self.unit.name, position, number, f"'{self.text}' is empty", empty=True)
         if len(text) > MOST_BYTES:
             return self._reject(position, number, TOO_LONG)
         source = self.folder
         if self.source_column:
-            source = values.get(self.source_column)  # type: ignore[assignment]
-            if not isinstance(source, str) or not source:
-                return self._reject(position, number, f"no text in the domain column '{self.source_column}'")
+            source = _domain_name(values.get(self.source_column))
+            if not source:
+                return self._reject(position, number, f"no name in the domain column '{self.source_column}'")
         found = values.get(self.id) if self.id else None
-        name = f"{self.unit.name}:{position}" if found is None else str(found)
-        return Document(position, text, name, source)
+        name = f"{self.unit.name}:{position}" if found is None else whole(str(found))
+        repaired = whole(text)
+        return Document(position, repaired, name, source, repaired is not text)
 
     def _reject(self, position: int, number: int | None, reason: str) -> Rejected:
         return Rejected(self.unit.name, position, number, reason)
+
+
+def _domain_name(value: Any) -> str:
+    """Return the domain that a value names, "" where it names none: text, a whole number, true or false."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))  # a column of integers with gaps comes as floats
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return whole(value).strip() if isinstance(value, str) else ""

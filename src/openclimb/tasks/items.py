@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
 from openclimb.corpus.store import read_file
+from openclimb.corpus.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import Progress
@@ -131,14 +132,12 @@ def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Pr
 
 def read_items(path: str) -> list[Item]:
     """Return the items of a task file. Raises InputError with file and line for what cannot be used."""
-    import orjson
-
     items = []
     for number, line in enumerate(io.BytesIO(read_file(path)), 1):
         if line.strip():
             try:
-                raw = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
+                raw = parse_json(line)
+            except ValueError as error:
                 raise InputError(f"{path}, line {number}: not a JSON line: {error}", "correct that line") from None
             items.append(_item(raw, line, f"{path}, line {number}"))
     return items
@@ -232,7 +231,7 @@ def _item(raw: Any, line: bytes, where: str) -> Item:
     if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(pairs):
         raise InputError(f"{where}: gold = {gold!r} is no index into its {len(pairs)} options", "count options from 0")
     digest = hashlib.blake2b(line.strip(), digest_size=8).digest()
-    return Item(tuple((str(a), str(b)) for a, b in pairs), gold, int.from_bytes(digest, "little") / 2.0**64)
+    return Item(tuple((whole(a), whole(b)) for a, b in pairs), gold, int.from_bytes(digest, "little") / 2.0**64)
 
 
 def _listed(value: Any) -> list[Any]:
