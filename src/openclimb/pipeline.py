@@ -35,7 +35,7 @@ from openclimb.search.transfer.store import search_space
 from openclimb.stats.signal_to_noise import signal_rows
 from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import fingerprint, write_text
+from openclimb.workspace.files import fingerprint, sweep, write_text
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import write_answer, write_diagnostics
 from openclimb.workspace.tables import mixture_table
@@ -53,6 +53,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
     if not config.objective.external:
         stop_without_corpus(workspace.root, config)
     with workspace.hold():
+        sweep(workspace.root)
         if redo:
             for stage in (*STAGES[STAGES.index(redo) :], "validation"):
                 workspace.set_aside(stage)

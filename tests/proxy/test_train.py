@@ -22,7 +22,7 @@ from openclimb.proxy import train
 from openclimb.proxy.cpu import gradient, products
 from openclimb.proxy.optimizer import clip, schedule
 from openclimb.proxy.stack.program import Program
-from openclimb.proxy.state import read_about
+from openclimb.proxy.state import NAME, read_state
 from openclimb.proxy.train import Job, plan_stack, run_stack
 from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.files import read_json, write_json
@@ -183,7 +183,7 @@ def test_a_trial_that_stopped_goes_on_to_the_same_bits(tmp_path: Path, tokens: P
     stopped, whole = asked(tmp_path, "a", (0.7, 0.3)), asked(tmp_path, "b", (0.7, 0.3))
     assert run_stack(stopped, Job(tokens, PROXY, TasksSettings(), ("search",), "cpu", until=0.3)) == {}
     assert read_trial(stopped[0]).state == "waiting"
-    assert read_about(stopped[0]).step == 5  # of 16
+    assert read_state(stopped[0])[0].step == 5  # of 16
     assert run(stopped, tokens) == run(whole, tokens) == {}
     assert files_of(stopped[0]) == files_of(whole[0])
     assert not (stopped[0] / "state.safetensors").exists()
@@ -206,13 +206,13 @@ def test_a_trial_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, tokens
     killed, whole = asked(tmp_path, "a", (0.7, 0.3), proxy=proxy), asked(tmp_path, "b", (0.7, 0.3), proxy=proxy)
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed[0]), str(tokens)])
     until = time.monotonic() + 300
-    while not (about := read_about(killed[0])) or about.step < 3:
+    while not (state := read_state(killed[0])) or state[0].step < 3:
         assert time.monotonic() < until
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
-    reached = read_about(killed[0])
+    reached = read_state(killed[0])[0]
     assert reached is not None
     assert 3 <= reached.step < 4000  # in the middle
     assert run(killed, tokens, proxy) == run(whole, tokens, proxy) == {}
@@ -229,7 +229,22 @@ def test_a_state_of_another_trial_or_version_is_not_used(tmp_path: Path, tokens:
     assert run([mine], tokens) == run(whole, tokens) == {}
     assert files_of(mine) == files_of(whole[0])
     (mine / "state.safetensors").write_bytes(b"not a state")
-    assert read_about(mine) is None
+    assert read_state(mine) is None
+
+
+def test_a_damaged_state_is_not_used(tmp_path: Path, tokens: Path) -> None:
+    (mine,) = asked(tmp_path, "t", (1.0, 0.0))
+    assert run_stack([mine], Job(tokens, PROXY, TasksSettings(), ("search",), "cpu", until=0.5)) == {}
+    good = (mine / NAME).read_bytes()
+    assert read_state(mine) is not None
+    for place in np.linspace(0, len(good) - 1, 60).astype(int).tolist():
+        data = bytearray(good)
+        data[place] ^= 4
+        (mine / NAME).write_bytes(data)
+        assert read_state(mine) is None, place
+    whole = asked(tmp_path, "whole", (1.0, 0.0))
+    assert run([mine], tokens) == run(whole, tokens) == {}
+    assert files_of(mine) == files_of(whole[0])
 
 
 def test_a_short_stack_is_filled_up_and_the_copies_are_nobodys(tmp_path: Path, tokens: Path) -> None:

@@ -25,6 +25,7 @@ from openclimb.workspace.files import (
     fingerprint,
     folder_fingerprint,
     read_json,
+    sweep,
     write_json,
     write_text,
 )
@@ -263,3 +264,16 @@ def test_every_name_has_a_file_of_its_own_in_the_folder(names: list[str]) -> Non
     found = file_names(names, ("heldout",))
     assert len({word.lower() for word in found} | {"heldout"}) == len(names) + 1
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}", word) for word in found)
+
+
+def test_files_of_dead_writers_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "trials" / "0001").mkdir(parents=True)
+    dead = tmp_path / "trials" / "0001" / f".scores.json.{ended.pid}.tmp"
+    alive = tmp_path / f".a.txt.{os.getpid()}.tmp"
+    mine = tmp_path / ".mine.tmp"
+    for path in (dead, alive, mine):
+        path.write_text("")
+    sweep(tmp_path)
+    assert [path.exists() for path in (dead, alive, mine)] == [False, True, True]

@@ -61,8 +61,6 @@ def label(
     found = {unit.number: _done_before(out, unit) for unit in units}
     done = {number: result for number, result in found.items() if result is not None}
     waiting = [unit for unit in units if unit.number not in done]
-    for leftover in out.glob(".unit-*.tmp"):
-        leftover.unlink()  # of a run that was killed
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
     work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)

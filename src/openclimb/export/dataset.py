@@ -32,7 +32,7 @@ from openclimb.export.writers import find_writer
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.damage import SHOWN, find_damage
-from openclimb.workspace.files import atomic, file_checksum, read_json, versions, write_json, write_text
+from openclimb.workspace.files import atomic, file_checksum, read_json, sweep, versions, write_json, write_text
 from openclimb.workspace.results import Answer, read_answer
 from openclimb.workspace.tables import mixture_table, read_rows
 
@@ -78,6 +78,7 @@ def export(
     _check_repetitions(domains, quota, token_budget, config)
 
     partial_out = _begin(out, asked)
+    sweep(partial_out)
     work, counts = _read_enough(root, config, domains, quota, partial_out, format, engine, progress)
     plans = [
         plan_domain(quota[d], counts.tokens[d], work.choice.rates[d] >= 1) if quota[d] else DomainPlan(0)

@@ -1,9 +1,10 @@
 """Where a trial that was killed goes on: `trials/0017/state.safetensors`, written now and then, gone when it is done.
 
 One file, renamed when it is whole: weights, moments of the optimiser, and in its header the step, the log rows and
-whose state it is.
+whose state it is, with a checksum of all.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,24 +61,32 @@ class About:
 
 def save_state(folder: Path, tensors: dict[str, Tensor], about: About) -> None:
     """Write the state of a trial in place of an earlier one."""
+    text = json.dumps(asdict(about))
     with atomic(folder / NAME) as temporary:
-        save_file(tensors, temporary, metadata={"about": json.dumps(asdict(about))})
+        save_file(tensors, temporary, metadata={"about": text, "checksum": _checksum(text, tensors)})
 
 
-def read_about(folder: Path) -> About | None:
-    """Return what a trial's state is of; None when there is none, or none that can be used."""
+def read_state(folder: Path) -> tuple[About, dict[str, Tensor]] | None:
+    """Return what a trial's state is of, and its tensors; None when there is none, or one that is damaged."""
     try:
         with safe_open(folder / NAME, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-    except (FileNotFoundError, SafetensorError):
+            found = file.metadata()
+            about = json.loads(found["about"])
+            if about["version"] != VERSION:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return About(**about) if about.get("version") == VERSION else None
+    return (About(**about), tensors) if found.get("checksum") == _checksum(found["about"], tensors) else None
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of a trial's state."""
-    with safe_open(folder / NAME, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+def _checksum(about: str, tensors: dict[str, Tensor]) -> str:
+    """Return a hash of all that a state holds."""
+    digest = hashlib.blake2b(about.encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def remove_state(folder: Path) -> None:

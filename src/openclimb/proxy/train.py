@@ -30,7 +30,7 @@ from openclimb.proxy.model import OURS
 from openclimb.proxy.optimizer import schedule
 from openclimb.proxy.stack.memory import Room, in_rooms
 from openclimb.proxy.stack.program import RESIDENT, Program, cpu_room, program_for
-from openclimb.proxy.state import About, Pace, read_about, read_tensors, remove_state, save_state
+from openclimb.proxy.state import About, Pace, read_state, remove_state, save_state
 from openclimb.workspace.files import atomic, write_text
 from openclimb.workspace.trials import Outcome, Trial, read_trial
 
@@ -208,14 +208,14 @@ class Training:
 
     def resume(self, folders: Sequence[Path]) -> None:
         """Go on from the states of these trials, the first of the stack, where all have one of the same step."""
-        abouts = [read_about(folder) for folder in folders]
-        found = [
-            about for about, name in zip(abouts, self.identities, strict=False) if about and about.identity == name
-        ]
-        if len(found) < len(folders) or len({about.step for about in found}) > 1:
-            return
+        states, found = list[dict[str, Tensor]](), list[About]()
+        for folder, identity in zip(folders, self.identities, strict=False):
+            state = read_state(folder)
+            if state is None or state[0].identity != identity or (found and found[0].step != state[0].step):
+                return
+            found.append(state[0])
+            states.append(state[1])
         spare = len(self.readers) - len(folders)
-        states = [read_tensors(folder) for folder in folders]
         self.step = found[0].step
         self.program.optimiser.load([*states, *states[-1:] * spare], self.step)
         for i, about in enumerate([*found, *found[-1:] * spare]):

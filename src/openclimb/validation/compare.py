@@ -36,7 +36,7 @@ from openclimb.search.space.region import bend, region_of, rounded
 from openclimb.tasks.items import pack_tasks
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import fingerprint, read_json, write_json, write_text
+from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
 from openclimb.workspace.observations import observed
 from openclimb.workspace.records import Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation
@@ -118,6 +118,7 @@ def validate(
     config = workspace.config()
     check_plan(plan, config)
     with workspace.hold():
+        sweep(workspace.root)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
         if workspace.state(recipes["mixture"]).state != "done":
