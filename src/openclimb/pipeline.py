@@ -36,6 +36,7 @@ from openclimb.stats.signal_to_noise import signal_rows
 from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import fingerprint, sweep, write_text
+from openclimb.workspace.mend import set_damaged_aside
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import write_answer, write_diagnostics
 from openclimb.workspace.tables import mixture_table
@@ -54,6 +55,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         stop_without_corpus(workspace.root, config)
     with workspace.hold():
         sweep(workspace.root)
+        for said in set_damaged_aside(workspace.root / "trials"):
+            progress.note(said)
         if redo:
             for stage in (*STAGES[STAGES.index(redo) :], "validation"):
                 workspace.set_aside(stage)

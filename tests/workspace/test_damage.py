@@ -91,3 +91,26 @@ def test_the_export_and_the_report_use_nothing_damaged(root: Path, tmp_path: Pat
 def test_what_is_not_finished_has_no_damage(root: Path) -> None:
     (root / "tokens" / "record.json").unlink()
     assert find_damage(root, "tokens", True) == []
+
+
+def test_damaged_trials_are_set_aside_and_run_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = openclimb.open(root).mixture()
+    trials = [root / "trials" / f"{trial.number:04d}" for trial in openclimb.open(root).trials()]
+    (trials[0] / "scores.json").write_text((trials[0] / "scores.json").read_text()[:-20])
+    (trials[1] / "scores.json").write_text('{"scores": {"a": NaN}}')
+    flip(trials[-1] / "items.npz")
+    (trials[2] / "trial.json").write_text("[]")
+    (trials[3] / "failure.json").write_text("{}")
+    shutil.rmtree(root / "mixture")
+    assert main(["run", str(root)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("it is run again") == 3
+    assert f"trial {trials[3].name}: failure.json cannot be read, set aside\n" in said
+    assert f"trials.damaged/{trials[2].name}" in said
+    assert (trials[0] / "scores.json.damaged").is_file()
+    assert (root / "trials.damaged" / trials[2].name / "scores.json").is_file()
+    after = openclimb.open(root).mixture()
+    assert after.weights == before.weights
+    assert after.sentence == before.sentence
+    assert main(["run", str(root)]) == 0
+    assert "set aside" not in capsys.readouterr().err

@@ -37,6 +37,7 @@ from openclimb.tasks.items import pack_tasks
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
+from openclimb.workspace.mend import set_damaged_aside
 from openclimb.workspace.observations import observed
 from openclimb.workspace.records import Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation
@@ -119,6 +120,8 @@ def validate(
     check_plan(plan, config)
     with workspace.hold():
         sweep(workspace.root)
+        for said in set_damaged_aside(workspace.root / f"{STAGE}.partial" / "trials"):
+            progress.note(said)
         recipes = current_recipes(workspace, config)
         stop_if_stale(workspace, config, recipes)
         if workspace.state(recipes["mixture"]).state != "done":
