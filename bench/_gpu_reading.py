@@ -18,8 +18,8 @@ from openclimb.clustering.label import label
 from openclimb.config.scales import preset
 from openclimb.config.schema import EmbedSettings, ProxySettings
 from openclimb.config.sizes import shape_of, vocabulary_of
-from openclimb.corpus import units as corpus_units
-from openclimb.corpus.units import read_units, survey
+from openclimb.corpus.reading import units as corpus_units
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.progress import Progress
 from openclimb.proxy.evaluate import log_likelihoods

@@ -27,8 +27,8 @@ from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
 from openclimb.config.scales import preset
 from openclimb.config.schema import Config, EmbedSettings
-from openclimb.corpus import units as corpus_units
-from openclimb.corpus.units import read_units, survey
+from openclimb.corpus.reading import units as corpus_units
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.progress import PlainProgress, Progress
 from openclimb.workspace.context import StageContext

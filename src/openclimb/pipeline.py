@@ -16,7 +16,7 @@ from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import Source, pack
-from openclimb.corpus.units import read_units, survey
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
 from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
@@ -35,8 +35,8 @@ from openclimb.search.transfer.store import search_space
 from openclimb.stats.signal_to_noise import signal_rows
 from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.context import StageContext
+from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, sweep, write_text
-from openclimb.workspace.mend import set_damaged_aside
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import write_answer, write_diagnostics
 from openclimb.workspace.tables import mixture_table

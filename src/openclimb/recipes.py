@@ -11,7 +11,7 @@ from typing import Any
 from openclimb.config.load import result_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
-from openclimb.corpus.units import changed_inputs, input_fingerprint
+from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.errors import StaleError
 from openclimb.search.external import external_fingerprint
 from openclimb.tasks.items import task_fingerprint

@@ -15,7 +15,7 @@ from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, QualitySettings, TokensSettings
 from openclimb.corpus.labels import read_labels
-from openclimb.corpus.read import Unit, content_hash
+from openclimb.corpus.reading.read import Unit, content_hash
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError

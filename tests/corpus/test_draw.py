@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus import units as survey_units
+from openclimb.corpus.reading import units as survey_units
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.corpus.sample import draw_sample
-from openclimb.corpus.units import read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext

@@ -12,7 +12,7 @@ import openclimb
 from openclimb.config.schema import TargetSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack
-from openclimb.corpus.units import read_units, write_units
+from openclimb.corpus.reading.units import read_units, write_units
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError, InputError
 from openclimb.mixture import Domain

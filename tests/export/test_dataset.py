@@ -14,7 +14,7 @@ import pytest
 
 import openclimb
 from openclimb.corpus.heldout import is_heldout
-from openclimb.corpus.read import content_hash
+from openclimb.corpus.reading.read import content_hash
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
 from openclimb.export import dataset, pieces, writers

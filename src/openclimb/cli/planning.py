@@ -10,7 +10,7 @@ from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
-from openclimb.corpus.units import check_inputs
+from openclimb.corpus.reading.units import check_inputs
 from openclimb.engines.local import n_cores
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials

@@ -19,7 +19,7 @@ from openclimb.clustering.describe import flat_map, top_words
 from openclimb.clustering.embed import fit_embedder, load_embedder
 from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
-from openclimb.corpus.read import Unit
+from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
 from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer, train_tokenizer
 from openclimb.engines.engine import Engine

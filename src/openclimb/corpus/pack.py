@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSettings, TokensSettings
 from openclimb.corpus.domains import read_domains
-from openclimb.corpus.read import Document, Unit, read_unit
+from openclimb.corpus.reading.read import Document, Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import encode_batch, end_id, frame, load_tokenizer
 from openclimb.errors import DomainError

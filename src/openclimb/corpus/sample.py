@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.read import Document, Unit, place_hash, read_unit
+from openclimb.corpus.reading.read import Document, Unit, place_hash, read_unit
 from openclimb.engines.engine import Engine
 from openclimb.progress import Progress
 

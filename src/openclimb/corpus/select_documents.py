@@ -10,7 +10,7 @@ import numpy as np
 
 from openclimb.corpus.domains import read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
-from openclimb.corpus.read import Unit, document_order
+from openclimb.corpus.reading.read import Unit, document_order
 from openclimb.errors import InputError
 
 

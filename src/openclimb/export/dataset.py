@@ -20,9 +20,9 @@ from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import pick_rate
-from openclimb.corpus.read import Unit
+from openclimb.corpus.reading.read import Unit
+from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.select_documents import DocumentChoice
-from openclimb.corpus.units import read_units
 from openclimb.engines.engine import Engine
 from openclimb.errors import DomainError, WorkspaceError
 from openclimb.export.card import dataset_card, megatron_line

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.store import read_file
-from openclimb.corpus.text import parse_json, whole
+from openclimb.corpus.reading.store import read_file
+from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import Progress

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import openclimb
 from openclimb.config.schema import CorpusSettings, SearchSettings
-from openclimb.corpus.read import Unit
-from openclimb.corpus.units import read_units, survey
+from openclimb.corpus.reading.read import Unit
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.mixture import Domain
 from openclimb.progress import Progress

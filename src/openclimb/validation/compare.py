@@ -21,8 +21,8 @@ from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import weighed_domains
 from openclimb.corpus.pack import Source, pack
+from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.tokenizer import load_tokenizer, same_ids
-from openclimb.corpus.units import read_units
 from openclimb.engines.engine import Engine
 from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
 from openclimb.mixture import Weights
@@ -36,8 +36,8 @@ from openclimb.search.space.region import bend, region_of, rounded
 from openclimb.tasks.items import pack_tasks
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace.context import StageContext
+from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
-from openclimb.workspace.mend import set_damaged_aside
 from openclimb.workspace.observations import observed
 from openclimb.workspace.records import Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation

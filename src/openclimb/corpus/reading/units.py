@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.read import SUFFIXES, Unit, columns_of, damage, format_of
-from openclimb.corpus.store import patiently, tries, without_secrets
+from openclimb.corpus.reading.read import SUFFIXES, Unit, columns_of, damage, format_of
+from openclimb.corpus.reading.store import patiently, tries, without_secrets
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus import store
-from openclimb.corpus.read import Document, Unit, read_unit
-from openclimb.corpus.units import list_files, read_units, survey
+from openclimb.corpus.reading import store
+from openclimb.corpus.reading.read import Document, Unit, read_unit
+from openclimb.corpus.reading.units import list_files, read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError
 from openclimb.progress import Progress

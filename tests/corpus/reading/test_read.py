@@ -17,10 +17,10 @@ import pytest
 import zstandard
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus import read as reading
-from openclimb.corpus import units as survey_units
-from openclimb.corpus.read import Document, Rejected, document_order, place_hash, read_unit
-from openclimb.corpus.units import (
+from openclimb.corpus.reading import read as reading
+from openclimb.corpus.reading import units as survey_units
+from openclimb.corpus.reading.read import Document, Rejected, document_order, place_hash, read_unit
+from openclimb.corpus.reading.units import (
     changed_inputs,
     check_inputs,
     input_fingerprint,
@@ -59,7 +59,7 @@ def _units(
     settings: CorpusSettings, tmp_path: Path, unit_bytes: int = 0, monkeypatch: pytest.MonkeyPatch | None = None
 ):
     if monkeypatch:
-        from openclimb.corpus import units as module
+        from openclimb.corpus.reading import units as module
 
         real = module._cut
         monkeypatch.setattr(module, "_cut", lambda file, _: real(file, unit_bytes))

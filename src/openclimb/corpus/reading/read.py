@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
-from openclimb.corpus.text import parse_json, whole
+from openclimb.corpus.reading.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
+from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.errors import OpenclimbError
 
 SUFFIXES = {
