@@ -32,7 +32,7 @@ class Store:
     """A web server of the files in a folder on 127.0.0.1, which fails some of the requests that it gets."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.share, self.answer = folder, 0.0, 0
+        self.folder, self.share, self.answer, self.tells_size = folder, 0.0, 0, True
         self.rng, self.failed = np.random.default_rng(0), 0
         store_ = self
 
@@ -57,8 +57,9 @@ class Store:
                 asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
                 part = data[int(asked[1]) : int(asked[2]) + 1 if asked[2] else None] if asked else data
                 self.send_response(206 if asked else 200)
-                self.send_header("Content-Length", str(len(part)))
-                self.send_header("Accept-Ranges", "bytes")
+                if store_.tells_size:
+                    self.send_header("Content-Length", str(len(part)))
+                    self.send_header("Accept-Ranges", "bytes")
                 if asked:
                     start = int(asked[1])
                     self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
@@ -210,3 +211,10 @@ def test_signed_addresses_are_read_and_their_names_hold_no_secret(web: Store, tm
     assert not any("key" in file.name for file in files)
     assert files[2].name == "b.jsonl.gz"
     assert len(read_all(CorpusSettings(paths=tuple(places)), tmp_path / "corpus")) == 5
+
+
+def test_a_file_of_unknown_size_is_refused(web: Store) -> None:
+    write_lines(web.folder / "a.jsonl", ["one"])
+    web.tells_size = False
+    with pytest.raises(InputError, match=r"does not say how large http://.*a\.jsonl is"):
+        list_files(CorpusSettings(paths=(f"{web.url}/a.jsonl?key=1",)))

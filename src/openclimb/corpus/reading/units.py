@@ -180,7 +180,13 @@ def _expand(pattern: str) -> list[tuple[Any, str, int]]:
     else:
         details = []
     files = [detail for detail in details if detail["type"] == "file" and format_of(detail["name"])]
-    return [(filesystem, detail["name"], int(detail["size"] or 0)) for detail in files]
+    for detail in files:
+        if detail.get("size") is None:
+            raise InputError(
+                f"the store does not say how large {without_secrets(detail['name'])} is: a part could pass for all of it",
+                "copy the file to a disk or to another store",
+            )
+    return [(filesystem, detail["name"], int(detail["size"])) for detail in files]
 
 
 def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
