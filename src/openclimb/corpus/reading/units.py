@@ -183,7 +183,7 @@ def _expand(pattern: str) -> list[tuple[Any, str, int]]:
     for detail in files:
         if detail.get("size") is None:
             raise InputError(
-                f"the store does not say how large {without_secrets(detail['name'])} is: a part could pass for all of it",
+                f"the store does not say how large {without_secrets(detail['name'])} is: a part might pass as all",
                 "copy the file to a disk or to another store",
             )
     return [(filesystem, detail["name"], int(detail["size"])) for detail in files]
