@@ -90,7 +90,7 @@ def losses_chart(answer: Answer) -> Figure:
         "hovertemplate": "%{y}: %{x:+.4f}<br>%{text}<extra></extra>",
         "showlegend": False,
     }
-    axis = {"title": {"text": "loss in the objective"}, "tickformat": "+.3f", "zeroline": True}
+    axis = {"title": {"text": "loss in the objective"}, "tickformat": "+~g", "zeroline": True}
     return _figure([bars], 70 + 26 * len(rows), axis, NAMES)
 
 
@@ -108,7 +108,7 @@ def interval_chart(margins: Mapping[str, MarginRow], title: str) -> Figure:
     means, names = [margin.mean for _, margin in rows], [f"over {name}" for name, _ in rows]
     marker = {"size": 13, "color": OURS}
     data = [_points(means, names, "%{y}: %{x:+.4f}<extra></extra>", marker, error_x=errors, showlegend=False)]
-    axis = {"title": {"text": title}, "tickformat": "+.3f", "zeroline": True, "zerolinewidth": 3}
+    axis = {"title": {"text": title}, "tickformat": "+~g", "zeroline": True, "zerolinewidth": 3}
     figure = _figure(data, 110 + 44 * len(rows), axis, NAMES)
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
     figure["layout"]["shapes"] = [{**zero, "line": {"color": MUTED, "width": 2, "dash": "dot"}}]
