@@ -42,9 +42,9 @@ class Rate:
     how: str
 
 
-def sized(report: "Report", size: str) -> tuple[ProxySettings, int]:
+def sized(tiny: bool, size: str) -> tuple[ProxySettings, int]:
     """Return the proxy of a size of the dial and its vocabulary; tiny ones for a try."""
-    return (TINY, TINY_VOCAB) if report.tiny else (ProxySettings(**shape_of(size)), vocabulary_of(size))
+    return (TINY, TINY_VOCAB) if tiny else (ProxySettings(**shape_of(size)), vocabulary_of(size))
 
 
 def start(proxy: ProxySettings, vocab_size: int, n_models: int, device: str) -> Program:
@@ -88,7 +88,7 @@ def rate(proxy: ProxySettings, vocab_size: int, n_models: int, device: str, seco
 
 def agreement(report: "Report") -> None:
     """Train one trial on the CPU (fp32) and on the GPU (bf16): losses on the way, scores of its tasks."""
-    proxy, vocab_size = sized(report, "1M")
+    proxy, vocab_size = sized(report.tiny, "1M")
     proxy = proxy if report.tiny else replace(proxy, token_budget=100_000)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -116,7 +116,7 @@ def agreement(report: "Report") -> None:
 def stacked(report: "Report") -> None:
     """Compare 64 models as one program with one after the other. Bar: 8 times the tokens a second."""
     for size in ("1M", "5M"):
-        proxy, vocab_size = sized(report, size)
+        proxy, vocab_size = sized(report.tiny, size)
         one = rate(proxy, vocab_size, 1, report.device, 0.2 if report.tiny else 3.0)
         many = rate(proxy, vocab_size, 4 if report.tiny else STACK, report.device, 0.2 if report.tiny else 4.0)
         report.row(f"{size}, {many.room.stack} against one by one", "tokens/s", round(many.tokens), round(one.tokens))
@@ -126,7 +126,7 @@ def stacked(report: "Report") -> None:
 def single(report: "Report") -> None:
     """Train 62M and 350M alone. Bars: .40 and .45 of the card's peak (model FLOPs)."""
     for size in ("62M", "350M"):
-        proxy, vocab_size = sized(report, size)
+        proxy, vocab_size = sized(report.tiny, size)
         found = rate(proxy, vocab_size, 1, report.device, 0.2 if report.tiny else 6.0)
         flops = 6 * n_parameters(proxy.width, proxy.depth, vocab_size)
         flops += 12 * proxy.depth * proxy.width * proxy.sequence  # attention, as Chowdhery et al. 2022 count it
@@ -152,7 +152,7 @@ def rates(report: "Report") -> None:
 
     As many steps as fit into the part's time, the same for each rate, with the whole schedule; the held-out loss.
     """
-    proxy, vocab_size = sized(report, "62M")
+    proxy, vocab_size = sized(report.tiny, "62M")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         texts = list(documents("packages", 60_000 if report.tiny else 24_000_000))

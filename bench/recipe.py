@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from _gpu_training import wait
 from _recipe_model import Muon, VariantDecoder
 from _results import write_results
 from openclimb.config.schema import Config, ProxySettings
@@ -36,10 +37,10 @@ from openclimb.proxy import optimizer as optimise
 from openclimb.proxy.cpu.products import bf16_products
 from openclimb.proxy.data import Reader, batches, open_tokens
 from openclimb.proxy.evaluate import evaluate
-from openclimb.proxy.model import StackedDecoder
+from openclimb.proxy.model import OURS, StackedDecoder
 from openclimb.proxy.optimizer import DECAY, WARMUP, WEIGHT_DECAY, schedule
-from openclimb.proxy.stack.program import Program, program_for
-from openclimb.proxy.train import KEPT_BLOCK
+from openclimb.proxy.stack.program import RESIDENT, Program, cpu_room, program_for
+from openclimb.proxy.train import AHEAD, KEPT_BLOCK
 from openclimb.search.space.simplex import bounds, draw
 from openclimb.workspace.files import fingerprint, read_json, write_json
 from openclimb.workspace.records import Workspace
@@ -85,6 +86,7 @@ class Variant:
     hold_weights: bool = False  # initial weights of seed 0 for all seeds, to see what they are worth
     hold_data: bool = False  # documents and order of seed 0 for all seeds
     ours: bool = False  # the package's own initial weights
+    embedding_rate: float = 0.0  # rate of the embedding ÷ that of hidden matrices; 0: the package's
 
     def settings(self, proxy: ProxySettings) -> ProxySettings:
         """Return the workspace's settings with what differs."""
@@ -135,7 +137,7 @@ def measured(folder: Path, config: Config, variant: Variant, weights: Sequence[f
             parameter.copy_(mean / n_averaged)
     seconds = time.process_time() - began
     result = evaluate(model, folder / "tokens", config.tasks, ("search",), "cpu")[0]
-    held = heldout(model, folder / "tokens")
+    [held] = heldout(model, folder / "tokens")
     scores = {task: float(found["bpb"]) for task, found in result.means["search"].items()}
     evaluation = time.process_time() - began - seconds
     plain = {}
@@ -159,6 +161,8 @@ def stepper(
         initialise(model, variant, seed)
     program = Program(model, proxy, "cpu", "autograd") if special else program_for(model, proxy, "cpu")
     optimiser: Any = program.optimiser
+    if variant.embedding_rate:
+        optimiser.factors["embedding"] = variant.embedding_rate
     if variant.muon:
         optimiser = Muon(program.optimiser, model, variant.muon, variant.momentum)
     if isinstance(model, VariantDecoder):
@@ -172,24 +176,80 @@ def stepper(
     return model, step, lambda: flat(program)
 
 
+def measured_together(
+    folder: Path, config: Config, variant: Variant, runs: Sequence[tuple[tuple[float, ...], int]], device: str
+) -> list[dict[str, Any]]:
+    """Train the runs (weights, seed) as one stack on a GPU; return what `measured` does, seconds shared out.
+
+    Not for variants with a forward pass, an optimiser, averages or held draws of their own.
+    """
+    if variant.qk_norm or variant.soft_cap or variant.muon or variant.average or variant.hold_data:
+        raise ValueError(f"variant '{variant.name}' is for a CPU")
+    proxy = variant.settings(config.proxy)
+    tokens = open_tokens(folder / "tokens")
+    names = tuple(domain.name for domain in read_domains(folder / "domains"))
+    optimise.BETAS = (0.9, variant.beta2)
+    optimise.WEIGHT_DECAY = variant.weight_decay
+    seeds = [seed for _, seed in runs]
+    model = StackedDecoder(proxy, tokens.vocab_size, seeds)
+    if not variant.ours:
+        for i, seed in enumerate(seeds):
+            one = StackedDecoder(proxy, tokens.vocab_size, [seed])
+            initialise(one, variant, seed)
+            with torch.no_grad():
+                for ours, theirs in zip(model.parameters(), one.parameters(), strict=True):
+                    ours[i] = theirs[0]
+    shape = replace(proxy, learning_rate=1.0, token_budget=1)  # what is compiled serves all variants of a shape
+    room = cpu_room(proxy, len(runs))
+    if device == "cuda":
+        room = RESIDENT.room(shape, tokens.vocab_size, OURS, True, len(runs), exact=True)
+    program = program_for(model, shape, device, room, print)
+    factors = dict(program.optimiser.factors)
+    if variant.embedding_rate:
+        program.optimiser.factors["embedding"] = variant.embedding_rate
+    readers = [
+        Reader(tokens, Trial(0, "search", 0, names, weights, seed, proxy.token_budget, "", "", ""), proxy.sequence)
+        for weights, seed in runs
+    ]
+    n_steps = -(-len(readers[0]) // proxy.batch)
+    began = time.perf_counter()
+    for i, batch in enumerate(batches(readers, proxy.batch, 0, n_steps, AHEAD)):
+        program.step(batch.to(device, non_blocking=True), proxy.learning_rate * schedule(
+            i, n_steps, variant.warmup, variant.decay
+        ))  # fmt: skip
+    wait(device)
+    seconds = time.perf_counter() - began
+    results = evaluate(program.model, folder / "tokens", config.tasks, ("search",), device)
+    held = heldout(program.model, folder / "tokens", device)
+    program.optimiser.factors.update(factors)
+    found = []
+    for result, loss in zip(results, held, strict=True):
+        scores = {task: each["bpb"] for task, each in result.means["search"].items()}
+        found.append({"seconds": seconds / len(runs), "scores": scores, "plain": scores, "heldout": loss})
+    return found
+
+
 def flat(program: Program) -> list[torch.Tensor]:
     return [each.detach() for each in program.optimiser.flat.values()]
 
 
 @torch.no_grad()
-def heldout(model: StackedDecoder, tokens: Path) -> float:
-    """Return bits per byte of the held-out text, in pieces of the model's own length."""
+def heldout(model: StackedDecoder, tokens: Path, device: str = "cpu") -> list[float]:
+    """Return each model's bits per byte of the held-out text, in pieces of the model's own length."""
     facts = read_json(tokens / "heldout.json")
     dtype = read_json(tokens / "domains.json")["dtype"]
     ids = np.fromfile(tokens / "heldout.bin", dtype=dtype).astype(np.int64)
-    length = model.longest // 4
+    m, length = model.n_models, model.longest // 4
     n = (len(ids) - 1) // length * length
-    rows, gold = torch.from_numpy(ids[:n]).view(1, -1, length), torch.from_numpy(ids[1 : n + 1]).view(-1, length)
-    nats = 0.0
+    rows, gold = torch.from_numpy(ids[:n]).view(1, -1, length), torch.from_numpy(ids[1 : n + 1]).view(1, -1, length)
+    nats = torch.zeros(m, device=device)
     for i in range(0, rows.shape[1], 16):
-        logits = model.logits(model(rows[:, i : i + 16]))[0]
-        nats += float(torch.nn.functional.cross_entropy(logits, gold[i : i + 16].reshape(-1), reduction="sum"))
-    return nats / np.log(2) / (facts["n_bytes"] * n / len(ids))
+        logits = model.logits(model(rows[:, i : i + 16].to(device).expand(m, -1, -1)))
+        for k, each in enumerate(logits):
+            nats[k] += torch.nn.functional.cross_entropy(
+                each, gold[0, i : i + 16].to(device).flatten(), reduction="sum"
+            )
+    return [nat / float(np.log(2)) / (facts["n_bytes"] * n / len(ids)) for nat in nats.tolist()]
 
 
 def job(args: tuple[Path, Path, Config, Variant, tuple[float, ...], int]) -> None:
@@ -272,6 +332,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", default="{}", help="JSON: settings of the proxy for all variants")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: a variant's runs as one stack")
     parser.add_argument("--write", default="", help="name of the results file")
     options = parser.parse_args()
     config = Workspace(options.run).config()
@@ -296,13 +357,20 @@ def main() -> None:
                 for seed in range(options.seeds)
                 for i, weights in enumerate(mixtures)
             ]
-            pool.map(job, jobs, chunksize=1)
+            if options.device == "cuda":
+                results = measured_together(
+                    options.run, config, variant, [(each[4], each[5]) for each in jobs], options.device
+                )
+                for each, result in zip(jobs, results, strict=True):
+                    write_json(each[1], result)
+            else:
+                pool.map(job, jobs, chunksize=1)
             found = summary([[read_json(path) for path in row] for row in paths])
             figures = "".join(f"{found[key]:12.4f}" for key in COLUMNS)
             print(f"{variant.name:<40}{found['seconds']:6.1f}{figures}", flush=True)
             rows += [{"case": variant.name, "metric": key, "value": round(value, 5)} for key, value in found.items()]
-    if options.write:
-        write_results(options.write, rows)
+            if options.write:
+                write_results(options.write, rows)
 
 
 if __name__ == "__main__":
