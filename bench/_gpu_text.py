@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.tokenizer import encode_batch, end_id, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenizer import encode_batch, ends_of, load_tokenizer, train_tokenizer
 from openclimb.progress import Progress
 from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.files import write_json
@@ -32,11 +32,11 @@ def documents(kind: str, n_chars: int, longest: int = LONGEST) -> Iterator[str]:
 
 def encoded(texts: list[str], tokenizer: Path) -> np.ndarray:
     """Return the tokens of texts, each with its end, as one array."""
-    loaded = load_tokenizer(tokenizer)
+    loaded, end = load_tokenizer(tokenizer), ends_of(tokenizer).end
     ids: list[int] = []
     for i in range(0, len(texts), 200):
         for row in encode_batch(loaded, texts[i : i + 200]):
-            ids += [*row, end_id(loaded)]
+            ids += [*row, end]
     return np.array(ids, dtype=np.uint16)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from openclimb.config.schema import ProxySettings
 from openclimb.config.sizes import derived_settings
-from openclimb.corpus.tokenizer import encode_batch, end_id, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenizer import encode_batch, ends_of, load_tokenizer, train_tokenizer
 from openclimb.engines.local import set_allocator
 from openclimb.proxy.model import StackedDecoder
 from openclimb.proxy.optimizer import schedule
@@ -76,11 +76,11 @@ def _tokens(corpus: Path, n: int, vocab_size: int) -> np.ndarray:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         train_tokenizer(texts[:2000], vocab_size, path)
-        tokenizer = load_tokenizer(path)
+        tokenizer, end = load_tokenizer(path), ends_of(path).end
     ids: list[int] = []
     for i in range(0, len(texts), 200):
         for encoded in encode_batch(tokenizer, texts[i : i + 200]):
-            ids += [*encoded, end_id(tokenizer)]
+            ids += [*encoded, end]
         if len(ids) > n:
             break
     return np.array(ids, dtype=np.int64)

@@ -11,12 +11,14 @@ import pytest
 
 import openclimb
 from openclimb.cli.main import main
+from openclimb.corpus.tokenizer import train_tokenizer
 from openclimb.testing.fixtures import complaint, make_tiny_workspace
 from openclimb.workspace.files import read_json
 
 LIMITED = """
 import resource, sys
 from openclimb.cli.main import main
+from openclimb.corpus.tokenizer import train_tokenizer
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)  # as a full disk: no file grows beyond this
 sys.exit(main(sys.argv[2:]))
 """
@@ -150,6 +152,20 @@ def test_a_task_with_a_bad_gold_index_is_told_before_the_work(
     message = _complaint(capsys)
     assert "gold" in message
     assert "speech.jsonl" in message
+
+
+def test_plan_says_what_ends_a_document_or_asks(
+    tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "given.json"
+    train_tokenizer(["so far, so good"] * 9, 300, given)
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, tokens={"tokenizer": str(given)})
+    assert main(["plan", str(root)]) == 0
+    told = "a document begins with <|endoftext|> and ends with <|endoftext|>"
+    assert told in " ".join(capsys.readouterr().out.split())
+    given.write_text(given.read_text().replace('"special": true', '"special": false'))
+    assert main(["plan", str(root)]) == 1
+    assert "ends a document is not known" in _complaint(capsys)
 
 
 def test_a_workspace_of_a_newer_version_is_told(finished: Path, tmp_path: Path, capsys) -> None:

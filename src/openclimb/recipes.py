@@ -12,6 +12,7 @@ from openclimb.config.load import result_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
+from openclimb.corpus.tokenizer import tokenizer_fingerprint
 from openclimb.errors import StaleError
 from openclimb.search.external import external_fingerprint
 from openclimb.tasks.items import task_fingerprint
@@ -20,7 +21,7 @@ from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, sta
 from openclimb.workspace.trials import Trial, read_trials
 
 BY_HAND = "trials completed or imported by hand"  # how the recipe of the search names them
-VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 3, "tokens": 4, "mixture": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "clusters": 3, "labels": 3, "tokens": 5, "mixture": 2}
 
 
 def recipes(
@@ -47,7 +48,7 @@ def recipes(
         {**_named(config, "embed"), **_named(config, "clusters"), **tokenizer, **seed},
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
-        tokenizer=folder_fingerprint(config.tokens.tokenizer),
+        tokenizer=tokenizer_fingerprint(config.tokens.tokenizer),
         checkpoint_tokenizer=_checkpoint_tokenizer(config.proxy.checkpoint),
     )
     models = {
@@ -118,7 +119,7 @@ def _checkpoint_tokenizer(checkpoint: str) -> str:
     """Return the fingerprint of a checkpoint's tokenizer; a hub's is known by the checkpoint's name."""
     if not checkpoint:
         return ""
-    return folder_fingerprint(str(Path(checkpoint) / "tokenizer.json")) or checkpoint
+    return tokenizer_fingerprint(str(Path(checkpoint) / "tokenizer.json")) or checkpoint
 
 
 def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.tokenizer import end_id, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenizer import ends_of, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.progress import Progress
 from openclimb.tasks import items as task_items
@@ -65,7 +65,7 @@ def test_all_three_forms_are_tokenised_so_that_the_continuation_is_scored(tmp_pa
     spans = np.split(packed["tokens"], np.cumsum(packed["lengths"])[:-1])
     texts = [loaded.decode(span[n:].tolist()) for span, n in zip(spans, packed["contexts"], strict=True)]
     assert texts == [" brown fox", " no", " fox jumps.", " fox jumps.", "The quick brown fox."]
-    assert all(span[0] == end_id(loaded) for span in spans)
+    assert all(span[0] == ends_of(tokenizer).end for span in spans)
     assert packed["bytes"].tolist() == [len(text) for text in texts]
     assert packed["chars"].tolist() == [len(text.removeprefix(" ")) for text in texts]
 
@@ -85,7 +85,7 @@ def test_a_text_begins_with_what_the_tokenizer_puts_first(tmp_path: Path, tokeni
     loaded.save(str(tmp_path / "other.json"))
     items = read_items(str(write(tmp_path / "a.jsonl", {"text": "The fox"})))
     assert tokenised(items, tmp_path / "other.json")["tokens"][0] == first
-    assert tokenised(items, tokenizer)["tokens"][0] == end_id(load_tokenizer(tokenizer))
+    assert tokenised(items, tokenizer)["tokens"][0] == ends_of(tokenizer).end
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.reading.units import check_inputs
+from openclimb.corpus.tokenizer import describe_ends
 from openclimb.engines.local import n_cores
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
@@ -40,6 +41,7 @@ def plan(root: Path) -> dict[str, Any]:
         "scale": config.scale,
         "inputs": inputs,
         "tasks": tasks,
+        "tokenizer": {} if external else _tokenizer(config),
         "stages": _stages(workspace, config),
         "trials": _trial_costs(config),
         "objective": config.objective.resolved,
@@ -87,6 +89,15 @@ def status(root: Path) -> dict[str, Any]:
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,
     }
+
+
+def _tokenizer(config: Config) -> dict[str, str]:
+    """Return which tokens stand around a document for a tokenizer of the user's; nothing for one that is trained."""
+    folder = Path(config.proxy.checkpoint).expanduser()
+    path = folder / "tokenizer.json" if config.proxy.checkpoint else Path(config.tokens.tokenizer).expanduser()
+    if config.proxy.checkpoint and not folder.is_dir():  # of a hub, and not fetched for a plan
+        return {}
+    return describe_ends(path) if config.proxy.checkpoint or config.tokens.tokenizer else {}
 
 
 def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
         ),
+        *_tokenizer_lines(facts["tokenizer"]),
         f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
         f"at most {costs['selection']} to choose: {counted(costs['finalists'], 'finalists')}, natural and uniform in "
         f"up to {counted(costs['seeds'], 'rounds')}, then the best and natural × {costs['seeds']} fresh seeds, "
@@ -39,6 +40,12 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         *_stage_lines(facts["stages"]),
     ]
     return "\n".join(lines)
+
+
+def _tokenizer_lines(facts: Mapping[str, str]) -> list[str]:
+    if not facts:
+        return []
+    return [f"tokens    {facts['path']}: a document begins with {facts['start']} and ends with {facts['end']}"]
 
 
 def _cost_lines(facts: Mapping[str, Any]) -> list[str]:

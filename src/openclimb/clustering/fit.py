@@ -6,7 +6,6 @@ cluster), `sample.parquet` (one row a sampled document), `fit.json`. With ready-
 cluster, and sources stand in the clusters' place.
 """
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
-from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer, train_tokenizer
+from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer, train_tokenizer
 from openclimb.engines.engine import Engine
 from openclimb.errors import InputError
 from openclimb.progress import Progress
@@ -83,9 +82,9 @@ def make_tokenizer(texts: Sequence[str], tokens: TokensSettings, path: Path, pro
     if path.is_file():
         return
     if tokens.tokenizer:
-        load_tokenizer(Path(tokens.tokenizer).expanduser())  # says what is wrong with it
-        with atomic(path) as temporary:
-            shutil.copyfile(Path(tokens.tokenizer).expanduser(), temporary)
+        given = Path(tokens.tokenizer).expanduser()
+        ends_of(given)  # says what is wrong with it
+        copy_tokenizer(given, path)
         return
     progress.start("train the tokenizer")
     train_tokenizer(texts[:N_TOKENIZER_TEXTS], tokens.vocab_size, path)
@@ -153,7 +152,7 @@ def _describe(
     words = top_words(texts, groups.tolist(), len(names))
     write_json(out / "words.json", dict(zip(names, words, strict=True)))
     rates, overall = token_rates(texts, groups, len(names), out / "tokenizer.json")
-    around = sum(map(len, frame(load_tokenizer(out / "tokenizer.json"))))
+    around = sum(map(len, ends_of(out / "tokenizer.json").around))
     write_json(
         out / "token_rates.json", {"overall": overall, "around": around, "rates": dict(zip(names, rates, strict=True))}
     )

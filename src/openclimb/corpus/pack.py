@@ -22,7 +22,7 @@ from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSetting
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.reading.read import Document, Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
-from openclimb.corpus.tokenizer import encode_batch, end_id, frame, load_tokenizer
+from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer
 from openclimb.errors import DomainError
 from openclimb.mixture import Domain
 from openclimb.workspace.context import StageContext
@@ -78,7 +78,7 @@ def pack(
     rates.append(
         pick_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout))
     )
-    shutil.copyfile(source.tokenizer, out / "tokenizer.json")
+    copy_tokenizer(source.tokenizer, out / "tokenizer.json")
     choice = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, tuple(rates))
     work = _Work(choice, out / "tokenizer.json", source.corpus, out / "pieces")
     progress.start("pack", len(units), "units")
@@ -97,7 +97,11 @@ def pack(
         {"name": domain.name, **facts, "n_read": min(n, facts["n_tokens"])}
         for domain, facts, n in zip(domains, written, read, strict=True)
     ]
-    fixed = {"dtype": str(_dtype(loaded)), "eos": end_id(loaded), "vocab_size": loaded.get_vocab_size()}
+    fixed = {
+        "dtype": str(_dtype(loaded)),
+        "eos": ends_of(out / "tokenizer.json").end,
+        "vocab_size": loaded.get_vocab_size(),
+    }
     write_json(out / "domains.json", {**fixed, "domains": rows})
     shutil.rmtree(out / "pieces", ignore_errors=True)
     progress.finish(f"{sum(row['n_tokens'] for row in rows):,} tokens")
@@ -144,7 +148,7 @@ def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> l
     if not chosen:
         return []
     tokenizer = load_tokenizer(work.tokenizer)
-    (before, after), dtype = frame(tokenizer), _dtype(tokenizer)
+    (before, after), dtype = ends_of(work.tokenizer).around, _dtype(tokenizer)
     documents = [d for d in read_unit(unit, work.corpus, chosen.__contains__) if isinstance(d, Document)]
     stop_if_fewer(unit, len(documents), len(chosen))
     rows = []

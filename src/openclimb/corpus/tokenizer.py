@@ -1,19 +1,28 @@
-"""The tokenizer: a byte-level BPE trained on the sample, or any tokenizer.json."""
+"""The tokenizer: a byte-level BPE trained on the sample, or any tokenizer.json.
+
+Text that looks like a special token is text: `<|endoftext|>` in a document does not end it.
+"""
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openclimb.errors import ConfigError
-from openclimb.workspace.files import atomic, file_stamps
+from openclimb.workspace.files import atomic, file_stamps, folder_fingerprint, write_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 END = "<|endoftext|>"  # stands between documents
+# Special tokens that end a document where no tokenizer_config.json names one: the first that the tokenizer has.
 END_NAMES = (END, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
+
+
+CONFIG = "tokenizer_config.json"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
@@ -55,40 +64,122 @@ def _load(path: Path, _stamps: tuple[tuple[str, int, int], ...]) -> "Tokenizer":
         raise ConfigError(f"tokens.tokenizer: {path} cannot be read: {error}", "name a tokenizer.json") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def end_id(tokenizer: "Tokenizer") -> int:
-    """Return the id of the token that ends a document. Raises ConfigError when the tokenizer has none."""
-    for name in END_NAMES:
-        found = tokenizer.token_to_id(name)
-        if found is not None:
-            return int(found)
-    raise ConfigError("the tokenizer has no token that ends a document", f"add one of: {', '.join(END_NAMES)}")
+@dataclass(frozen=True)
+class Ends:
+    """Ids around a document: `start` stands before a text that is scored, `end` after each document that is read."""
+
+    start: int
+    end: int
+
+    @property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that models read before and after a document.
+
+        A start that is the end token is not read twice: the end of the document before stands there anyhow.
+        """
+        return [self.start] if self.start != self.end else [], [self.end]
 
 
-def start_id(tokenizer: "Tokenizer") -> int:
-    """Return the id of the token before a scored text: what the tokenizer itself puts first, else the end token."""
-    first = tokenizer.encode("").ids
-    return int(first[0]) if first else end_id(tokenizer)
+def ends_of(path: Path) -> Ends:
+    """Return which tokens of a tokenizer.json stand around a document.
 
-
-def frame(tokenizer: "Tokenizer") -> tuple[list[int], list[int]]:
-    """Return the ids that models read before and after a document: its start, unless that is the end token; its end.
-
-    The end token of the document before stands there anyhow.
+    The end is `eos_token` of the tokenizer_config.json beside it, or else the first special token of END_NAMES: a
+    plain word `</s>` of the vocabulary ends nothing. The start is `bos_token` where that file says `add_bos_token`,
+    or else what the tokenizer itself puts before a text, or else the end.
+    Raises ConfigError where neither says what the end is.
     """
-    start, end = start_id(tokenizer), end_id(tokenizer)
-    return [start] if start != end else [], [end]
+    tokenizer = load_tokenizer(path)
+    named = _read_names(path)
+    end = _end_of(path, tokenizer, named.get("eos_token"))
+    first = tokenizer.encode("").ids
+    start = int(first[0]) if first else end
+    if named.get("add_bos_token") is False:
+        start = end
+    elif named.get("add_bos_token") and named.get("bos_token"):
+        start = _id_of(path, tokenizer, named["bos_token"])
+    return Ends(start, end)
 
 
-def same_ids(one: "Tokenizer", other: "Tokenizer") -> bool:
+def describe_ends(path: Path) -> dict[str, str]:
+    """Return a tokenizer's path and the names of the tokens that a document begins and ends with."""
+    tokenizer, ends = load_tokenizer(path), ends_of(path)
+    return {"path": str(path), "start": tokenizer.id_to_token(ends.start), "end": tokenizer.id_to_token(ends.end)}
+
+
+def _end_of(path: Path, tokenizer: "Tokenizer", named: str | None) -> int:
+    if named:
+        return _id_of(path, tokenizer, named)
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    for name in END_NAMES:
+        if name in special:
+            return int(tokenizer.token_to_id(name))
+    known = ", ".join(sorted(special)) or "it has none"
+    raise ConfigError(
+        f"which token of {path} ends a document is not known: none of {', '.join(END_NAMES)} is one of its special "
+        f"tokens ({known})",
+        f'write {{"eos_token": "NAME"}}, with the name of that token, into {path.parent / CONFIG}',
+    )
+
+
+def _id_of(path: Path, tokenizer: "Tokenizer", name: str) -> int:
+    found = tokenizer.token_to_id(name)
+    if found is None:
+        raise ConfigError(
+            f"{path.parent / CONFIG} names the token {name!r}, which {path.name} does not have",
+            "name one of its tokens as eos_token and bos_token",
+        )
+    return int(found)
+
+
+def _read_names(path: Path) -> dict[str, Any]:
+    """Return `eos_token`, `bos_token` and `add_bos_token` of the tokenizer_config.json beside a tokenizer.json."""
+    beside = path.parent / CONFIG
+    if not beside.is_file():
+        return {}
+    try:
+        raw = json.loads(beside.read_text(encoding="utf-8-sig"))
+        if not isinstance(raw, dict):
+            raise ValueError("it is not an object")
+    except ValueError as error:
+        raise ConfigError(f"{beside} cannot be read: {error}", "restore it, or take it away") from None
+    found: dict[str, Any] = {}
+    for name in ("eos_token", "bos_token"):
+        value = raw.get(name)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str) and value:
+            found[name] = value
+    if isinstance(raw.get("add_bos_token"), bool):
+        found["add_bos_token"] = raw["add_bos_token"]
+    return found
+
+
+def copy_tokenizer(path: Path, out: Path) -> None:
+    """Copy a tokenizer.json to `out`, and beside it what its tokenizer_config.json says of a document's ends."""
+    named = _read_names(path)
+    if named:
+        write_json(out.parent / CONFIG, named)
+    with atomic(out) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+def tokenizer_fingerprint(path: str) -> str:
+    """Return the fingerprint of a tokenizer.json and of what stands beside it on a document's ends; "" for no file."""
+    own = folder_fingerprint(path)
+    beside = folder_fingerprint(str(Path(path).expanduser().parent / CONFIG)) if own else ""
+    return f"{own} {beside}" if beside else own
+
+
+def same_ids(one: Path, other: Path) -> bool:
     """Return whether two tokenizers give every text the same ids, and the same ids to its start and its end."""
     parts = []
-    for tokenizer in (one, other):
-        raw = json.loads(tokenizer.to_str())
+    for path in (one, other):
+        raw = json.loads(load_tokenizer(path).to_str())
         encoding = [raw[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
-        parts.append([encoding, start_id(tokenizer), end_id(tokenizer)])
+        parts.append([encoding, ends_of(path)])
     return bool(parts[0] == parts[1])
 
 

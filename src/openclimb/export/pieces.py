@@ -14,7 +14,7 @@ from typing import Any
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.read import Document, Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
-from openclimb.corpus.tokenizer import encode_batch, frame, load_tokenizer
+from openclimb.corpus.tokenizer import encode_batch, ends_of, load_tokenizer
 from openclimb.engines.engine import Engine
 from openclimb.export.plan import Counts
 from openclimb.progress import Progress
@@ -115,7 +115,7 @@ def _groups(work: Work, stretch: list[Document], chosen: dict[int, tuple[int, in
 
     tokenizer = load_tokenizer(work.tokenizer)
     n_tokens: list[int] = []
-    n_around = sum(map(len, frame(tokenizer)))
+    n_around = sum(map(len, ends_of(work.tokenizer).around))
     for i in range(0, len(stretch), BATCH):
         n_tokens += [len(ids) + n_around for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
     rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from openclimb.config.schema import ProxySettings
-from openclimb.corpus.tokenizer import end_id, load_tokenizer, start_id
+from openclimb.corpus.tokenizer import Ends, ends_of, load_tokenizer
 from openclimb.errors import InputError
 from openclimb.proxy.checkpoint import INDEX, SUPPORTED, WEIGHTS, find_checkpoint, read_checkpoint, read_object, shaped
 from openclimb.proxy.model import StackedDecoder
@@ -93,15 +93,15 @@ def save_llama(model: StackedDecoder, index: int, folder: Path, tokenizer: Path,
     partial.mkdir(parents=True)
     state = {name: view.of(index).detach().float().cpu().contiguous() for name, view in _tensors(model)}
     save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
-    loaded = load_tokenizer(tokenizer)
-    _write(partial / "config.json", _config(model, start_id(loaded), end_id(loaded)))
+    loaded, ends = load_tokenizer(tokenizer), ends_of(tokenizer)
+    _write(partial / "config.json", _config(model, ends))
     if beside:
         shutil.copyfile(tokenizer, partial / "tokenizer.json")
         for path in (Path(beside) / name for name in BESIDE):
             if path.is_file():
                 shutil.copyfile(path, partial / path.name)
     else:
-        _write_tokenizer(loaded, model.longest, partial)
+        _write_tokenizer(loaded, ends, model.longest, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -128,7 +128,7 @@ def _tensors(model: StackedDecoder) -> Iterator[tuple[str, View]]:
         yield "lm_head.weight", View(model.output)
 
 
-def _config(model: StackedDecoder, start: int, end: int) -> dict[str, Any]:
+def _config(model: StackedDecoder, ends: Ends) -> dict[str, Any]:
     rope = model.form.rope
     angles: dict[str, Any] = {"rope_type": rope.stretch or "default", "rope_theta": rope.base}
     if rope.stretch:
@@ -155,28 +155,28 @@ def _config(model: StackedDecoder, start: int, end: int) -> dict[str, Any]:
         "rope_scaling": {k: v for k, v in angles.items() if k != "rope_theta"} if rope.stretch else None,
         "rope_parameters": angles,
         "tie_word_embeddings": model.form.tied,
-        "bos_token_id": start,
-        "eos_token_id": end,
+        "bos_token_id": ends.start,
+        "eos_token_id": ends.end,
         "dtype": "float32",
         "torch_dtype": "float32",
     }
 
 
-def _write_tokenizer(loaded: "Tokenizer", longest: int, folder: Path) -> None:
+def _write_tokenizer(loaded: "Tokenizer", ends: Ends, longest: int, folder: Path) -> None:
     """Write the tokenizer so that others put before a text what we put there, and so score it as we do."""
     from tokenizers import Tokenizer, processors
 
     copy = Tokenizer.from_str(loaded.to_str())
-    end = end_id(copy)
-    name = copy.id_to_token(end)
-    if not copy.encode("").ids:  # it puts nothing before a text: one without a processor, or with GPT-2's of offsets
-        first = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, end)])
-        kept = copy.post_processor
+    name = copy.id_to_token(ends.start)
+    put = copy.encode("").ids
+    if put[:1] != [ends.start]:  # no processor, or GPT-2's of offsets, or tokenizer_config.json says another start
+        first = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, ends.start)])
+        kept = None if put else copy.post_processor
         copy.post_processor = processors.Sequence([kept, first]) if kept else first
     write_text(folder / "tokenizer.json", copy.to_str(pretty=True))
     facts = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
-    first = copy.id_to_token(start_id(copy))
-    _write(folder / "tokenizer_config.json", {**facts, "bos_token": first, "eos_token": name})
+    named = {"bos_token": name, "eos_token": copy.id_to_token(ends.end)}
+    _write(folder / "tokenizer_config.json", {**facts, **named})
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

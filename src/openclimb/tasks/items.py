@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openclimb.config.schema import TasksSettings
 from openclimb.corpus.reading.store import read_file
 from openclimb.corpus.reading.text import parse_json, whole
-from openclimb.corpus.tokenizer import encode_pairs, load_tokenizer, start_id
+from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, fingerprint, write_json
@@ -173,7 +173,7 @@ def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]
     parts it from the context.
     """
     loaded = load_tokenizer(tokenizer)
-    start = start_id(loaded)
+    start = ends_of(tokenizer).start
     pairs = [_joined(context, continuation) for item in items for context, continuation in item.pairs]
     wholes, n_tokens = encode_pairs(loaded, pairs)
     cuts = [min(n, len(whole) - 1) for n, whole in zip(n_tokens, wholes, strict=True)]

@@ -22,7 +22,7 @@ from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import weighed_domains
 from openclimb.corpus.pack import Source, pack
 from openclimb.corpus.reading.units import read_units
-from openclimb.corpus.tokenizer import load_tokenizer, same_ids
+from openclimb.corpus.tokenizer import same_ids
 from openclimb.engines.engine import Engine
 from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
 from openclimb.mixture import Weights
@@ -174,7 +174,7 @@ def _check_tokenizer(root: Path, plan: Plan, config: Config) -> None:
         return
     checkpoint, ours = plan.target.proxy.checkpoint, root / "tokens" / "tokenizer.json"
     theirs = find_checkpoint(checkpoint) / "tokenizer.json"
-    if not same_ids(load_tokenizer(ours), load_tokenizer(theirs)):
+    if not same_ids(ours, theirs):
         raise ConfigError(
             f"the checkpoint {checkpoint} has another tokenizer than {ours}, which made the tokens that it would read",
             "name a checkpoint with that tokenizer; or set proxy.checkpoint to this one in climb.toml, so that all "
