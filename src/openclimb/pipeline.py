@@ -15,7 +15,7 @@ from openclimb.clustering.label import label
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.domains import read_domains
-from openclimb.corpus.pack import Source, pack
+from openclimb.corpus.pack import Source, least_tokens, pack
 from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
@@ -84,7 +84,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         labelled = (units, clusters, config.corpus, config.embed, config.quality)
         labels = workspace.make(recipes["labels"], context, label, *labelled)
         engine.release()  # the embedder's memory
-        merged = (clusters, labels, config.domains, config.target)
+        merged = (clusters, labels, config.domains, config.target, least_tokens(config.proxy, config.target))
         domains = workspace.make(recipes["domains"], context, make_domains, *merged)
         weighed = read_domains(domains)
         region_of(weighed, config.constraints)  # constraints that clash are named before the long work

@@ -11,6 +11,7 @@ from typing import Any
 from openclimb.config.load import result_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
+from openclimb.corpus.pack import least_tokens
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.corpus.tokenizer import tokenizer_fingerprint
 from openclimb.errors import StaleError
@@ -55,7 +56,8 @@ def recipes(
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
     }
     add("labels", _named(config, "quality"), ("clusters",), **models)
-    add("domains", {**_named(config, "domains"), **_named(config, "target")}, ("labels",))
+    least = {"least_tokens": least_tokens(config.proxy, config.target)}
+    add("domains", {**_named(config, "domains"), **_named(config, "target"), **least}, ("labels",))
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()

@@ -63,12 +63,16 @@ def write_stages(root: Path, sources: Sequence[str] = (), tokens: Sequence[int] 
 
 
 def make(
-    root: Path, settings: DomainsSettings = ALL, target: TargetSettings = TARGET, **stages: Sequence[object]
+    root: Path,
+    settings: DomainsSettings = ALL,
+    target: TargetSettings = TARGET,
+    least: int = 0,
+    **stages: Sequence[object],
 ) -> Path:
     """Make domains in a fresh folder and return it."""
     clusters, labels = write_stages(root, **stages)  # type: ignore[arg-type]
     (root / "domains").mkdir()
-    make_domains(StageContext(root / "domains", LocalEngine(1), Progress()), clusters, labels, settings, target)
+    make_domains(StageContext(root / "domains", LocalEngine(1), Progress()), clusters, labels, settings, target, least)
     return root / "domains"
 
 
@@ -131,6 +135,20 @@ def test_names_are_plain_and_distinct(tmp_path: Path) -> None:
 def test_a_small_domain_joins_its_nearest(tmp_path: Path) -> None:
     folder = make(tmp_path, replace(ALL, merge_to=6, min_share=0.05))  # 100 of 3200 tokens is less
     assert [domain.n_tokens for domain in read_domains(folder)] == [1000, 800, 600, 400, 400]
+
+
+def test_a_domain_of_which_a_trial_reads_no_sequence_joins_or_is_left_out_and_named(tmp_path: Path) -> None:
+    joined = make(tmp_path / "clusters", replace(ALL, merge_to=6), least=150)
+    assert [domain.n_tokens for domain in read_domains(joined)] == [1000, 800, 600, 400, 400]
+    sources = ("notes", "wiki", "code", "none")
+    folder = make(tmp_path / "sources", ALL, least=150, sources=sources, tokens=(100, 1000, 3000, 0))
+    assert [domain.name for domain in read_domains(folder)] == ["code", "wiki"]
+    reasons = {row["cluster"]: row["reason"] for row in read_rows(folder / "clusters.csv")}
+    assert reasons["notes"] == "100 tokens, of which a trial reads less than a sequence: 150 needed"
+    assert reasons["none"].startswith("0 tokens")
+    with pytest.raises(DomainError, match="one domain is left, and a mixture needs two; left out: notes") as caught:
+        make(tmp_path / "one", ALL, least=150, sources=("notes", "wiki"), tokens=(100, 3200))
+    assert "proxy.token_budget" in caught.value.fix
 
 
 def test_a_cluster_without_documents_is_not_kept(tmp_path: Path) -> None:

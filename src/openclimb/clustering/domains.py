@@ -3,7 +3,7 @@
 Reads `clusters/` and `labels/`. Writes `domains/clusters.csv` (every cluster: sizes, mean scores, kept or why not, its
 domain), `domains.csv` (every domain: tokens, share, cap, words), `assignment.npy` (cluster → domain, −1: none) and
 `centroids.npy` of the domains. Nothing is deleted. Where domains are ready-made each source is one, `sources.json`
-(source → domain) stands for the assignment, and nothing is merged.
+(source → domain) stands for the assignment, nothing is merged, and a source too small for a trial is left out.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,21 @@ from openclimb.workspace.files import atomic, read_json, write_json
 from openclimb.workspace.tables import write_csv
 
 PRUNED = -1
+NAMED = 8  # sources that a message lists
 
 
 def make_domains(
-    context: StageContext, clusters: Path, labels: Path, settings: DomainsSettings, target: TargetSettings
+    context: StageContext,
+    clusters: Path,
+    labels: Path,
+    settings: DomainsSettings,
+    target: TargetSettings,
+    least: int = 0,
 ) -> dict[str, Any]:
     """Make the domains and write their tables; return the facts of the record.
 
+    `least`: tokens that a domain needs for a trial to read of it. A cluster with fewer joins its nearest, as one with
+    less than `min_share` does; a ready-made source is left out, and named.
     Raises DomainError when every cluster is pruned, one domain is left, or the caps leave no mixture.
     """
     out, progress = context.folder, context.progress
@@ -40,6 +48,7 @@ def make_domains(
     centroids = np.load(path, allow_pickle=False) if path.is_file() else None
     totals = add_up(labels, None if centroids is None else len(centroids))
     reasons = prune(totals, settings)
+    small = _name_small(totals, reasons, least) if centroids is None else []
     kept = np.array([not reason for reason in reasons])
     if not kept.any():
         raise DomainError(
@@ -51,13 +60,15 @@ def make_domains(
         assignment[kept] = np.arange(np.count_nonzero(kept))
     else:
         groups = ward(centroids[kept], settings.merge_to, settings.merge_distance)
-        assignment[kept] = absorb_small(groups, centroids[kept], totals.tokens[kept], settings.min_share)
+        share = max(settings.min_share, least / max(1, int(totals.tokens[kept].sum())))
+        assignment[kept] = absorb_small(groups, centroids[kept], totals.tokens[kept], share)
     assignment = _largest_first(assignment, totals.tokens)
     n_domains = int(assignment.max()) + 1
     if n_domains < 2:
         raise DomainError(
-            "one domain is left, and a mixture needs two",
-            "set domains.merge_to higher, lower domains.min_share, or prune less",
+            f"one domain is left, and a mixture needs two{_left_out(small)}",
+            "set domains.merge_to higher, lower domains.min_share, or prune less"
+            + (", or raise proxy.token_budget" if small else ""),
         )
     words = _words(clusters, totals.names, assignment, n_domains, centroids is None)
     names = [totals.names[i] for i in np.argsort(assignment)[-n_domains:]] if centroids is None else domain_names(words)
@@ -65,6 +76,8 @@ def make_domains(
     limits = caps(tokens.tolist(), target.token_budget, target.max_repetitions)
     check_caps(names, tokens, limits, target)
 
+    if small:
+        progress.note(f"too small for a trial of proxy.token_budget tokens{_left_out(small)}")
     _write_clusters(out, clusters, totals, reasons, assignment, names)
     _write_domains(out, totals, assignment, names, words, tokens, limits)
     if centroids is None:
@@ -81,7 +94,22 @@ def make_domains(
         "tokens_pruned": int(totals.tokens[~kept].sum()),
         "duplicates": int(totals.duplicates.sum()),
         "names": names,
+        **({"too_small": small} if small else {}),
     }
+
+
+def _name_small(totals: Totals, reasons: list[str], least: int) -> list[str]:
+    """Give a reason to the sources with fewer than `least` tokens that have none yet; return their names."""
+    small = []
+    for i, name in enumerate(totals.names):
+        if not reasons[i] and totals.tokens[i] < least:
+            reasons[i] = f"{totals.tokens[i]:,} tokens, of which a trial reads less than a sequence: {least:,} needed"
+            small.append(name)
+    return small
+
+
+def _left_out(small: Sequence[str]) -> str:
+    return f"; left out: {', '.join(small[:NAMED])}{' …' if len(small) > NAMED else ''}" if small else ""
 
 
 def prune(totals: Totals, settings: DomainsSettings) -> list[str]:

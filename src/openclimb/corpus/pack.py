@@ -8,6 +8,7 @@ Reads labels/, domains/ and the chosen documents of the input. Writes `tokens/`:
 heldout.bin and heldout.json, domains.json.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ POOL = 8  # times what a trial reads of a domain that are packed, where it has s
 MOST_POOL = 20_000_000  # and up to so many tokens: of more, which documents they are hardly counts
 HELDOUT_TOKENS = 50_000  # enough for a steady loss
 SLACK = 1.15  # documents are chosen for this many times the tokens needed: counts in labels are estimates
+SPARE = 1.25  # times the tokens of one sequence that the smallest domain has
 BATCH = 256  # documents tokenised at once
 
 
@@ -112,6 +114,12 @@ def n_read(domain: Domain, proxy_token_budget: int, target_token_budget: int) ->
     """Return the different tokens of a domain that a trial reads: as many as make its repetitions the target's."""
     matched = domain.n_tokens * proxy_token_budget / target_token_budget
     return max(1, min(round(matched), round(proxy_token_budget * domain.cap), domain.n_tokens))
+
+
+def least_tokens(proxy: ProxySettings, target: TargetSettings) -> int:
+    """Return the tokens of a domain of which a trial reads one sequence, with some to spare: counts are estimates."""
+    cut = max(1.0, target.token_budget / proxy.token_budget)  # to the proxy's share of the target
+    return math.ceil(SPARE * (proxy.sequence + 1) * cut)
 
 
 def n_pooled(n: int) -> int:
