@@ -20,6 +20,7 @@ from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
 from openclimb.export import dataset, pieces, writers
 from openclimb.export.dataset import export
 from openclimb.export.writers import write_parquet
+from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.files import read_json
 
@@ -238,3 +239,10 @@ def test_the_weights_come_along_for_other_trainers(made: Path, finished: Path) -
     assert all(path.startswith("PREFIX/") for path in words[2::2])
     lines = (made / "mixture.csv").read_text().splitlines()
     assert len(lines) == 1 + len(answer.domains)
+
+
+def test_a_domain_whose_quota_is_under_a_sequence_is_named() -> None:
+    domains = [Domain("C", 1000), Domain("C++", 1000), Domain("日本語", 1000), Domain("C#", 1000)]
+    said = dataset.name_small(domains, [0.999, 0.0, 4e-7, 1e-5], [999_000, 0, 0, 10], 128)
+    assert said == "less than one sequence of 128 tokens at this budget: 日本語 (0 tokens), C# (10 tokens)"
+    assert dataset.name_small(domains[:1], [1.0], [999_000], 128) == ""

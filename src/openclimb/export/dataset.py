@@ -76,6 +76,8 @@ def export(
         return done
     quota = quotas(weights, token_budget)
     _check_repetitions(domains, quota, token_budget, config)
+    if small := name_small(domains, weights, quota, config.proxy.sequence):
+        progress.note(small)
 
     partial_out = _begin(out, asked)
     sweep(partial_out)
@@ -195,6 +197,16 @@ def _check_repetitions(domains: Sequence[Domain], quota: Sequence[int], token_bu
             f"export at most {format_count(int(fits) // 1000 * 1000)} tokens, or set target.token_budget = "
             f'"{format_count(token_budget)}" and search again under the caps that follow from it',
         )
+
+
+def name_small(domains: Sequence[Domain], weights: Sequence[float], quota: Sequence[int], sequence: int) -> str:
+    """Return a sentence that names the domains whose weight is not zero and whose quota is under a sequence, or ""."""
+    small = [
+        f"{domain.name} ({n} tokens)"
+        for domain, weight, n in zip(domains, weights, quota, strict=True)
+        if weight > 0 and n < sequence
+    ]
+    return f"less than one sequence of {sequence} tokens at this budget: {', '.join(small)}" if small else ""
 
 
 def _rates(
