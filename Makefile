@@ -46,7 +46,7 @@ PY = $(BIN)/python
 bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU; writes bench/results/
 	mkdir -p $(BENCH)
 	$(PY) bench/startup.py
-	$(PY) bench/kill.py
+	$(PY) bench/faults.py
 	$(PY) bench/coverage.py
 	$(PY) bench/pick.py
 	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)

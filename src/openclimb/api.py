@@ -15,7 +15,7 @@ from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.workspace import trials as trial_files
-from openclimb.workspace.damage import Damage, find_damage, stop_if_damaged
+from openclimb.workspace.damage import Damage, find_damage, find_damaged_trials, stop_if_damaged
 from openclimb.workspace.files import fingerprint
 from openclimb.workspace.observations import EXTERNAL_ROLE
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
@@ -215,8 +215,13 @@ class OpenWorkspace:
         return read_answer(self.workspace.root)
 
     def check(self) -> list[Damage]:
-        """Compare every file of the finished stages with its record; return those that are not as they were made."""
-        return [one for stage in (*STAGES, "validation") for one in find_damage(self.workspace.root, stage, True)]
+        """Compare every file of the finished stages with its record, and the trials with their own checksums.
+
+        Returns the files that are not as they were made.
+        """
+        root = self.workspace.root
+        stages = [one for stage in (*STAGES, "validation") for one in find_damage(root, stage, True)]
+        return [*stages, *find_damaged_trials(root)]
 
     def report(self) -> Path:
         """Write report/index.html and return its path. Raises WorkspaceError where what it shows is damaged."""

@@ -114,3 +114,19 @@ def test_damaged_trials_are_set_aside_and_run_again(root: Path, capsys: pytest.C
     assert after.sentence == before.sentence
     assert main(["run", str(root)]) == 0
     assert "set aside" not in capsys.readouterr().err
+
+
+def test_a_digit_that_changed_in_a_trial_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (root / "mixture" / "mixture.json").read_bytes()
+    first, second, *_ = sorted((root / "trials").glob("*/scores.json"))
+    first.write_text(first.read_text().replace("-3.", "-1.", 1))  # a good number, and a better one
+    asked = second.with_name("trial.json")
+    asked.write_text(asked.read_text().replace("0.", "0.1", 1))
+    names = [f"trials/{first.parent.name}/scores.json", f"trials/{second.parent.name}/trial.json"]
+    assert [one.file for one in openclimb.open(root).check()] == names
+    shutil.rmtree(root / "mixture")
+    assert main(["run", str(root)]) == 0
+    said = capsys.readouterr().err
+    assert f"trial {first.parent.name}: scores.json cannot be read, set aside; it is run again" in said
+    assert f"moved to trials.damaged/{second.parent.name}" in said
+    assert (root / "mixture" / "mixture.json").read_bytes() == before

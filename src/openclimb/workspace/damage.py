@@ -12,7 +12,7 @@ from typing import Any
 
 from openclimb.errors import WorkspaceError
 from openclimb.workspace.files import file_checksum, read_json
-from openclimb.workspace.trials import read_trial
+from openclimb.workspace.trials import is_as_written, read_trial
 
 SHOWN = 5  # files that a message names
 UNREADABLE = (WorkspaceError, OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError)
@@ -69,17 +69,16 @@ def set_damaged_aside(trials: Path) -> list[str]:
     said = []
     for asked in sorted(trials.glob("*/trial.json")):
         folder = asked.parent
-        told = [name for name in CHECKS if (folder / name).is_file() and not _is_whole(folder / name)]
+        told = [name for name in TOLD if (folder / name).is_file() and not _is_whole(folder / name)]
         if "items.npz" in told and (folder / "scores.json").is_file():
             told = sorted({*told, "scores.json"})  # it is run again for its items
         for name in told:
             os.rename(folder / name, _free(folder / f"{name}.damaged"))
-        try:
-            trial = read_trial(folder)
+        if _is_whole(asked):
             if told:
-                again = "; it is run again" if trial.state == "waiting" else ""
+                again = "; it is run again" if read_trial(folder).state == "waiting" else ""
                 said.append(f"trial {folder.name}: {' and '.join(told)} cannot be read, set aside{again}")
-        except UNREADABLE:
+        else:
             away = _free(trials.with_name("trials.damaged") / folder.name)
             away.parent.mkdir(exist_ok=True)
             os.rename(folder, away)
@@ -94,9 +93,26 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def find_damaged_trials(root: Path) -> list[Damage]:
+    """Return the files of trials that cannot be read or are not as they were written."""
+    fix, found = f"climb run {root}", []
+    for asked in sorted((root / "trials").glob("*/trial.json")):
+        names = [name for name in CHECKS if (asked.parent / name).is_file() and not _is_whole(asked.parent / name)]
+        found += [Damage(f"trials/{asked.parent.name}/{name}", "is not as it was written", fix) for name in names]
+    return found
+
+
 def _scores(path: Path) -> bool:
-    values: Any = read_json(path)["scores"].values()
-    return bool(values) and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    found = read_json(path)
+    values: Any = found["scores"].values()
+    numbers = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    return bool(values) and numbers and is_as_written(found)
+
+
+def _asked(path: Path) -> bool:
+    found = read_json(path)
+    weights: Any = found["mixture"].values()
+    return is_as_written(found) and sum(weights) > 0 and isinstance(found["number"] + found["seed"], int)
 
 
 def _failure(path: Path) -> bool:
@@ -109,7 +125,8 @@ def _items(path: Path) -> bool:
         return archive.testzip() is None
 
 
-CHECKS: dict[str, Callable[[Path], bool]] = {"scores.json": _scores, "failure.json": _failure, "items.npz": _items}
+TOLD: dict[str, Callable[[Path], bool]] = {"scores.json": _scores, "failure.json": _failure, "items.npz": _items}
+CHECKS = {"trial.json": _asked, **TOLD}
 
 
 def _free(path: Path) -> Path:

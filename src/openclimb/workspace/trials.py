@@ -16,6 +16,7 @@ from openclimb.workspace.files import fingerprint, read_json, write_json
 
 DIGITS = 9  # of a weight: mixtures that differ by less are one
 ATTEMPTS = 2  # in one run: a failed trial is retried once
+CHECKSUM = "checksum"  # of the rest of trial.json and scores.json, by which damage is seen
 STATE = "state.safetensors"  # of a proxy on its way; gone when the trial is closed
 
 
@@ -74,9 +75,16 @@ def trial_folder(folder: Path, number: int) -> Path:
     return folder / f"{number:04d}"
 
 
+def is_as_written(content: Mapping[str, Any]) -> bool:
+    """Return whether what trial.json or scores.json holds is what we wrote; true for a file without a checksum."""
+    rest = {name: value for name, value in content.items() if name != CHECKSUM}
+    return CHECKSUM not in content or fingerprint(rest) == content[CHECKSUM]
+
+
 def read_trial(folder: Path) -> Trial:
     """Return the trial in one folder."""
     asked = read_json(folder / "trial.json")
+    asked.pop(CHECKSUM, None)
     told: dict[str, Any] = {}
     if (folder / "scores.json").is_file():
         told["scores"] = read_json(folder / "scores.json")["scores"]
@@ -118,17 +126,15 @@ def ask(
         key = identity(mixture, proposal.seed, proxy, data)
         if key not in known:
             fields = {k: v for k, v in asdict(proposal).items() if k != "weights"}
-            write_json(
-                trial_folder(folder, number) / "trial.json",
-                {
-                    "number": number,
-                    **fields,
-                    "token_budget": proxy["token_budget"],
-                    "data": data,
-                    "identity": key,
-                    "mixture": mixture,
-                },
-            )
+            asked = {
+                "number": number,
+                **fields,
+                "token_budget": proxy["token_budget"],
+                "data": data,
+                "identity": key,
+                "mixture": mixture,
+            }
+            write_json(trial_folder(folder, number) / "trial.json", {**asked, CHECKSUM: fingerprint(asked)})
             known[key] = read_trial(trial_folder(folder, number))
             number += 1
         trials.append(known[key])
@@ -202,7 +208,7 @@ def tell(folder: Path, scores: Mapping[str, Any]) -> None:
             f"trial {int(folder.name)} has its scores already, and they are others: {before}",
             "trials are never changed; ask for a new one",
         )
-    write_json(folder / "scores.json", scores)
+    write_json(folder / "scores.json", {**scores, CHECKSUM: fingerprint(dict(scores))})
     for name in ("claim.json", STATE):
         (folder / name).unlink(missing_ok=True)
 
