@@ -1,7 +1,6 @@
 """Kills at random moments: what the answer, the exported bytes and the folders look like after the command was run
 again."""
 
-import hashlib
 import os
 import random
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 from openclimb.cli.main import main as climb
 from openclimb.testing.fixtures import make_tiny_tasks, make_tiny_workspace
+from openclimb.workspace.files import file_checksum
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 EXPORTED, TARGET = "100K", "16K"  # tokens of the dataset; of the models of a validation
@@ -76,8 +76,8 @@ class Workplace:
         sums = {}
         for folder in (self.root / "mixture", self.out, self.root / "validation", self.hand / "trials"):
             for path in sorted(folder.rglob("*")):
-                if path.is_file() and path.name != "record.json" and "seconds" not in path.name:
-                    sums[f"{folder.name}/{path.relative_to(folder)}"] = content(path)
+                if path.is_file() and not holds_seconds(path):
+                    sums[f"{folder.name}/{path.relative_to(folder)}"] = file_checksum(path)
         return sums
 
     def left_behind(self) -> list[str]:
@@ -90,9 +90,9 @@ class Workplace:
         ]
 
 
-def content(path: Path) -> str:
-    """Return the checksum of a file; of the summary of trials in a validation, without its seconds."""
-    return hashlib.blake2b(path.read_bytes()).hexdigest()
+def holds_seconds(path: Path) -> bool:
+    """Return whether a file says how long something took: records, and the scores of trials that a target trained."""
+    return path.name == "record.json" or "validation/trials" in path.as_posix()
 
 
 def children(pid: int) -> list[int]:
@@ -162,8 +162,11 @@ def killed(base: Path, n: int, seed: int = 0) -> list[dict[str, Any]]:
         for command, times in PER_ROUND.items():
             kills += [kill_once(place, command, seconds[command], rng) for _ in range(times)]
             place.finish(command)
-        differs += place.made() != expected
-        left_behind += len(place.left_behind())
+        made, left = place.made(), place.left_behind()
+        other = sorted(name for name in {*made, *expected} if made.get(name) != expected.get(name))
+        print("\n".join([*(f"  differs: {name}" for name in other), *(f"  left: {name}" for name in left)]), flush=True)
+        differs += bool(other)
+        left_behind += len(left)
         shutil.rmtree(folder)
         print(f"round {rounds}: {sum(kill.hit for kill in kills)} kills, {differs} rounds differ", flush=True)
     hits = [kill for kill in kills if kill.hit]

@@ -30,13 +30,17 @@ class Damage:
 def find_damage(root: Path, stage: str, content: bool) -> list[Damage]:
     """Return the damaged files of a finished folder: gone, of another size or, with `content`, of another checksum.
 
-    A folder without a record is not finished, and has none. Raises WorkspaceError for a record that cannot be read.
+    A folder without a record is not finished, and has none. A record that cannot be read is itself the damage.
     """
     folder, found = root / stage, []
     if not (folder / "record.json").is_file():
         return []
     fix = f"climb validate {root} --redo" if stage == "validation" else f"climb run {root} --redo {stage}"
-    for name, kept in read_json(folder / "record.json")["files"].items():
+    try:
+        files = read_json(folder / "record.json")["files"]
+    except (WorkspaceError, KeyError, TypeError):
+        return [Damage(f"{stage}/record.json", "cannot be read", fix)]
+    for name, kept in files.items():
         path = folder / name
         if not path.is_file():
             found.append(Damage(f"{stage}/{name}", "is gone", fix))
