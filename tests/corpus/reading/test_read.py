@@ -17,9 +17,10 @@ import pytest
 import zstandard
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading import read as reading
+from openclimb.corpus.reading import parse as parsing
 from openclimb.corpus.reading import units as survey_units
-from openclimb.corpus.reading.read import Document, Rejected, document_order, place_hash, read_unit
+from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.reading.read import document_order, place_hash, read_unit
 from openclimb.corpus.reading.units import (
     changed_inputs,
     check_inputs,
@@ -279,7 +280,7 @@ def test_a_bad_line_is_rejected_with_its_place_and_the_rest_is_read(
     lines = _lines(ROWS[:20]).splitlines(keepends=True)
     lines.insert(5, line)
     (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
-    monkeypatch.setattr(reading, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(parsing, "MOST_BYTES", 1_000_000)
     settings = CorpusSettings(paths=(str(tmp_path),))
     documents, rejected = _read(_units(settings, tmp_path), settings)
     assert len(documents) == 20
