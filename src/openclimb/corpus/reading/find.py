@@ -200,11 +200,17 @@ def _repeated(files: Iterable[Found]) -> list[Found]:
         if len(same) > 1:
             real = {file.path: os.path.realpath(file.path) for file in same}
             seen: set[str] = set()
-            for file in sorted(same, key=lambda one: (one.path != real[one.path], one.path)):
+            for file in sorted(same, key=_n_links):
                 if real[file.path] in seen:
                     repeated.append(file)
                 seen.add(real[file.path])
     return repeated
+
+
+def _n_links(file: Found) -> tuple[int, str]:
+    """Return how many of a path's parts are links, and the path."""
+    path = Path(file.path)
+    return sum(part.is_symlink() for part in (path, *path.parents)), file.path
 
 
 def _local(path: str) -> tuple[str | None, list[Found], list[LeftOut]]:

@@ -148,7 +148,17 @@ def csv_records(stream: io.BufferedReader, delimiter: str, limit: int) -> Iterat
     """
     csv.field_size_limit(max(limit, csv.field_size_limit()))
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    record: list[str] = []
+    try:
+        first = text.readline(limit + 1)
+        delimiter = delimiter or max(DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+        yield from _records(text, first, delimiter, limit)
+    finally:
+        if not stream.closed:
+            text.detach()  # else it would close the stream
+
+
+def _records(text: io.TextIOWrapper, first: str, delimiter: str, limit: int) -> Iterator[tuple[int, list[str]]]:
+    record: list[str] = []  # the lines of the present one
     n_chars, number = 0, 1
 
     def lines() -> Iterator[str]:
@@ -163,8 +173,6 @@ def csv_records(stream: io.BufferedReader, delimiter: str, limit: int) -> Iterat
             yield line
             line = text.readline(limit + 1)
 
-    first = text.readline(limit + 1)
-    delimiter = delimiter or max(DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
     last: list[str] = []
     for fields in csv.reader(lines(), delimiter=delimiter):
         if fields:
@@ -178,4 +186,3 @@ def csv_records(stream: io.BufferedReader, delimiter: str, limit: int) -> Iterat
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise DamagedError(f"a quote at line {number - len(last):,} is never closed") from None
-    text.detach()
