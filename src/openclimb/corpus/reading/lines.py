@@ -61,6 +61,24 @@ def _skip_line(stream: IO[bytes]) -> int:
     return passed
 
 
+def first_line(stream: io.BufferedReader, limit: int) -> bytes:
+    """Return the first line that is not blank, or "" where it does not end within `limit` bytes; reads no more."""
+    while limit > 0 and (line := stream.readline(limit)):
+        limit -= len(line)
+        if line.removeprefix(BOM).strip():
+            return line if limit else b""
+    return b""
+
+
+def first_element(stream: io.BufferedReader, limit: int) -> bytes:
+    """Return the first element of a JSON array, or "" where it does not end within `limit` bytes; reads no more."""
+    splitter = _Splitter(limit)
+    for _ in range(0, limit, BLOCK):
+        for element in splitter.split(stream.read(BLOCK)):
+            return element or b""
+    return b""
+
+
 def is_array(stream: io.BufferedReader) -> bool:
     """Return whether a JSON text begins with an array."""
     return stream.peek(BLOCK).removeprefix(BOM).lstrip()[:1] == b"["

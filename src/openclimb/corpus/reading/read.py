@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import parse
 from openclimb.corpus.reading.formats import text_stream
-from openclimb.corpus.reading.lines import BOM, all_lines, array_elements, csv_records, is_array, lines_between
+from openclimb.corpus.reading.lines import (
+    BOM,
+    all_lines,
+    array_elements,
+    csv_records,
+    first_element,
+    first_line,
+    is_array,
+    lines_between,
+)
 from openclimb.corpus.reading.parse import Document, Parser, Rejected
 from openclimb.corpus.reading.store import DamagedError, is_remote, open_file, tries, unreadable, wait
 from openclimb.corpus.reading.tables import arrow_batches, arrow_schema, example_row, parquet_batches, parquet_file
@@ -167,14 +176,9 @@ def first_row(path: str, kind: str, column: str) -> dict[str, Any] | None:
         if kind in ("csv", "tsv"):
             header = next(_records(text, kind, FIRST_BYTES), (1, []))[1]
             return dict.fromkeys(header, "text") if header else None
-        found = array_elements if kind == "json" and is_array(text) else all_lines
-        for number, line in found(text, FIRST_BYTES):
-            if line is None or number > FIRST_BYTES:
-                return None
-            if line.removeprefix(BOM).strip():
-                first = parse_json(line)
-                return first if isinstance(first, dict) else None
-    return None
+        line = first_element(text, FIRST_BYTES) if kind == "json" and is_array(text) else first_line(text, FIRST_BYTES)
+        first = parse_json(line) if line else None
+        return first if isinstance(first, dict) else None
 
 
 def _read_json(
