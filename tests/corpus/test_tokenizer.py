@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -76,3 +77,17 @@ def test_tokenizers_are_the_same_that_give_texts_starts_and_ends_the_same_ids(tm
         assert same_ids(ours, written) == same
     train_tokenizer([TEXT, "another"] * 5, 320, tmp_path / "other.json")
     assert not same_ids(ours, load_tokenizer(tmp_path / "other.json"))
+
+
+def test_long_texts_are_encoded_in_pieces_with_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer(["as it goes, one word after the other"] * 3, 300, path)
+    loaded = load_tokenizer(path)
+    text = "one word after the other, as it  goes\n" * 20
+    (whole,) = encode_batch(loaded, [text])
+    monkeypatch.setattr("openclimb.corpus.tokenizer.PIECE", 50)
+    pieces, short = encode_batch(loaded, [text, "as it goes"])
+    assert list(pieces) == whole
+    assert loaded.decode(list(short)) == "as it goes"
+    (word,) = encode_batch(loaded, ["x" * 120])
+    assert loaded.decode(list(word)) == "x" * 120

@@ -2,6 +2,8 @@
 
 import codecs
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,6 +78,18 @@ def test_a_text_column_that_holds_no_text_is_told_before_the_run(suffix: str, tm
         write_rows(path, [{"text": 7}])
         with pytest.raises(InputError, match="'text' is int, not text"):
             check_inputs(CorpusSettings(paths=(str(path),)))
+
+
+def test_parquet_with_a_page_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"id": ["a"] * 20, "text": ["some words " * 1000] * 20})
+    for name, pages in (("large", 1 << 20), ("small", 1000)):
+        pq.write_table(
+            table, tmp_path / f"{name}.parquet", use_dictionary=False, data_page_size=pages, write_batch_size=1
+        )
+    monkeypatch.setattr("openclimb.corpus.reading.tables.MOST_PAGE", 100_000)
+    assert len(read(tmp_path / "small.parquet", tmp_path)[0]) == 20
+    with pytest.raises(InputError, match=r"large\.parquet cannot be read: .*a page of its column 'text'"):
+        read(tmp_path / "large.parquet", tmp_path)
 
 
 ARROW_TYPES = [
@@ -285,3 +299,44 @@ def test_token_ids_of_another_tokenizer_are_rejected(tokenizer: Path, tmp_path: 
         True,
         True,
     ]
+
+
+BOMB = """
+import sys
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.reading.read import Unit, read_unit
+from openclimb.corpus.reading.units import check_inputs
+settings, size = CorpusSettings(paths=(sys.argv[1],)), int(sys.argv[2])
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1000
+def n_read():
+    return int(open("/proc/self/io").read().split()[1])
+before, started = n_read(), peak()
+kind = check_inputs(settings)["formats"].popitem()[0]
+print(n_read() - before, peak() - started)
+found = list(read_unit(Unit(0, sys.argv[1], "a", kind, 0, size, size, 0, size, ""), settings))
+print(peak() - started, [getattr(one, "reason", "") for one in found])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts bytes by /proc")
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl"])
+def test_two_gigabytes_in_a_line_take_little_memory(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith("zst"):  # frames by hand (RFC 8878): blocks of one repeated byte, 4 bytes for 128 kB
+        head, size = b"\x28\xb5\x2f\xfd\x00" + bytes([(27 - 10) << 3]), (1 << 17) << 3
+        blocks = [(size | 1 << 1 | last).to_bytes(3, "little") + b"x" for last in (0, 1)]
+        path.write_bytes(head + blocks[0] * (1 << 14) + blocks[1])
+    else:
+        with open(path, "wb") as file:
+            file.truncate(1 << 31)  # a file of zeros that takes no place on the disk
+    command = [sys.executable, "-c", BOMB, str(path), str(path.stat().st_size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    plan, run = done.stdout.splitlines()
+    n_read, planned = map(int, plan.split())
+    assert n_read < 10_000_000
+    assert planned < 250  # MB
+    peak, _, reasons = run.partition(" ")
+    assert int(peak) < 350
+    assert reasons == "['longer than 20 MB']"

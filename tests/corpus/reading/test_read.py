@@ -153,6 +153,16 @@ def test_chosen_positions_alone_are_parsed(tmp_path: Path) -> None:
     assert [d.position for d in read_unit(unit, settings, few.__contains__)] == few  # the bad line is passed over
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_positions_lead_back_to_their_documents_in_every_format(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(FORMATS[suffix](ROWS))
+    settings = CorpusSettings(paths=(str(tmp_path),), id="id")
+    units = _units(settings, tmp_path)
+    few = {d.position: d for d in _read(units, settings)[0][::37]}
+    again = [one for unit in units for one in read_unit(unit, settings, few.__contains__)]
+    assert again == list(few.values())
+
+
 @pytest.fixture(params=["memory", "http"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "memory":
@@ -446,8 +456,8 @@ def test_a_line_of_500_mb_is_passed_over_in_little_memory(tmp_path: Path, monkey
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     documents, rejected = _read(_units(settings, tmp_path), settings)
     assert [d.text for d in documents] == [row["text"] for row in ROWS[:6]]
-    assert "longer than 32 MB" in rejected[0].reason
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; the limit is 32 MB of text
+    assert "longer than 20 MB" in rejected[0].reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; the limit is 20 MB of text
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])

@@ -8,7 +8,7 @@ from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import load_tokenizer
 
-MOST_BYTES = 32_000_000  # of a row; a longer one is rejected and not kept. Also characters of a text
+MOST_BYTES = 20_000_000  # of a row; a longer one is rejected and not kept. Also characters of a text
 TOO_LONG = f"longer than {MOST_BYTES // 1_000_000} MB"
 MISSING = object()
 SHOWN = 40  # characters of a column's name in a message: a table without a header has long ones

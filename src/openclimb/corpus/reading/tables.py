@@ -8,6 +8,7 @@ from openclimb.corpus.reading.store import DamagedError
 Choose = Callable[[list[str]], list[str]]  # names of a table's columns → those that are read
 
 ROWS = 8  # of Parquet decoded at once: a dictionary's one long text may stand in each of them
+MOST_PAGE = 1 << 28  # bytes of a page of Parquet, decompressed; writers make pages of 1 MB
 BUFFER = 1 << 20  # bytes of a column read at once
 ARROW_FILE = b"ARROW1"
 OLD_FEATHER = b"FEA1"
@@ -26,7 +27,40 @@ def parquet_batches(stream: IO[bytes], start: int, stop: int, choose: Choose) ->
     if stop > file.num_row_groups:
         raise DamagedError(f"it has {file.num_row_groups} row groups, not {stop}")
     names = choose(file.schema_arrow.names)
+    for group in range(start, stop):
+        _stop_at_large_pages(stream, file.metadata.row_group(group), names)
     yield from file.iter_batches(ROWS, row_groups=list(range(start, stop)), columns=names)
+
+
+def _stop_at_large_pages(stream: IO[bytes], group: Any, names: list[str]) -> None:
+    """Raise DamagedError where the first page of a column is so large that decompressing it fills the memory."""
+    for i in range(group.num_columns):
+        column = group.column(i)
+        if column.total_uncompressed_size <= MOST_PAGE or column.path_in_schema.partition(".")[0] not in names:
+            continue
+        for offset in (column.dictionary_page_offset, column.data_page_offset):
+            if offset is not None:
+                stream.seek(offset)
+                size = _page_size(stream.read(16))
+                if size > MOST_PAGE:
+                    what = f"a page of its column '{column.path_in_schema}' has {size // 1_000_000:,} MB"
+                    raise DamagedError(f"{what}, more than fits into memory; write it with smaller pages")
+
+
+def _page_size(header: bytes) -> int:
+    """Return the bytes that a page has decompressed: the second field of its header, in Thrift's compact protocol."""
+    at, values = 0, []
+    for _ in range(2):
+        at += 1  # the field's number and type
+        value = shift = 0
+        while True:
+            value |= (header[at] & 0x7F) << shift
+            shift += 7
+            at += 1
+            if header[at - 1] < 0x80:
+                break
+        values.append(value >> 1)  # zigzag; sizes are not negative
+    return values[1]
 
 
 def arrow_batches(stream: IO[bytes], choose: Choose) -> Iterator[Any]:
