@@ -15,7 +15,7 @@ from openclimb.workspace.files import atomic, file_stamps
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PIECE = 1 << 20  # characters of a text that are encoded at once
+PIECE = 1 << 18  # characters of a text that are encoded at once
 END = "<|endoftext|>"  # stands between documents
 END_NAMES = (END, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 
