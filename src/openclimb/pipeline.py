@@ -16,7 +16,8 @@ from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import Source, least_tokens, pack
-from openclimb.corpus.reading.units import read_units, survey
+from openclimb.corpus.reading.find import left_out_text
+from openclimb.corpus.reading.units import left_out, read_units, survey
 from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
 from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
@@ -77,8 +78,10 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         shaped(config.proxy)  # a checkpoint that cannot be used is refused before the long work
         tokenizer = with_tokenizer(config.tokens, config.proxy)
 
-        corpus = workspace.make(recipes["corpus"], context, survey, config.corpus)
-        units = read_units(corpus)
+        corpus = workspace.make(recipes["corpus"], context, survey, config.corpus, config.tokens.tokenizer)
+        units = read_units(corpus, config.tokens.tokenizer)
+        if left := left_out(corpus):
+            progress.note(f"left out: {left_out_text(left)}")
         fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
         clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
         labelled = (units, clusters, config.corpus, config.embed, config.quality)

@@ -161,6 +161,15 @@ def counted(n: int, unit: str) -> str:
     return f"{n:,} {unit.removesuffix('s') if n == 1 else unit}".rstrip()
 
 
+def size_text(n_bytes: float) -> str:
+    """Return bytes as people say them: 12 kB, 3.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"
+
+
 def _span(seconds: float) -> str:
     """Return seconds as people say them: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = max(0, round(seconds))

@@ -163,3 +163,17 @@ def test_text_that_looks_like_a_special_token_is_text(tmp_path: Path) -> None:
     assert ends_of(tmp_path / "tokenizer.json").end not in ids
     assert tokenizer.decode(ids) == text
     assert encode_pairs(tokenizer, [("a <|endof", "text|> b")]) == joined(tokenizer, [("a <|endof", "text|> b")])
+
+
+def test_long_texts_are_encoded_in_pieces_with_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer(["as it goes, one word after the other"] * 3, 300, path)
+    loaded = load_tokenizer(path)
+    text = "one word after the other, as it  goes\n" * 20
+    (whole,) = encode_batch(loaded, [text])
+    monkeypatch.setattr("openclimb.corpus.tokenizer.PIECE", 50)
+    pieces, short = encode_batch(loaded, [text, "as it goes"])
+    assert list(pieces) == whole
+    assert loaded.decode(list(short)) == "as it goes"
+    (word,) = encode_batch(loaded, ["x" * 120])
+    assert loaded.decode(list(word)) == "x" * 120

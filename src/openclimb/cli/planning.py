@@ -34,7 +34,7 @@ def plan(root: Path) -> dict[str, Any]:
     external = config.objective.external
     if not external:
         stop_without_corpus(root, config)
-    inputs = {} if has_custom_domains(config) else check_inputs(config.corpus)
+    inputs = {} if has_custom_domains(config) else check_inputs(config.corpus, config.tokens.tokenizer)
     tasks = {} if external and not config.tasks.paths else check_tasks(config.tasks)
     return {
         "workspace": str(root),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config.load import format_count
-from openclimb.progress import counted
+from openclimb.corpus.reading.find import left_out_lines
+from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
 
@@ -21,9 +22,10 @@ def plan_text(facts: Mapping[str, Any]) -> str:
     lines = [
         f"{facts['workspace']} · scale {facts['scale']}",
         "",
-        f"reads     {counted(inputs['files'], 'files')}, {_size(inputs['bytes'])}; never copied or changed"
+        f"reads     {counted(inputs['files'], 'files')}, {size_text(inputs['bytes'])}; never copied or changed"
         if inputs
         else "reads     nothing: the domains are given by hand",
+        *_input_lines(inputs),
         *(
             f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
@@ -35,7 +37,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         f"uniform × {costs['uniform_seeds']}",
         *_transfer_lines(facts["transfer"]),
         *_cost_lines(facts),
-        f"free disk {_size(facts['free_disk_bytes'])}",
+        f"free disk {size_text(facts['free_disk_bytes'])}",
         "",
         *_stage_lines(facts["stages"]),
     ]
@@ -46,6 +48,17 @@ def _tokenizer_lines(facts: Mapping[str, str]) -> list[str]:
     if not facts:
         return []
     return [f"tokens    {facts['path']}: a document begins with {facts['start']} and ends with {facts['end']}"]
+
+
+def _input_lines(inputs: Mapping[str, Any]) -> list[str]:
+    """Return the formats of the files that are read, where they are not all of one, and what is left out."""
+    if not inputs:
+        return []
+    kinds = [f"{n:,} {kind}" for kind, n in sorted(inputs["formats"].items())]
+    lines = [f"          {', '.join(kinds)}"] if len(kinds) > 1 else []
+    lines += ["          token ids, which tokens.tokenizer decodes"] if inputs["token_ids"] else []
+    left = left_out_lines(inputs["left_out"])
+    return lines + [f"{'left out' if i == 0 else '':<9} {line}" for i, line in enumerate(left)]
 
 
 def _cost_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -111,8 +124,8 @@ def export_text(facts: Mapping[str, Any], out: Path) -> str:
     ]
     lines += [
         "",
-        f"{counted(facts['documents'], 'documents')}, {facts['tokens']:,} tokens, {_size(facts['text_bytes'])} of text "
-        f"in {counted(len(facts['shards']), 'shards')}: {out}",
+        f"{counted(facts['documents'], 'documents')}, {facts['tokens']:,} tokens, "
+        f"{size_text(facts['text_bytes'])} of text in {counted(len(facts['shards']), 'shards')}: {out}",
         f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
         + ("" if facts["within_tolerance"] else ", more than 0.1%: documents are too long for so small a token budget"),
     ]
@@ -201,14 +214,6 @@ def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{row['stage']:<9} {row['state']}{spent}")
         lines += [f"            {line}" for line in row["differs"]]
     return lines
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n_bytes < 1000 or unit == "TB":
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return ""
 
 
 def _hours(hours: float) -> str:

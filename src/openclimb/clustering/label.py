@@ -21,7 +21,8 @@ from openclimb.clustering.embed import BATCH, Embedder, load_embedder
 from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
-from openclimb.corpus.reading.read import Document, Rejected, Unit, content_hash, read_unit
+from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.reading.read import Unit, content_hash, read_unit
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
 from openclimb.progress import counted

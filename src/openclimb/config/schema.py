@@ -50,8 +50,10 @@ def setting(default: Any, doc: str, **checks: Unpack[Checks]) -> Any:
 class CorpusSettings:
     """The documents to mix: where they are and how to read them."""
 
-    paths: tuple[str, ...] = setting((), "files, folders, globs or fsspec URLs of JSONL (.gz, .zst) or Parquet")
-    text: str = setting("text", "column that holds the text of a document")
+    paths: tuple[str, ...] = setting(
+        (), "files, folders, globs or fsspec URLs of Parquet, Arrow, JSON, CSV or plain text"
+    )
+    text: str = setting("text", "column that holds the text of a document, or a path such as messages.content")
     id: str = setting("", "column that holds a document's id; empty: its place (file and position)")
     domains: str = setting("", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering')
     max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, where=True)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSettings, TokensSettings
 from openclimb.corpus.domains import read_domains
-from openclimb.corpus.reading.read import Document, Unit, read_unit
+from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer
 from openclimb.errors import DomainError
@@ -164,7 +165,8 @@ def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> l
         batch = documents[i : i + BATCH]
         for document, ids in zip(batch, encode_batch(tokenizer, [d.text for d in batch]), strict=True):
             n_bytes = len(document.text.encode("utf-8", "replace"))
-            rows.append((*chosen[document.position], n_bytes, np.array([*before, *ids, *after], dtype=dtype)))
+            parts = [np.asarray(part, dtype=dtype) for part in (before, ids, after)]
+            rows.append((*chosen[document.position], n_bytes, np.concatenate(parts)))
     return rows
 
 

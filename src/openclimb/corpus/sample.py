@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.read import Document, Unit, place_hash, read_unit
+from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.read import Unit, place_hash, read_unit
 from openclimb.engines.engine import Engine
 from openclimb.progress import Progress
 
@@ -87,5 +88,5 @@ def _guess_documents(units: Sequence[Unit], settings: CorpusSettings) -> int:
             if isinstance(document, Document):
                 n_bytes += len(document.text) + 40
                 n_documents += 1
-    total = sum(unit.n_bytes * (1 if unit.format in ("jsonl", "parquet") else 3) for unit in units)
+    total = sum(unit.n_bytes * (3 if "." in unit.format else 1) for unit in units)
     return round(total * n_documents / n_bytes) if n_bytes else 1

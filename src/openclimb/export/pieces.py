@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.read import Document, Unit, read_unit
+from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import encode_batch, ends_of, load_tokenizer
 from openclimb.engines.engine import Engine

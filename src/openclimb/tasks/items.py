@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.reading.store import read_file
+from openclimb.corpus.reading.store import filesystem_of, read_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
@@ -41,15 +41,13 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
 
     Raises when none match, two share a name, or one has a name that cannot be used.
     """
-    import fsspec
-
     if not settings.paths:
         raise ConfigError(
             "tasks.paths is empty: there is nothing to optimise for", "name JSONL files, one a task, in climb.toml"
         )
     found: dict[str, str] = {}
     for pattern in settings.paths:
-        filesystem, path = fsspec.core.url_to_fs(pattern)
+        filesystem, path = filesystem_of(pattern)
         paths = filesystem.glob(f"{path}/*.jsonl" if filesystem.isdir(path) else path)
         if not paths:
             raise InputError(

@@ -293,7 +293,7 @@ class _Work:
         if not made.is_dir():
             partial.mkdir(exist_ok=True)
             source = Source(
-                read_units(self.root / "corpus"),
+                read_units(self.root / "corpus", self.config.tokens.tokenizer),
                 self.root / "labels",
                 self.root / "domains",
                 self.root / "clusters" / "tokenizer.json",

@@ -18,7 +18,8 @@ import pytest
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import store
-from openclimb.corpus.reading.read import Document, Unit, read_unit
+from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.reading.units import list_files, read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError

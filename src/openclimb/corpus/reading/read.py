@@ -1,13 +1,14 @@
-"""Formats → documents: JSONL, JSONL.gz, JSONL.zst and Parquet, from any fsspec URL, one unit at a time.
+"""Units → documents: a file of any format and store that fsspec knows, or a range of one, read one after the other.
 
 A document that cannot be read is not lost silently: it comes back as `Rejected`, with file, position and reason. A
 unit is read whole, or reading it raises: a file that is gone, cut short or out of reach is never one rejected document.
 """
 
+import csv
 import gzip
 import hashlib
 import io
-import posixpath
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,26 +19,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
+from openclimb.corpus.reading import parse
+from openclimb.corpus.reading.formats import text_stream
+from openclimb.corpus.reading.lines import (
+    BOM,
+    all_lines,
+    array_elements,
+    csv_records,
+    first_element,
+    first_line,
+    is_array,
+    lines_between,
+)
+from openclimb.corpus.reading.parse import Document, Parser, Rejected
+from openclimb.corpus.reading.store import DamagedError, is_remote, open_file, tries, unreadable, wait
+from openclimb.corpus.reading.tables import arrow_batches, arrow_schema, example_row, parquet_batches, parquet_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.errors import OpenclimbError
 
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl.gz",
-    ".ndjson.gz": "jsonl.gz",
-    ".json.gz": "jsonl.gz",
-    ".jsonl.zst": "jsonl.zst",
-    ".json.zst": "jsonl.zst",
-    ".parquet": "parquet",
-}
-BLOCK = 1 << 20
-MOST_BYTES = 100_000_000  # of a line; a longer one is rejected and not kept. Also characters of a text
-TOO_LONG = f"longer than {MOST_BYTES // 1_000_000} MB"
-LARGEST_WINDOW = 1 << 31  # bytes: what `zstd --long=31` makes; the library's own limit is that of --long=27
-ROWS = 1024  # of Parquet decoded at once
+FIRST_BYTES = 4_000_000  # of a file are looked at for its columns
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
+
+Item = Document | Rejected
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Unit:
     """A piece of input small enough to redo: a file, or a byte or row-group range of one."""
 
     number: int
-    path: str  # as fsspec opens it
+    path: str  # as `open_file` takes it
     name: str  # below the common parent of all files; stands in hashes, so that a corpus can be moved
     format: str
     start: int  # jsonl: first byte; parquet: first row group; else 0
@@ -54,34 +57,7 @@ class Unit:
     first_row: int  # parquet: number of its first row in the file; else 0
     size: int  # of the whole file, bytes
     fingerprint: str  # of the whole file
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text with an id."""
-
-    position: int  # jsonl: byte offset of its line; .gz, .zst: line number from 0; parquet: row number in the file
-    text: str
-    id: str
-    source: str = ""  # ready-made domain
-    repaired: bool = False  # it had halves of surrogate pairs, which are U+FFFD now
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A document that cannot be read, or has no text, which is no fault."""
-
-    file: str
-    position: int
-    line: int | None  # counted from 1 within the unit's range; None for Parquet
-    reason: str
-    empty: bool = False
-
-
-def format_of(path: str) -> str:
-    """Return the format that a file's name says, or ""."""
-    lower = posixpath.basename(without_secrets(path)).lower()  # of a URL without its query
-    return next((known for suffix, known in SUFFIXES.items() if lower.endswith(suffix)), "")
+    tokenizer: str = ""  # path of a tokenizer.json that decodes texts of token ids; a setting, not in units.parquet
 
 
 def place_hash(name: str, position: int, salt: int = 0) -> int:
@@ -109,9 +85,7 @@ def content_hash(text: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def read_unit(
-    unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None = None
-) -> Iterator[Document | Rejected]:
+def read_unit(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool] | None = None) -> Iterator[Item]:
     """Yield the documents of a unit in order, and a `Rejected` for each that cannot be read.
 
     Positions for which `wanted` is false are passed over without being parsed; it is asked once for each. After a fault
@@ -140,19 +114,34 @@ def read_unit(
             wait(unit.path, tried)
 
 
-def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]) -> Iterator[Document | Rejected]:
+def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]) -> Iterator[Item]:
     """Yield what is in a unit. Raises DamagedError where it ends too early, and what the store raises."""
-    import fsspec
-
-    with fsspec.open(unit.path, "rb") as stream:
-        size = getattr(stream, "size", None)
+    with open_file(unit.path) as stream:
+        size = _size(stream)
         if size is not None and size != unit.size:
             raise DamagedError(f"it has {size:,} bytes now and had {unit.size:,} when the run began")
+        parser = Parser(unit.name, settings, unit.tokenizer)
+        kind, _, compression = unit.format.partition(".")
         with damage():
-            if unit.format == "parquet":
-                yield from _read_parquet(stream, unit, settings, wanted)
+            if kind in ("parquet", "arrow"):
+                yield from _read_table(stream, unit, parser, wanted)
+                return
+            text, translated = text_stream(stream, compression)
+            if kind in ("csv", "tsv"):
+                yield from _read_csv(text, kind, parser, wanted)
+            elif kind == "text":
+                yield from _read_text(text, parser, wanted)
             else:
-                yield from _read_lines(stream, unit, settings, wanted)
+                plain = unit.format == "jsonl" and not translated
+                yield from _read_json(text, unit, plain, parser, wanted)
+
+
+def _size(stream: Any) -> int | None:
+    """Return how many bytes an open file has, as its store says now; None where it does not."""
+    if isinstance(stream, io.BufferedReader):
+        return os.fstat(stream.fileno()).st_size
+    size = getattr(stream, "size", None)
+    return None if size is None else int(size)
 
 
 @contextmanager
@@ -162,7 +151,7 @@ def damage() -> Iterator[None]:
 
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error, pa.ArrowInvalid) as error:
         raise DamagedError(str(error)) from error
     except OSError as error:
         if error.errno is not None or type(error) is not OSError:
@@ -170,205 +159,109 @@ def damage() -> Iterator[None]:
         raise DamagedError(str(error)) from error
 
 
-def columns_of(path: str, kind: str) -> list[str]:
-    """Return the columns of a file: a Parquet schema, or the keys of the first JSON line ([] if there is none)."""
-    import fsspec
+def first_row(path: str, kind: str, column: str) -> dict[str, Any] | None:
+    """Return the first row of a file, or one as its types say it may be; None where it cannot be told from a few MB.
 
-    with fsspec.open(path, "rb") as stream, damage():
+    `column` is the name that plain text goes by. Raises ValueError for a first line that is no JSON.
+    """
+    kind, _, compression = kind.partition(".")
+    with open_file(path) as stream, damage():
         if kind == "parquet":
-            import pyarrow.parquet as pq
+            return example_row(parquet_file(stream).schema_arrow)
+        if kind == "arrow":
+            return example_row(arrow_schema(stream))
+        if kind == "text":
+            return {column: "text"}
+        text, _ = text_stream(stream, compression)
+        if kind in ("csv", "tsv"):
+            header = next(_records(text, kind, FIRST_BYTES), (1, []))[1]
+            return dict.fromkeys(header, "text") if header else None
+        line = first_element(text, FIRST_BYTES) if kind == "json" and is_array(text) else first_line(text, FIRST_BYTES)
+        first = parse_json(line) if line else None
+        return first if isinstance(first, dict) else None
 
-            return list(pq.ParquetFile(stream).schema_arrow.names)
-        for line in _decompressed(stream, kind):
-            if line.strip():
-                first = parse_json(line)
-                return list(first) if isinstance(first, dict) else []
-    return []
 
-
-def _read_lines(
-    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]
-) -> Iterator[Document | Rejected]:
-    parse = _Parser(unit, settings)
-    for number, position, line in _lines(stream, unit, MOST_BYTES):
+def _read_json(
+    stream: io.BufferedReader, unit: Unit, plain: bool, parser: Parser, wanted: Callable[[int], bool]
+) -> Iterator[Item]:
+    """Yield documents of JSON lines, by byte offset where they are plain, else by number; or of a JSON array."""
+    limit = parse.MOST_BYTES
+    array = unit.format.startswith("json.") or unit.format == "json"
+    array = array and is_array(stream)
+    if array:
+        lines = array_elements(stream, limit)
+    else:
+        lines = lines_between(stream, unit.start, unit.stop, limit) if plain else all_lines(stream, limit)
+    for number, (position, line) in enumerate(lines, 1):
         if not wanted(position):
             continue
+        at = None if array else number
         if line is None:
-            yield Rejected(unit.name, position, number, TOO_LONG)
-        elif line.strip():
-            yield parse.line(line, position, number)
+            yield parser.reject(position, at, parse.TOO_LONG)
+        elif line.removeprefix(BOM).strip():
+            yield parser.line(line, position, at)
 
 
-def _lines(stream: IO[bytes], unit: Unit, limit: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yield (line number from 1, position, line); the line is None when it is longer than `limit` bytes.
-
-    A line belongs to the byte range that its first byte lies in, so every line is read in exactly one unit.
-    """
-    plain = unit.format == "jsonl"
-    lines = _decompressed(stream, unit.format)
-    offset = unit.start if plain else 0
-    if plain and offset:
-        lines.seek(offset - 1)
-        offset += _skip_line(lines) - 1
-    number = 0
-    while not plain or offset < unit.stop:
-        line = lines.readline(limit + 1)
-        if not line:
-            if plain:
-                raise DamagedError(f"it ends at byte {offset:,}, before {unit.stop:,}")
-            return
-        position, length = offset if plain else number, len(line)
-        whole = line.endswith(b"\n") or length <= limit
-        if not whole:
-            length += _skip_line(lines)
-        number += 1
-        yield number, position, line if whole else None
-        offset += length
+def _records(stream: io.BufferedReader, kind: str, limit: int) -> Iterator[tuple[int, list[str]]]:
+    return csv_records(stream, "\t" if kind == "tsv" else "", limit)
 
 
-def _skip_line(stream: IO[bytes]) -> int:
-    """Pass over the rest of a line, in blocks; return how many bytes that was."""
-    passed = 0
-    while block := stream.readline(BLOCK):
-        passed += len(block)
-        if block.endswith(b"\n"):
-            break
-    return passed
+def _read_csv(stream: io.BufferedReader, kind: str, parser: Parser, wanted: Callable[[int], bool]) -> Iterator[Item]:
+    """Yield documents of the records behind the header, by their number from 0."""
+    records = _records(stream, kind, parse.MOST_BYTES)
+    header = next(records, (1, []))[1]
+    for position, (line, fields) in enumerate(records):
+        if not wanted(position):
+            continue
+        if len(fields) != len(header):
+            yield parser.reject(position, line, f"{len(fields)} fields, where the header has {len(header)}")
+            continue
+        try:
+            row = {name: _utf8(field) for name, field in zip(header, fields, strict=True)}
+        except UnicodeDecodeError:
+            yield parser.reject(position, line, "the row is not UTF-8")
+            continue
+        yield parser.values(row, position, line)
 
 
-def _decompressed(stream: IO[bytes], kind: str) -> IO[bytes]:
-    from fsspec.spec import AbstractBufferedFile
-
-    if kind == "jsonl.gz":
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-    if kind == "jsonl.zst":
-        return io.BufferedReader(_ZstdReader(stream), BLOCK)
-    # a remote file's own readline knows no limit
-    return io.BufferedReader(stream, BLOCK) if isinstance(stream, AbstractBufferedFile) else stream
+def _utf8(text: str) -> str:
+    """Return a text that was read with bytes that are no UTF-8 as surrogates. Raises UnicodeDecodeError for such."""
+    if text.isascii() or whole(text) is text:
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogatepass")
 
 
-class _ZstdReader(io.RawIOBase):
-    """Frames of zstd one after the other; the library's own reader ends quietly when a file is cut short."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        import zstandard
-
-        self.stream = stream
-        self.context = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        self.error = zstandard.ZstdError
-        self.frame: Any = None
-        self.ready = memoryview(b"")
-        self.rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.ready:
-            data = self.rest or self.stream.read(BLOCK)
-            self.rest = b""
-            if not data:
-                if self.frame is not None:
-                    raise EOFError("the last frame has no end")
-                return 0
-            if self.frame is None:
-                self.frame = self.context.decompressobj()
-            try:
-                self.ready = memoryview(self.frame.decompress(data))
-            except self.error as error:
-                raise EOFError(str(error)) from None
-            if self.frame.eof:
-                self.rest, self.frame = self.frame.unused_data, None
-        n = min(len(buffer), len(self.ready))
-        buffer[:n] = self.ready[:n]
-        self.ready = self.ready[n:]
-        return n
+def _read_text(stream: io.BufferedReader, parser: Parser, wanted: Callable[[int], bool]) -> Iterator[Item]:
+    """Yield the one document that a file of plain text is."""
+    if not wanted(0):
+        return
+    data = stream.read(parse.MOST_BYTES + 1).removeprefix(BOM)
+    if len(data) > parse.MOST_BYTES:
+        yield parser.reject(0, None, parse.TOO_LONG)
+        return
+    try:
+        text = data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        yield parser.reject(0, None, f"the text is not UTF-8: {error.reason} at byte {error.start}")
+        return
+    yield parser.values({parser.text: text}, 0, None)
 
 
-def _read_parquet(
-    stream: IO[bytes], unit: Unit, settings: CorpusSettings, wanted: Callable[[int], bool]
-) -> Iterator[Document | Rejected]:
-    import pyarrow.parquet as pq
-
-    parse = _Parser(unit, settings)
+def _read_table(stream: IO[bytes], unit: Unit, parser: Parser, wanted: Callable[[int], bool]) -> Iterator[Item]:
+    """Yield documents of a table's rows, by their number in the file."""
+    if unit.format == "parquet":
+        batches = parquet_batches(stream, unit.start, unit.stop, parser.tops)
+    else:
+        batches = arrow_batches(stream, parser.tops)
     row = unit.first_row
-    file = pq.ParquetFile(stream)
-    if unit.stop > file.num_row_groups:
-        raise DamagedError(f"it has {file.num_row_groups} row groups, not {unit.stop}")
-    names = [name for name in parse.columns if name in file.schema_arrow.names]
-    for batch in file.iter_batches(ROWS, row_groups=list(range(unit.start, unit.stop)), columns=names):
-        columns = {name: batch.column(name) for name in names}
+    for batch in batches:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         for i in range(batch.num_rows):
             if wanted(row + i):
                 try:
                     values = {name: column[i].as_py() for name, column in columns.items()}
                 except UnicodeDecodeError:
-                    yield Rejected(unit.name, row + i, None, "the text is not UTF-8")
+                    yield parser.reject(row + i, None, "the text is not UTF-8")
                     continue
-                yield parse.values(values, row + i, None)
+                yield parser.values(values, row + i, None)
         row += batch.num_rows
-
-
-class _Parser:
-    """Turns a line or a row into a document, or says why it cannot."""
-
-    def __init__(self, unit: Unit, settings: CorpusSettings) -> None:
-        self.unit = unit
-        self.text, self.id = settings.text, settings.id
-        kind, _, column = settings.domains.partition(":")
-        self.source_column = column if kind == "column" else ""
-        self.folder = unit.name.split("/", 1)[0] if kind == "folders" and "/" in unit.name else ""
-        self.columns = [name for name in (self.text, self.id, self.source_column) if name]
-
-    def line(self, line: bytes, position: int, number: int) -> Document | Rejected:
-        try:
-            values = parse_json(line)
-        except ValueError as error:
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as cause:
-                return self._reject(position, number, f"the line is not UTF-8: {cause.reason} at byte {cause.start}")
-            return self._reject(position, number, f"not a JSON line: {error}")
-        if not isinstance(values, dict):
-            return self._reject(position, number, f"not a JSON object but {type(values).__name__}")
-        return self.values(values, position, number)
-
-    def values(self, values: dict[str, Any], position: int, number: int | None) -> Document | Rejected:
-        text = values.get(self.text)
-        if isinstance(text, bytes):  # a binary column
-            try:
-                text = text.decode("utf-8")
-            except UnicodeDecodeError:
-                return self._reject(position, number, "the text is not UTF-8")
-        if not isinstance(text, str):
-            if self.text not in values:
-                listed = ", ".join(map(str, values)) or "none"
-                return self._reject(position, number, f"no column '{self.text}'; it has: {listed}")
-            return self._reject(position, number, f"'{self.text}' is {type(text).__name__}, not text")
-        if not text.strip():
-            return Rejected(self.unit.name, position, number, f"'{self.text}' is empty", empty=True)
-        if len(text) > MOST_BYTES:
-            return self._reject(position, number, TOO_LONG)
-        source = self.folder
-        if self.source_column:
-            source = _domain_name(values.get(self.source_column))
-            if not source:
-                return self._reject(position, number, f"no name in the domain column '{self.source_column}'")
-        found = values.get(self.id) if self.id else None
-        name = f"{self.unit.name}:{position}" if found is None else whole(str(found))
-        repaired = whole(text)
-        return Document(position, repaired, name, source, repaired is not text)
-
-    def _reject(self, position: int, number: int | None, reason: str) -> Rejected:
-        return Rejected(self.unit.name, position, number, reason)
-
-
-def _domain_name(value: Any) -> str:
-    """Return the domain that a value names, "" where it names none: text, a whole number, true or false."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))  # a column of integers with gaps comes as floats
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return whole(value).strip() if isinstance(value, str) else ""

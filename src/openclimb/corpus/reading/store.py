@@ -8,9 +8,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from openclimb.errors import InputError, OpenclimbError
+from openclimb.errors import InputError, MissingDependency, OpenclimbError
 
 Result = TypeVar("Result")
 
@@ -22,6 +23,14 @@ REFUSED = (401, 403)
 ABSENT = (404, 410)
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 LASTING = (ImportError, TypeError, ValueError, AttributeError, NotImplementedError, OpenclimbError)
+LIBRARIES = {
+    "hf": ("huggingface_hub", "pip install 'openclimb[hf]'"),
+    "http": ("aiohttp", "pip install 'openclimb[web]'"),
+    "s3": ("s3fs", "pip install s3fs"),
+    "gs": ("gcsfs", "pip install gcsfs"),
+    "abfs": ("adlfs", "pip install adlfs"),
+}
+ALIKE = {"https": "http", "s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "adl": "abfs"}
 SECRETS = re.compile(r"(\w+://)(?:[^/@\s'\"]*@)?([^?\s'\"]*)(?:\?[^\s'\"]*)?")
 
 
@@ -32,6 +41,49 @@ class DamagedError(Exception):
 def is_remote(path: str) -> bool:
     """Return whether a path is a URL of another store than this machine's files."""
     return "://" in path and not path.startswith(("file://", "local://"))
+
+
+def local_path(path: str) -> str:
+    """Return the absolute path of a file of this machine, which may be given as a URL or begin with ~; "" for others.
+
+    A name such as `a::b.jsonl` is a file's, no chain of URLs.
+    """
+    if is_remote(path):
+        return ""
+    if "://" in path:
+        import fsspec
+
+        return str(fsspec.core.url_to_fs(path)[1])
+    return str(Path(path).expanduser().absolute())
+
+
+def filesystem_of(path: str) -> tuple[Any, str]:
+    """Return (file system, path in it) of a path or URL. Raises MissingDependency where its library is missing,
+    InputError for a protocol that is not known.
+    """
+    import fsspec
+
+    local = local_path(path)
+    if local:
+        return fsspec.filesystem("file"), local
+    protocol = path.partition("://")[0].rpartition("::")[2]
+    try:
+        return fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        library, fix = LIBRARIES.get(ALIKE.get(protocol, protocol), (str(error), ""))
+        raise MissingDependency(library, fix) from None
+    except ValueError as error:
+        raise InputError(f"'{without_secrets(path)}' cannot be opened: {error}", "check the address") from None
+
+
+def open_file(path: str) -> Any:
+    """Return a context in which a file of any store is open for reading bytes."""
+    local = local_path(path)
+    if local:
+        return open(local, "rb")
+    import fsspec
+
+    return fsspec.open(path, "rb")
 
 
 def tries(error: Exception, remote: bool) -> int:
@@ -78,10 +130,9 @@ def patiently(path: str, function: Callable[[], Result]) -> Result:
 
 def read_file(path: str) -> bytes:
     """Return all bytes of a small file of any store. Raises InputError when it cannot be read."""
-    import fsspec
 
     def read() -> bytes:
-        with fsspec.open(path, "rb") as file:
+        with open_file(path) as file:
             return bytes(file.read())
 
     return patiently(path, read)

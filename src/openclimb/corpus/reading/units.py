@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.read import SUFFIXES, Unit, columns_of, damage, format_of
-from openclimb.corpus.reading.store import patiently, tries, without_secrets
+from openclimb.corpus.reading.find import Found, LeftOut, find_files, summary
+from openclimb.corpus.reading.formats import format_of, text_stream
+from openclimb.corpus.reading.lines import is_array
+from openclimb.corpus.reading.parse import MISSING, TOKEN_IDS, NotText, is_token_ids, shown, text_of, value_at
+from openclimb.corpus.reading.read import Unit, damage, first_row
+from openclimb.corpus.reading.store import open_file, patiently, without_secrets
+from openclimb.corpus.reading.tables import parquet_file
+from openclimb.corpus.tokenizer import load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import atomic, fingerprint
+from openclimb.workspace.files import atomic, fingerprint, read_json, write_json
 
 UNIT_BYTES = 64_000_000  # input is cut into units of about so many
 ENDS = 1 << 16  # bytes at each end of a local file that its fingerprint covers
 CHECKED_FILES = 64  # files whose columns are looked at before anything runs
+LEFT_OUT = "left_out.json"
+STAMPS = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")  # what stores say that changes with a file
 
 
 @dataclass(frozen=True)
@@ -38,25 +46,21 @@ class InputFile:
 
 def list_files(settings: CorpusSettings) -> list[InputFile]:
     """Return the files that `corpus.paths` match, sorted by path. Raises InputError when one of them matches none."""
+    return look(settings)[0]
+
+
+def look(settings: CorpusSettings) -> tuple[list[InputFile], list[LeftOut]]:
+    """Return the files that `corpus.paths` match, and those that are left out."""
     if not settings.paths:
         raise ConfigError(
             "corpus.paths is empty", "name the files to read in climb.toml, or climb init DIR --corpus PATH"
         )
-    found: dict[str, tuple[Any, str, int]] = {}
-    for pattern in settings.paths:
-        matched = patiently(pattern, partial(_expand, pattern))
-        if not matched:
-            raise InputError(
-                f"no file matches '{pattern}'", f"check the path; files end in one of: {', '.join(sorted(SUFFIXES))}"
-            )
-        for filesystem, path, size in matched:
-            found[filesystem.unstrip_protocol(path) if _is_remote(filesystem) else path] = (filesystem, path, size)
+    found, left = find_files(settings.paths)
     files = []
-    for path, name in names_of(sorted(found)).items():
-        filesystem, inner, size = found[path]
-        known = patiently(path, partial(_file_fingerprint, filesystem, inner, size))
-        files.append(InputFile(path, name, format_of(path), size, known))
-    return files
+    for file, name in zip(found, names_of([file.path for file in found]).values(), strict=True):
+        known = patiently(file.path, partial(_file_fingerprint, file))
+        files.append(InputFile(file.path, name, format_of(file.path), file.size, known))
+    return files, left
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
@@ -81,12 +85,13 @@ def input_fingerprint(settings: CorpusSettings) -> str:
     return fingerprint([[file.name, file.fingerprint] for file in list_files(settings)])
 
 
-def check_inputs(settings: CorpusSettings) -> dict[str, Any]:
-    """Return facts of the input (files, bytes, formats) after checking its columns. Changes nothing, reads little.
+def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any]:
+    """Return facts of the input (files, bytes, formats, what is left out) after checking its columns. Changes nothing,
+    reads little. `tokenizer` is a path, which decodes token ids.
 
-    Raises InputError when no file matches or the text column is missing, naming the columns there are.
+    Raises InputError when no file matches or the text column is missing or no text, naming the columns there are.
     """
-    files = list_files(settings)
+    files, left = look(settings)
     kind, _, column = settings.domains.partition(":")
     if settings.domains and (kind, bool(column)) not in (("column", True), ("folders", False)):
         raise ConfigError(f"corpus.domains = '{settings.domains}' is not known", 'write "column:NAME", "folders" or ""')
@@ -98,39 +103,94 @@ def check_inputs(settings: CorpusSettings) -> dict[str, Any]:
                 "put every file into a folder named for its domain",
             )
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
+    decoded = False
     for file in files[:: max(1, len(files) // CHECKED_FILES)]:
-        try:
-            columns = patiently(file.path, partial(columns_of, file.path, file.format))
-        except ValueError:
-            continue  # a first line that is no JSON is told, with its place, when it is read
-        for setting, name in wanted.items():
-            if name and columns and name not in columns:
-                raise InputError(
-                    f"{file.name} has no column '{name}'{nearest(name, columns)}; it has: {', '.join(columns)}",
-                    f"set corpus.{setting} in climb.toml, or --set corpus.{setting}=COLUMN",
-                )
+        row = _first_row(file, settings.text)
+        if row is not None:
+            _check_columns(file, row, wanted)
+            decoded |= _check_text(file, row, settings.text, tokenizer)
     return {
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "formats": dict(Counter(file.format for file in files)),
+        "left_out": summary(left),
+        "token_ids": decoded,
     }
 
 
-def survey(context: StageContext, settings: CorpusSettings) -> dict[str, Any]:
-    """Cut the input into units and write them to units.parquet; return facts for the record."""
+def _first_row(file: InputFile, column: str) -> dict[str, Any] | None:
+    try:
+        return patiently(file.path, partial(first_row, file.path, file.format, column))
+    except ValueError:
+        if not file.format.startswith("json") or file.format.startswith("jsonl"):
+            return None  # a first line that is no JSON is told, with its place, when it is read
+        raise InputError(
+            f"{file.name} holds neither JSON lines nor an array of them",
+            "write its documents as JSON lines, or leave it out of corpus.paths, with a glob for the others",
+        ) from None
+
+
+def _check_columns(file: InputFile, row: dict[str, Any], wanted: dict[str, str]) -> None:
+    for setting, name in wanted.items():
+        if not name or value_at(row, name) is not MISSING or (setting == "id" and file.format.startswith("text")):
+            continue
+        ids = [column for column, value in row.items() if is_token_ids(value)]
+        hint = f"; '{ids[0]}' holds token ids" if ids and setting == "text" else ""
+        raise InputError(
+            f"{file.name} has no column '{name}'{nearest(name, row)}; it has: {shown(row)}{hint}",
+            f"set corpus.{setting} in climb.toml, or --set corpus.{setting}=COLUMN"
+            + (f"; for {ids[0]}, tokens.tokenizer must name their tokenizer.json" if hint else ""),
+        )
+
+
+def _check_text(file: InputFile, row: dict[str, Any], column: str, tokenizer: str) -> bool:
+    """Return whether the text column holds token ids that the tokenizer decodes. Raises InputError when it holds no
+    text by its type, or in a first line that cannot be meant.
+    """
+    value = value_at(row, column)
+    if is_token_ids(value) and tokenizer:
+        load_tokenizer(Path(tokenizer).expanduser())  # says what is wrong with it
+        return True
+    typed = file.format in ("parquet", "arrow")
+    try:
+        if typed or isinstance(value, (list, dict)):
+            text_of(value, column)
+    except NotText as error:
+        if value is not None:
+            what = str(error).partition(":")[0]
+            ids = f"'{column}' holds lists of whole numbers: {TOKEN_IDS}" if what == TOKEN_IDS else str(error)
+            raise InputError(
+                f"{file.name}: {ids}",
+                "decode them first, or name their tokenizer: --set tokens.tokenizer=PATH/tokenizer.json"
+                if what == TOKEN_IDS
+                else "set corpus.text in climb.toml, or --set corpus.text=COLUMN; a path is messages.content",
+            ) from None
+    return False
+
+
+def survey(context: StageContext, settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any]:
+    """Cut the input into units and write them to units.parquet, and what is left out to left_out.json; return facts."""
     progress = context.progress
-    facts = check_inputs(settings)
+    facts = check_inputs(settings, tokenizer)
     files = list_files(settings)
     progress.start("survey", len(files), "files")
     units: list[Unit] = []
     for file in files:
-        for start, stop, n_bytes, first_row in _cut(file, UNIT_BYTES):
+        kind, pieces = patiently(file.path, partial(_cut, file, UNIT_BYTES))
+        for start, stop, n_bytes, first in pieces:
             fixed = (file.size, file.fingerprint)
-            units.append(Unit(len(units), file.path, file.name, file.format, start, stop, n_bytes, first_row, *fixed))
+            units.append(Unit(len(units), file.path, file.name, kind, start, stop, n_bytes, first, *fixed))
         progress.advance()
     write_units(units, context.folder / "units.parquet")
+    write_json(context.folder / LEFT_OUT, facts["left_out"])
     progress.finish(counted(len(units), "units"))
     return {**facts, "units": len(units)}
+
+
+def left_out(folder: Path) -> list[dict[str, Any]]:
+    """Return what a surveyed corpus left out, a row for each reason: reason, files, bytes, named."""
+    path = folder / LEFT_OUT
+    return list(read_json(path)) if path.is_file() else []
 
 
 def write_units(units: Sequence[Unit], path: Path) -> None:
@@ -139,16 +199,16 @@ def write_units(units: Sequence[Unit], path: Path) -> None:
     import pyarrow.parquet as pq
 
     with atomic(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units]), temporary)
+        pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units]).drop_columns("tokenizer"), temporary)
 
 
-def read_units(folder: Path) -> list[Unit]:
-    """Return the units of a surveyed corpus, by number."""
+def read_units(folder: Path, tokenizer: str = "") -> list[Unit]:
+    """Return the units of a surveyed corpus, by number; `tokenizer` decodes their texts where they are token ids."""
     import pyarrow.parquet as pq
 
-    names = {field.name for field in fields(Unit)}
+    names = {field.name for field in fields(Unit)} - {"tokenizer"}
     rows = pq.read_table(folder / "units.parquet").to_pylist()
-    return [Unit(**{name: row[name] for name in names}) for row in rows]
+    return [Unit(**{name: row[name] for name in names}, tokenizer=tokenizer) for row in rows]
 
 
 def changed_inputs(folder: Path, settings: CorpusSettings) -> list[str]:
@@ -161,79 +221,44 @@ def changed_inputs(folder: Path, settings: CorpusSettings) -> list[str]:
     return sorted(lines)
 
 
-def _expand(pattern: str) -> list[tuple[Any, str, int]]:
-    """Return (file system, path, size) of the files that one path, folder, glob or URL stands for."""
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(pattern)
-    known = _info(filesystem, path)
-    if known is None and any(mark in path for mark in "*?["):  # a file's own name may hold them
-        details = filesystem.glob(path, detail=True).values()
-    elif (known is None or known["type"] == "directory" or not format_of(path)) and filesystem.isdir(path):
-        details = filesystem.find(path, detail=True).values()
-    elif known is not None:
-        details = [known]
-        if not format_of(path):
-            raise InputError(
-                f"the format of '{pattern}' is not known", f"files end in one of: {', '.join(sorted(SUFFIXES))}"
-            )
+def _file_fingerprint(file: Found) -> str:
+    """Return what a file is known by: its size, what its store says of its version, else the hash of both ends."""
+    if file.filesystem is None:
+        stamp = str(Path(file.path).stat().st_mtime)
     else:
-        details = []
-    files = [detail for detail in details if detail["type"] == "file" and format_of(detail["name"])]
-    for detail in files:
-        if detail.get("size") is None:
-            raise InputError(
-                f"the store does not say how large {without_secrets(detail['name'])} is: a part might pass as all",
-                "copy the file to a disk or to another store",
-            )
-    return [(filesystem, detail["name"], int(detail["size"])) for detail in files]
-
-
-def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
-    """Return what a store knows of a path; None when nothing is there. (Its `exists` is false for every fault.)"""
-    try:
-        return dict(filesystem.info(path))
-    except FileNotFoundError as error:
-        if tries(error, _is_remote(filesystem)) > 1:
-            raise
-        return None
-
-
-def _is_remote(filesystem: Any) -> bool:
-    protocol = filesystem.protocol
-    return "file" not in (protocol if isinstance(protocol, (tuple, list)) else (protocol,))
-
-
-def _file_fingerprint(filesystem: Any, path: str, size: int) -> str:
-    info = filesystem.info(path)
-    stamp = next((str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
-    if _is_remote(filesystem) and stamp:
-        return fingerprint([size, stamp])
-    with filesystem.open(path, "rb") as stream:
+        info = file.filesystem.info(file.place)
+        stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
+        if stamp:
+            return fingerprint([file.size, stamp])
+    with open_file(file.path) as stream:
         ends = hashlib.blake2b(stream.read(ENDS), digest_size=8)
-        if size > ENDS:
-            stream.seek(max(ENDS, size - ENDS))
+        if file.size > ENDS:
+            stream.seek(max(ENDS, file.size - ENDS))
             ends.update(stream.read(ENDS))
-    return fingerprint([size, stamp, ends.hexdigest()])
+    return fingerprint([file.size, stamp, ends.hexdigest()])
 
 
-def _cut(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
-    """Return (start, stop, bytes, first row) of each unit of a file."""
+def _cut(file: InputFile, unit_bytes: int) -> tuple[str, list[tuple[int, int, int, int]]]:
+    """Return the format of a file's units, and (start, stop, bytes, first row) of each.
+
+    Only JSON lines in UTF-8 and Parquet can be read from anywhere but their start.
+    """
     if file.format == "parquet":
-        return patiently(file.path, partial(_cut_parquet, file, unit_bytes))
-    if file.format == "jsonl" and file.size > unit_bytes:
-        n = -(-file.size // unit_bytes)
-        edges = [file.size * i // n for i in range(n + 1)]
-        return [(start, stop, stop - start, 0) for start, stop in zip(edges, edges[1:], strict=False)]
-    return [(0, file.size, file.size, 0)]  # a gzip or zstd stream can only be read from its start
+        return file.format, _cut_parquet(file, unit_bytes)
+    if file.format in ("json", "jsonl") and file.size > unit_bytes:
+        with open_file(file.path) as stream:
+            text, translated = text_stream(stream, "")
+            whole = translated or (file.format == "json" and is_array(text))
+        if not whole:
+            n = -(-file.size // unit_bytes)
+            edges = [file.size * i // n for i in range(n + 1)]
+            return "jsonl", [(start, stop, stop - start, 0) for start, stop in zip(edges, edges[1:], strict=False)]
+    return file.format, [(0, file.size, file.size, 0)]
 
 
 def _cut_parquet(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:
-    import fsspec
-    import pyarrow.parquet as pq
-
-    with fsspec.open(file.path, "rb") as stream, damage():
-        metadata = pq.ParquetFile(stream).metadata
+    with open_file(file.path) as stream, damage():
+        metadata = parquet_file(stream).metadata
     units = []
     start = first_row = next_row = n_bytes = 0
     for group in range(metadata.num_row_groups):
