@@ -90,7 +90,7 @@ class Workspace:
             )
         try:
             raw = tomllib.loads(self.config_path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{self.config_path} is not valid TOML: {error}", "correct that line") from None
         _check_format(raw.pop("format", FORMAT), self.root)
         return from_dict(raw)
