@@ -56,7 +56,9 @@ def find_function(name: str) -> Score:
     try:
         found: Score = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
+        own = "put the function into a file of its own, such as mine.py, and write mine:function"
         raise ConfigError(
-            f"objective.kind = '{name}' cannot be loaded: {error}", "write package.module:function"
+            f"objective.kind = '{name}' cannot be loaded: {error}",
+            own if module == "__main__" else "write package.module:function",
         ) from None
     return found
