@@ -313,9 +313,7 @@ def test_the_librarys_example_works_as_a_script_without_a_main_guard(finished: P
     settings.write_text(settings.read_text().replace("workers = 1", "workers = 2"))
     tutorial = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
     (tmp_path / "script.py").write_text(tutorial.split("## As a library")[1].split("```python\n")[1].split("```")[0])
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     first, *rows = done.stdout.splitlines()
     answer = openclimb.open(finished).mixture()

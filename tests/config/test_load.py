@@ -144,7 +144,9 @@ def put(name: str, key: str, value: float) -> Any:
     return {"x": inner} if "dict" in kind else inner
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e300, 10**400, -(10**400)], ids=lambda value: str(value)[:6])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, -1, 1e300, 10**400, -(10**400)], ids=lambda value: str(value)[:6]
+)
 @pytest.mark.parametrize(("name", "key"), NUMERIC)
 def test_a_number_is_in_range_or_refused_with_its_range(name: str, key: str, value: float) -> None:
     metadata = {f.name: f.metadata for f in dataclasses.fields(SECTIONS[name])}[key]

@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from openclimb.cli.preflight import preflight
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
-from openclimb.corpus.reading.units import check_inputs
 from openclimb.engines.local import n_cores
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
 from openclimb.search.transfer.store import transfer_facts
-from openclimb.tasks.items import check_tasks
 from openclimb.workspace.files import free_bytes
-from openclimb.workspace.records import Workspace
+from openclimb.workspace.records import STAGES, Workspace
 from openclimb.workspace.trials import read_trials
 
 CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
@@ -26,15 +25,14 @@ CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches
 def plan(root: Path) -> dict[str, Any]:
     """Return what `climb run` would do, read, train and cost. Checks the settings, inputs and tasks.
 
-    Raises InputError, ConfigError as the run itself would, before anything is made.
+    Raises what the run itself would, before anything is made; where several things are wrong, one error with all.
     """
     workspace = Workspace(root)
     config = workspace.config()
-    external = config.objective.external
-    if not external:
+    if not config.objective.external:
         stop_without_corpus(root, config)
-    inputs = {} if has_custom_domains(config) else check_inputs(config.corpus)
-    tasks = {} if external and not config.tasks.paths else check_tasks(config.tasks)
+    done = frozenset(stage for stage in STAGES if (workspace.folder(stage) / "record.json").is_file())
+    inputs, tasks = preflight(root, config, done)
     return {
         "workspace": str(root),
         "scale": config.scale,

@@ -102,12 +102,9 @@ def task_fingerprint(settings: TasksSettings) -> str:
     )
 
 
-def check_tasks(settings: TasksSettings) -> dict[str, dict[str, int]]:
-    """Return {task: {part: items}} after reading and checking every task file. Changes nothing."""
-    return {
-        name: {part: len(items) for part, items in split(name, read_items(path), settings).items()}
-        for name, path in task_files(settings).items()
-    }
+def check_task(name: str, path: str, settings: TasksSettings) -> dict[str, int]:
+    """Return {part: items} after reading and checking a task file. Changes nothing."""
+    return {part: len(items) for part, items in split(name, read_items(path), settings).items()}
 
 
 def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -132,8 +129,12 @@ def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Pr
 
 def read_items(path: str) -> list[Item]:
     """Return the items of a task file. Raises InputError with file and line for what cannot be used."""
+    try:
+        data = read_file(path)
+    except InputError as error:
+        raise InputError(error.message, "put that right, or take the file out of tasks.paths in climb.toml") from error
     items = []
-    for number, line in enumerate(io.BytesIO(read_file(path)), 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         if line.strip():
             try:
                 raw = parse_json(line)
