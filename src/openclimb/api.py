@@ -9,6 +9,7 @@ from typing import Any
 from openclimb import seeds
 from openclimb.config.schema import Config, TasksSettings
 from openclimb.corpus.custom_domains import has_custom_domains, stop_without_corpus, weighed_domains, write_custom
+from openclimb.corpus.reading.store import is_remote
 from openclimb.engines.engine import engine_of
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.mixture import Domain
@@ -248,17 +249,25 @@ class OpenWorkspace:
         return build_report(self.workspace.root)
 
     def export(
-        self, token_budget: int, out: Path, format: str = "parquet", progress: Progress | None = None
+        self, token_budget: int, out: str | Path, format: str = "parquet", progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Write the dataset for a token budget, in mixture order, and return what was written."""
-        from openclimb.export.dataset import export
+        """Write the dataset for a token budget, in mixture order, to a folder or a URL; return what was written."""
+        from openclimb.export.dataset import asked_for, export
+        from openclimb.export.remote import export_to_store
 
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
-        with engine_of(self.config.run) as engine, self.workspace.hold():
-            stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
-            stop_if_damaged(self.workspace.root, STAGES)
-            return export(self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress())
+        root, config, progress = self.workspace.root, self.config, progress or Progress()
+        with engine_of(config.run) as engine, self.workspace.hold():
+            stop_if_stale(self.workspace, config, current_recipes(self.workspace, config))
+            stop_if_damaged(root, STAGES)
+
+            def make(folder: Path) -> dict[str, Any]:
+                return export(root, config, token_budget, folder, format, engine, progress)
+
+            if is_remote(str(out)):
+                return export_to_store(str(out), root, asked_for(root, config, token_budget, format), make, progress)
+            return make(Path(str(out).removeprefix("file://")))
 
     @property
     def _trials(self) -> Path:

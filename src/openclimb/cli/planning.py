@@ -53,7 +53,7 @@ def status(root: Path) -> dict[str, Any]:
     config = workspace.config()
     given = has_custom_domains(config)
     by_hand = given and not config.objective.external  # asked and completed one by one
-    stages = [] if by_hand else _stages(workspace, config)
+    stages = [] if by_hand else _stages(workspace, config, network=False)
     trials = read_trials(root / "trials")
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
@@ -87,9 +87,9 @@ def status(root: Path) -> dict[str, Any]:
     }
 
 
-def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:
+def _stages(workspace: Workspace, config: Config, *, network: bool = True) -> list[dict[str, Any]]:
     rows = []
-    for stage, recipe in current_recipes(workspace, config).items():
+    for stage, recipe in current_recipes(workspace, config, network=network).items():
         state = workspace.state(recipe)
         rows.append({"stage": stage, "state": state.state, "seconds": state.seconds, "differs": list(state.differs)})
     return rows

@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.reading.store import read_file
+from openclimb.corpus.reading.store import open_store, patiently, read_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, load_tokenizer, start_id
 from openclimb.errors import ConfigError, InputError, nearest
@@ -41,16 +42,13 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
 
     Raises when none match, two share a name, or one has a name that cannot be used.
     """
-    import fsspec
-
     if not settings.paths:
         raise ConfigError(
             "tasks.paths is empty: there is nothing to optimise for", "name JSONL files, one a task, in climb.toml"
         )
     found: dict[str, str] = {}
     for pattern in settings.paths:
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        paths = filesystem.glob(f"{path}/*.jsonl" if filesystem.isdir(path) else path)
+        filesystem, paths = patiently(pattern, partial(_matches, pattern))
         if not paths:
             raise InputError(
                 f"no task file matches '{pattern}'", "name JSONL files, one a task; `climb tasks` makes some"
@@ -76,6 +74,12 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
             "every task is report_only: there is nothing to optimise for", "take one out of tasks.report_only"
         )
     return found
+
+
+def _matches(pattern: str) -> tuple[Any, list[str]]:
+    """Return the file system of a path, folder, glob or URL, and the files that it stands for."""
+    filesystem, path = open_store(pattern)
+    return filesystem, list(filesystem.glob(f"{path}/*.jsonl" if filesystem.isdir(path) else path))
 
 
 def check_name(name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.read import SUFFIXES, Unit, columns_of, damage, format_of
-from openclimb.corpus.reading.store import patiently, tries, without_secrets
+from openclimb.corpus.reading.store import open_store, patiently, tries, without_secrets
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
@@ -163,9 +163,7 @@ def changed_inputs(folder: Path, settings: CorpusSettings) -> list[str]:
 
 def _expand(pattern: str) -> list[tuple[Any, str, int]]:
     """Return (file system, path, size) of the files that one path, folder, glob or URL stands for."""
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(pattern)
+    filesystem, path = open_store(pattern)
     known = _info(filesystem, path)
     if known is None and any(mark in path for mark in "*?["):  # a file's own name may hold them
         details = filesystem.glob(path, detail=True).values()
