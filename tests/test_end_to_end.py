@@ -19,6 +19,7 @@ from openclimb.config.scales import preset
 from openclimb.errors import DomainError, StaleError
 from openclimb.testing.fixtures import make_tiny_workspace
 from openclimb.workspace.files import read_json, write_json
+from openclimb.workspace.trials import read_trials, trial_folder
 
 INTERRUPTIBLE = """
 import signal, sys
@@ -299,3 +300,22 @@ def test_a_search_begins_with_what_was_told_before(tmp_path: Path, tiny_corpus: 
     fitted = read_json(root / "iterations" / "00" / "diagnostics.json")["trials"]
     assert set(batch["completed"]) <= set(fitted)
     assert asked[2].number not in fitted
+
+
+def test_the_librarys_example_works_as_a_script_without_a_main_guard(finished: Path, tmp_path: Path) -> None:
+    """Trials train in spawned processes, each of which would run the script again."""
+    root = shutil.copytree(finished, tmp_path / "my-run")
+    shutil.rmtree(root / "mixture")
+    for trial in read_trials(root / "trials"):
+        if trial.role != "search":
+            shutil.rmtree(trial_folder(root / "trials", trial.number))
+    settings = root / "climb.toml"
+    settings.write_text(settings.read_text().replace("workers = 1", "workers = 2"))
+    tutorial = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (tmp_path / "script.py").write_text(tutorial.split("## As a library")[1].split("```python\n")[1].split("```")[0])
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    first, *rows = done.stdout.splitlines()
+    answer = openclimb.open(finished).mixture()
+    assert first == answer.sentence
+    assert [row.split()[0] for row in rows] == [domain.name for domain in answer.domains]

@@ -1,17 +1,19 @@
 """The library: what the command line does, as methods of an open workspace."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openclimb import seeds
 from openclimb.config.schema import Config, TasksSettings
 from openclimb.corpus.custom_domains import has_custom_domains, stop_without_corpus, weighed_domains, write_custom
+from openclimb.corpus.reading.store import is_remote
 from openclimb.engines.engine import engine_of
 from openclimb.errors import ConfigError, SearchError, WorkspaceError, nearest
 from openclimb.mixture import Domain
+from openclimb.objectives.base import checked_scores
 from openclimb.progress import Progress
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.workspace import trials as trial_files
@@ -20,9 +22,27 @@ from openclimb.workspace.files import fingerprint
 from openclimb.workspace.observations import EXTERNAL_ROLE
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import MIXTURE, Answer, Best, Validation, read_answer, read_validation
+from openclimb.workspace.runs_file import Directions, Imported, read_runs
 from openclimb.workspace.trials import Proposal, Trial, weights_key
 
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `tell` took."""
+
+    trial: int
+    scores: Mapping[str, float]
+    missing: tuple[str, ...]  # tasks that other trials or the settings have
+    again: bool  # the trial had these scores already
+
+    def sentences(self) -> list[str]:
+        """Return what was taken and what is missing, a sentence each."""
+        taken = ", ".join(f"{task} {score:.6g}" for task, score in self.scores.items())
+        first = f"trial {self.trial} {'had these scores already' if self.again else 'is done'}: {taken}"
+        lacking = f"no score for {', '.join(self.missing)}: trial {self.trial} tells nothing of them"
+        return [first, lacking] if self.missing else [first]
 
 
 class OpenWorkspace:
@@ -74,19 +94,21 @@ class OpenWorkspace:
             names = [domain.name for domain in domains]
             return trial_files.ask(self._trials, proposals, names, trial_settings(self.config), data)
 
-    def tell(self, number: int, scores: Mapping[str, float]) -> None:
-        """Close a trial with its scores by task (higher is better). Telling the same again changes nothing.
+    def tell(self, number: int, scores: Mapping[str, float]) -> Told:
+        """Close a trial with its scores by task (higher is better), and return what was taken and what is missing.
 
-        Raises SearchError for an unknown trial, other scores than it has, no numbers, or tasks that no other trial has.
+        Telling the same again changes nothing. Raises SearchError for an unknown trial, other scores than it has, no
+        numbers, or tasks that no other trial has.
         """
         folder = self._trial_folder(number)
-        if not isinstance(scores, Mapping) or not scores or not all(map(_is_number, scores.values())):
-            raise SearchError(f"the scores of trial {number} must be finite numbers by task", '{"task": 0.5}')
+        taken = checked_scores(scores, f"the file for trial {number}")
         with self.workspace.hold(PATIENCE):
-            data = trial_files.read_trial(folder).data
-            others = [trial for trial in trial_files.read_trials(self._trials, data) if trial.number != number]
-            check_tasks(scores, others, self.config.tasks, f"trial {number}")
-            trial_files.tell(folder, {"scores": {name: float(value) for name, value in scores.items()}})
+            before = trial_files.read_trial(folder)
+            others = [t for t in trial_files.read_trials(self._trials, before.data) if t.number != number]
+            check_tasks(taken, others, self.config.tasks, f"trial {number}")
+            trial_files.tell(folder, {"scores": taken})
+        known = {task for trial in others for task in trial.scores} | named_tasks(self.config.tasks)
+        return Told(number, taken, tuple(sorted(known - set(taken))), again=bool(before.scores))
 
     def tell_failed(self, number: int, message: str) -> None:
         """Close a trial that gave no scores, with the reason. Scores may still be told later."""
@@ -94,26 +116,27 @@ class OpenWorkspace:
         with self.workspace.hold(PATIENCE):
             trial_files.fail(folder, message or "no reason given", last=True)
 
-    def import_runs(self, ratios: Path, metrics: Path, *, losses: bool = False) -> tuple[list[Trial], int]:
-        """Make completed trials of runs that were finished elsewhere; return all of them, and how many are new.
+    def import_runs(self, ratios: Path, metrics: Path, *, losses: bool = False, lower: Sequence[str] = ()) -> Imported:
+        """Make completed trials of runs that were finished elsewhere; return them, and what was taken and left out.
 
-        `ratios` has one column a domain, `metrics` one a task (higher is better, or with `losses` lower), and both a
-        column that names the run (see `search.runs_file`). Importing the same again adds nothing. Raises InputError.
+        `ratios` has one column a domain, `metrics` one a task (higher is better; lower with `losses`, or where a glob
+        of `lower` matches its name), and both a column that names the run (see `workspace.runs_file`). Importing the
+        same again adds nothing. Raises InputError before anything is written.
         """
-        from openclimb.workspace.runs_file import read_runs
-
         domains, data = self._hinge()
         names = [domain.name for domain in domains]
-        runs = read_runs(ratios, metrics, names, losses=losses)
-        settings = trial_settings(self.config)
+        known = {task for trial in trial_files.read_trials(self._trials, data) for task in trial.scores}
+        known |= named_tasks(self.config.tasks)
+        tables = read_runs(ratios, metrics, names, Directions(losses, lower), known)
+        runs, settings = tables.runs, trial_settings(self.config)
         # The name decides the seed, so that two runs of one mixture are two trials, and the same ones when read again.
         proposals = [
             Proposal(EXTERNAL_ROLE, 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs
         ]
         with self.workspace.hold(PATIENCE):
-            known = trial_files.read_trials(self._trials, data)
-            check_tasks(runs[0].scores, known, self.config.tasks, str(metrics))
-            before = {trial.identity: trial for trial in known if trial.scores}
+            others = trial_files.read_trials(self._trials, data)
+            check_tasks(tables.tasks, others, self.config.tasks, str(metrics))
+            before = {trial.identity: trial for trial in others if trial.scores}
             new = 0
             for run, proposal in zip(runs, proposals, strict=True):
                 mixture = dict(zip(names, run.weights, strict=True))
@@ -127,7 +150,7 @@ class OpenWorkspace:
             trials = trial_files.ask(self._trials, proposals, names, settings, data)
             for trial, run in zip(trials, runs, strict=True):
                 trial_files.tell(trial_files.trial_folder(self._trials, trial.number), {"scores": run.scores})
-        return [self._read(trial) for trial in trials], new
+        return Imported([self._read(trial) for trial in trials], new, tables.notes)
 
     def best(self) -> Best:
         """Return the mixture of the best expected score by the trials completed so far (see `search.best.best`)."""
@@ -231,17 +254,25 @@ class OpenWorkspace:
         return build_report(self.workspace.root)
 
     def export(
-        self, token_budget: int, out: Path, format: str = "parquet", progress: Progress | None = None
+        self, token_budget: int, out: str | Path, format: str = "parquet", progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Write the dataset for a token budget, in mixture order, and return what was written."""
-        from openclimb.export.dataset import export
+        """Write the dataset for a token budget, in mixture order, to a folder or a URL; return what was written."""
+        from openclimb.export.dataset import asked_for, export
+        from openclimb.export.remote import export_to_store
 
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
-        with engine_of(self.config.run) as engine, self.workspace.hold():
-            stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
-            stop_if_damaged(self.workspace.root, STAGES)
-            return export(self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress())
+        root, config, progress = self.workspace.root, self.config, progress or Progress()
+        with engine_of(config.run) as engine, self.workspace.hold():
+            stop_if_stale(self.workspace, config, current_recipes(self.workspace, config))
+            stop_if_damaged(root, STAGES)
+
+            def make(folder: Path) -> dict[str, Any]:
+                return export(root, config, token_budget, folder, format, engine, progress)
+
+            if is_remote(str(out)):
+                return export_to_store(str(out), root, asked_for(root, config, token_budget, format), make, progress)
+            return make(Path(str(out).removeprefix("file://")))
 
     @property
     def _trials(self) -> Path:
@@ -254,8 +285,9 @@ class OpenWorkspace:
         return folder
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def named_tasks(tasks: TasksSettings) -> set[str]:
+    """Return the tasks that the settings name."""
+    return {*tasks.weights, *tasks.thresholds}
 
 
 def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSettings, what: str) -> None:
@@ -270,7 +302,7 @@ def check_tasks(scores: Iterable[str], others: Sequence[Trial], tasks: TasksSett
             f"{what} has a score for '{unknown[0]}', which no trial so far has{nearest(unknown[0], expected)}",
             f"expected are: {', '.join(expected)}; where those are wrong, remove the scores.json of their trials",
         )
-    lacking = sorted({*tasks.weights, *tasks.thresholds} - set(scores)) if not expected else []
+    lacking = sorted(named_tasks(tasks) - set(scores)) if not expected else []
     if lacking:
         raise SearchError(
             f"{what} has no score for '{lacking[0]}'{nearest(lacking[0], scores)}, which [tasks] in climb.toml names",

@@ -12,6 +12,7 @@ from openclimb.config.load import result_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
 from openclimb.corpus.pack import least_tokens
+from openclimb.corpus.reading.store import is_remote
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.corpus.tokenizer import tokenizer_fingerprint
 from openclimb.errors import StaleError
@@ -124,8 +125,11 @@ def _checkpoint_tokenizer(checkpoint: str) -> str:
     return tokenizer_fingerprint(str(Path(checkpoint) / "tokenizer.json")) or checkpoint
 
 
-def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
-    """Return the recipe of every stage for the settings and the input files as they are now."""
+def current_recipes(workspace: Workspace, config: Config, *, network: bool = True) -> dict[str, Recipe]:
+    """Return the recipe of every stage for the settings and the input files as they are now.
+
+    Without `network`, files of other stores are taken as the records have them.
+    """
     for stage in STAGES:
         workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
@@ -134,7 +138,17 @@ def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     if has_custom_domains(config):
         inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
         return {"mixture": _mixture(config, inputs, trials, NO_DATA, transfer)}
-    return recipes(config, input_fingerprint(config.corpus), task_fingerprint(config.tasks), trials, transfer)
+    asked = network or not any(map(is_remote, config.corpus.paths))
+    documents = input_fingerprint(config.corpus) if asked else _recorded(workspace, "corpus", "input_files")
+    asked = network or not any(map(is_remote, config.tasks.paths))
+    tasks = task_fingerprint(config.tasks) if asked else _recorded(workspace, "tokens", "task_files")
+    return recipes(config, documents, tasks, trials, transfer)
+
+
+def _recorded(workspace: Workspace, stage: str, name: str) -> str:
+    """Return the fingerprint of the input files that a stage was made from; empty where it is not made."""
+    record = workspace.folder(stage) / "record.json"
+    return str(read_json(record)["inputs"].get(name, "")) if record.is_file() else ""
 
 
 def trial_data(recipes: Mapping[str, Recipe]) -> str:

@@ -6,6 +6,7 @@ import click
 import pytest
 
 from openclimb.cli.options import assign, spread
+from openclimb.config.load import from_dict
 from openclimb.errors import ConfigError
 
 
@@ -41,7 +42,35 @@ def test_settings_are_toml_or_bare_text() -> None:
     }
 
 
-@pytest.mark.parametrize("assignment", ["proxy=64", "proxy.size", "proxy.size=", "proxi.size=2M", "=1"])
+def test_no_value_is_an_empty_word_list_or_table() -> None:
+    raw: dict[str, Any] = {}
+    assign(raw, ["search.low_fidelity=", "tasks.report_only=", "tasks.weights= ", "corpus.id="])
+    assert raw["search"] == {"low_fidelity": ""}
+    assert raw["tasks"] == {"report_only": [], "weights": {}}
+    config = from_dict({"scale": "demo", **raw})
+    assert (config.search.low_fidelity, config.tasks.report_only, config.corpus.id) == ("", (), "")
+
+
+@pytest.mark.parametrize("assignment", ["proxy.width=", "target.token_budget=", "seed=", "run.save_seconds="])
+def test_no_value_is_no_number(assignment: str) -> None:
+    raw: dict[str, Any] = {}
+    assign(raw, [assignment])
+    with pytest.raises(ConfigError, match="wrong type") as caught:
+        from_dict(raw)
+    assert "at least" in caught.value.fix
+
+
+@pytest.mark.parametrize("value", ["[" * 10_000, "9" * 5000, "1979-05-27", "{a", "nan"])
+def test_a_value_that_no_setting_can_have_is_refused(value: str) -> None:
+    raw: dict[str, Any] = {}
+    assign(raw, [f"proxy.width={value}"])
+    with pytest.raises(ConfigError, match=r"proxy\.width = ") as caught:
+        from_dict(raw)
+    assert "at least 8 and at most 65,536" in caught.value.fix
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("assignment", ["proxy=64", "proxy.size", "proxi.size=2M", "=1"])
 def test_other_forms_are_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="is not understood"):
         assign({}, [assignment])

@@ -120,7 +120,7 @@ def spoiled(corpus_file: Path, folder: Path, bad: Sequence[bytes]) -> Path:
     return path
 
 
-BAD = [b'{"text": 3}\n', b"{not json\n", b'{"text": []}\n', b'{"other": "x"}\n', b'{"text": "\xff"}\n']
+BAD = [b'{"text": 3}\n', b"{not json\n", b'{"text": true}\n', b'{"other": "x"}\n', b'{"text": "\xff"}\n']
 
 
 def test_rejected_documents_are_listed_with_file_place_and_reason(

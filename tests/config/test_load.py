@@ -1,7 +1,11 @@
 """Settings: every one is written, explained, checked, and comes back as it was."""
 
 import dataclasses
+import math
+import re
 import tomllib
+import typing
+from typing import Any
 
 import pytest
 
@@ -123,3 +127,60 @@ def test_where_work_runs_is_no_part_of_the_result() -> None:
 
 def test_an_extension_is_named_by_module_and_function() -> None:
     assert from_dict({"embed": {"embedder": "mine.parts:embed"}}).embed.embedder == "mine.parts:embed"
+
+
+NUMERIC = [
+    (name, field.name)
+    for name, section in SECTIONS.items()
+    for field in dataclasses.fields(section)
+    if set(re.findall(r"\w+", str(field.type))) & {"int", "float"}
+]
+
+
+def put(name: str, key: str, value: float) -> Any:
+    """Return a number as the setting holds it: alone, in a list or in a table."""
+    kind = str(typing.get_type_hints(SECTIONS[name])[key])
+    inner = [value] if "tuple" in kind else value
+    return {"x": inner} if "dict" in kind else inner
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, -1, 1e300, 10**400, -(10**400)], ids=lambda value: str(value)[:6]
+)
+@pytest.mark.parametrize(("name", "key"), NUMERIC)
+def test_a_number_is_in_range_or_refused_with_its_range(name: str, key: str, value: float) -> None:
+    metadata = {f.name: f.metadata for f in dataclasses.fields(SECTIONS[name])}[key]
+    if value == -1 and metadata["low"] < 0:
+        assert getattr(getattr(from_dict({name: {key: put(name, key, value)}}), name), key) == {"x": -1.0}
+        return
+    with pytest.raises(ConfigError) as caught:
+        from_dict({name: {key: put(name, key, value)}})
+    assert f"{name}.{key}" in caught.value.message
+    bounds = caught.value.fix.replace(",", "")
+    assert f"{metadata['low']:g}".removesuffix(".0") in bounds
+    assert str(metadata["high"]).removesuffix(".0") in bounds or f"{metadata['high']:g}" in bounds
+
+
+@pytest.mark.parametrize(("name", "key"), NUMERIC)
+def test_both_ends_of_a_range_are_accepted(name: str, key: str) -> None:
+    metadata = {f.name: f.metadata for f in dataclasses.fields(SECTIONS[name])}[key]
+    for bound in (metadata["low"], metadata["high"]):
+        kept = getattr(getattr(from_dict({name: {key: put(name, key, bound)}}), name), key)
+        assert str(float(bound)) in str(kept) or kept == bound or kept == (bound,)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, math.nan, 1.5, "x", True])
+def test_a_seed_out_of_range_is_refused(seed: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"seed": seed})
+    assert caught.value.message.startswith("seed = ")
+    assert "at least 0 and at most 2,000,000,000" in caught.value.fix
+    assert from_dict({"seed": 2_000_000_000}).seed == 2_000_000_000
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "1000001T", "2e18", "-1", "nan", "٤٠", ""])
+def test_a_count_out_of_range_is_refused_with_its_range(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"target": {"token_budget": text}})
+    assert caught.value.message.startswith("target.token_budget")
+    assert "at least 1 and at most 1,000,000,000,000,000,000" in caught.value.fix

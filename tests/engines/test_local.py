@@ -105,3 +105,16 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("guard", ["", "if __name__ == '__main__':\n    "])
+def test_a_script_without_a_main_guard_works_and_runs_once(guard: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\n"
+        "from openclimb.engines.local import LocalEngine\n"
+        f"{guard}print(sorted(LocalEngine(2).map(math.sqrt, [1.0, 4.0, 9.0])))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[(0, 1.0), (1, 2.0), (2, 3.0)]\n"
+    assert done.stderr == ""

@@ -56,6 +56,7 @@ def test_a_search_by_ask_and_tell_alone_finds_a_good_mixture(root: Path, capsys:
             path = root.parent / "scores.json"
             path.write_text(json.dumps(measure(PROBLEM, row["mixture"], row["trial"])))
             assert main(["tell", str(root), str(row["trial"]), str(path)]) == 0
+        assert capsys.readouterr().out.count(" is done: task-0 ") == n
     assert main(["best", str(root), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     weights = np.array([row["weight"] for row in answer["domains"]])
@@ -157,6 +158,56 @@ def test_tells_that_do_not_fit_are_told(root: Path, tmp_path: Path, capsys: pyte
     assert "0 mixtures" in complaint(capsys.readouterr().err)
 
 
+def test_tell_says_what_it_took_and_what_is_missing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openclimb.open(root).ask(3)
+    path = tmp_path / "scores.json"
+    path.write_bytes('{"arc_easy": 0.5, "piqa": 0.25}'.encode("utf-16"))  # as a shell of Windows writes it
+    assert main(["tell", str(root), "1", str(path)]) == 0
+    assert capsys.readouterr().out == "trial 1 is done: arc_easy 0.5, piqa 0.25\n"
+    assert main(["tell", str(root), "1", str(path)]) == 0
+    assert "trial 1 had these scores already" in capsys.readouterr().out
+    path.write_text('{"piqa": 1}')
+    assert main(["tell", str(root), "2", str(path)]) == 0
+    assert "no score for arc_easy: trial 2 tells nothing of them" in capsys.readouterr().out
+    assert openclimb.open(root).trials()[1].scores == {"piqa": 1.0}
+    assert main(["tell", str(root), "3", "--failed", "node lost"]) == 0
+    assert "trial 3 is closed without scores: node lost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"piqa": NaN}', "the score of 'piqa' is nan, no finite number"),
+        ('{"piqa": 0.5, "arc": -Infinity}', "the score of 'arc' is -inf, no finite number"),
+        ('{"piqa": 1e999}', "the score of 'piqa' is inf, no finite number"),
+        ('{"piqa": 1e300}', "the score of 'piqa' is 1e+300, out of range"),
+        ('{"piqa": ' + "9" * 400 + "}", "out of range"),
+        ('{"piqa": true}', "the score of 'piqa' is True, no finite number"),
+        ('{"piqa": "0.5"}', "the score of 'piqa' is '0.5', no finite number"),
+        ('{"piqa": null}', "the score of 'piqa' is None, no finite number"),
+        ('{"piqa": {"mean": 1}}', "no finite number"),
+        ('{"piqa": 0.5, "piqa": 0.6}', "'piqa' is in it twice"),
+        ('{" ": 0.5}', "a task without a name"),
+        ("[0.5]", "one number a task"),
+        ("0.5", "one number a task"),
+        ("{}", "one number a task"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+    ],
+)
+def test_numbers_that_are_no_scores_are_refused_before_anything_is_written(
+    text: str, message: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openclimb.open(root).ask(1)
+    path = tmp_path / "scores.json"
+    path.write_text(text)
+    assert main(["tell", str(root), "1", str(path)]) == 1
+    assert message in complaint(capsys.readouterr().err)
+    assert openclimb.open(root).trials()[0].state == "waiting"
+
+
 def test_a_task_that_the_settings_name_must_be_told(root: Path) -> None:
     path = root / "climb.toml"
     path.write_text(path.read_text().replace("weights = {}", "weights = { piqa = 2.0 }"))
@@ -205,9 +256,9 @@ def test_imported_runs_are_told_trials_and_a_second_import_adds_nothing(
 def test_two_runs_of_one_mixture_are_two_trials(root: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "r.csv", ["index", *NAMES], [["a", *[0.2] * 5], ["b", *[0.2] * 5]])
     write_csv(tmp_path / "m.csv", ["loss", "index"], [[3.5, "b"], [3.25, "a"]])
-    trials, new = openclimb.open(root).import_runs(tmp_path / "r.csv", tmp_path / "m.csv", losses=True)
-    assert new == 2
-    assert [trial.scores["loss"] for trial in trials] == [-3.25, -3.5]
+    found = openclimb.open(root).import_runs(tmp_path / "r.csv", tmp_path / "m.csv", losses=True)
+    assert found.new == 2
+    assert [trial.scores["loss"] for trial in found.trials] == [-3.25, -3.5]
 
 
 GOOD = {"a": ["0.2"] * 5, "b": ["0.6", "0.1", "0.1", "0.1", "0.1"]}
@@ -220,10 +271,17 @@ GOOD = {"a": ["0.2"] * 5, "b": ["0.6", "0.1", "0.1", "0.1", "0.1"]}
         (["run", *NAMES, "web"], {"a": ["0.2"] * 5 + ["0"]}, {"a": ["1"]}, "'web', which is no domain"),
         (["run", *NAMES], {"a": ["0.21"] * 5}, {"a": ["1"]}, "sum to 1.05, not 1"),
         (["run", *NAMES], {"a": ["-0.2", "0.6", "0.2", "0.2", "0.2"]}, {"a": ["1"]}, "are negative"),
-        (["run", *NAMES], GOOD, {"a": ["1"]}, "and not in"),
-        (["run", *NAMES], {"a": GOOD["a"]}, {"a": ["1"], "c": ["1"]}, "and not in"),
-        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["nan"]}, "'nan' is not a finite number"),
-        (["run", *NAMES], GOOD, {"a": ["1"], "b": [""]}, "'' is not a finite number"),
+        (["run", *NAMES], GOOD, {"c": ["1"]}, "no run is in both tables"),
+        (["run", *NAMES], GOOD, {"a": [""], "b": [""]}, "has no column of scores"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "": ["1"]}, "line 3, column 'run' is empty"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["nan"]}, "line 3, column 'piqa': 'nan' is not a finite number"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["true"]}, "column 'piqa': 'true' is not a finite number"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["high"]}, "column 'piqa': 'high' is not a finite number"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["1e999"]}, "'1e999' is not a finite number"),
+        (["run", *NAMES], GOOD, {"a": ["1"], "b": ["-1e300"]}, "'-1e300' is out of range"),
+        (["run", *NAMES], GOOD, {"a": ["45%"], "b": ["0.5"]}, "0.5 without a percent sign"),
+        (["run", *NAMES], GOOD, {"a": ["1,234"], "b": ["2,345"]}, "commas or points come before decimals: 1,234"),
+        (["run", *NAMES], {"a": ["0.3", "0.3", "0.2", "0.1", ""]}, {"a": ["1"]}, "sum to 0.9, not 1 (1 empty cell)"),
         (["run", *NAMES], {"a": ["inf"] * 5}, {"a": ["1"]}, "'inf' is not a finite number"),
         (["experiment", *NAMES], GOOD, {"a": ["1"], "b": ["1"]}, "share no column"),
         (["run", *NAMES], GOOD, {"a": ["1", "2"], "b": ["1"]}, "line 2 has 3 cells, not 2"),

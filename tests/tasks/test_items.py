@@ -12,7 +12,11 @@ from openclimb.corpus.tokenizer import ends_of, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.progress import Progress
 from openclimb.tasks import items as task_items
-from openclimb.tasks.items import check_tasks, pack_tasks, read_items, split, task_files, task_fingerprint, tokenised
+from openclimb.tasks.items import check_task, pack_tasks, read_items, split, task_files, task_fingerprint, tokenised
+
+
+def check_tasks(settings: TasksSettings) -> dict[str, dict[str, int]]:
+    return {name: check_task(name, path, settings) for name, path in task_files(settings).items()}
 
 
 def write(path: Path, *rows: object) -> Path:

@@ -29,26 +29,39 @@ def ask(workspace: str, n: int, as_json: bool) -> None:
 @click.argument("scores", type=Path, required=False, help="JSON file; the same scores may be given again")
 @click.option("--failed", metavar="MESSAGE", help="say instead that the trial gave no scores")
 def tell(workspace: str, trial: int, scores: Path | None, failed: str | None) -> None:
+    from openclimb.objectives.base import EXAMPLE, parse_scores
+
     opened = openclimb.open(workspace)
     if failed is not None and scores is None:
         opened.tell_failed(trial, failed)
+        print(f"trial {trial} is closed without scores: {failed or 'no reason given'}")
         return
     if failed is not None or scores is None:
         raise SearchError(f"trial {trial}: give a file of scores, or --failed MESSAGE", "climb tell --help")
-    if not scores.is_file():
-        raise SearchError(f"{scores} is missing", 'write the scores into it: {"task": 0.5}')
     try:
-        found = json.loads(scores.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise SearchError(f"{scores} is not JSON: {error}", '{"task": 0.5}') from None
-    opened.tell(trial, found)
+        data = scores.read_bytes()
+    except FileNotFoundError:
+        raise SearchError(f"{scores} is missing", f"write the scores into it: {EXAMPLE}") from None
+    except OSError as error:
+        raise SearchError(f"{scores} cannot be read: {error.strerror}", "give a JSON file of scores") from None
+    print("\n".join(opened.tell(trial, parse_scores(data, str(scores))).sentences()))
 
 
 @click.command("import", cls=Command)
 @workspace
 @click.argument("ratios", type=Path, help="CSV: a column that names the run, then one weight a domain")
 @click.argument("metrics", type=Path, help="CSV: the same column, then one score a task, higher is better")
-@click.option("--losses", is_flag=True, help="the metrics are losses: lower is better")
-def import_runs(workspace: str, ratios: Path, metrics: Path, losses: bool) -> None:
-    trials, new = openclimb.open(workspace).import_runs(ratios, metrics, losses=losses)
-    print(f"{counted(len(trials), 'runs')}, {new} of them new: trials {trials[0].number} to {trials[-1].number}")
+@click.option("--losses", is_flag=True, help="all metrics are losses: lower is better")
+@click.option(
+    "--lower",
+    multiple=True,
+    metavar="GLOB",
+    help="metrics of which lower is better, such as 'bpb_*' (quoted); may be given again",
+)
+def import_runs(workspace: str, ratios: Path, metrics: Path, losses: bool, lower: tuple[str, ...]) -> None:
+    found = openclimb.open(workspace).import_runs(ratios, metrics, losses=losses, lower=lower)
+    trials = found.trials
+    numbers = [trial.number for trial in trials]
+    where = f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {min(numbers)} to {max(numbers)}"
+    print(f"{counted(len(trials), 'runs')}, {found.new} of them new: {where}")
+    print("\n".join(f"- {note}" for note in found.notes))

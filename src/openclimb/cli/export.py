@@ -2,7 +2,6 @@
 
 import json
 from contextlib import closing
-from pathlib import Path
 
 import click
 
@@ -16,12 +15,13 @@ from openclimb.progress import choose_progress
 @workspace
 @with_progress
 @click.option("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
-@click.option("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+@click.option("--out", required=True, metavar="FOLDER", help="folder to write, or a URL such as s3://bucket/data")
 @click.option("--format", default="parquet", type=click.Choice(names("writer")), help="of the shards")
-def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: Path, format: str) -> None:
+def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: str, format: str) -> None:
     from openclimb.cli.text import export_text
     from openclimb.config.load import parse_count
+    from openclimb.corpus.reading.store import without_secrets
 
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
         facts = openclimb.open(workspace).export(parse_count(tokens), out, format, progress)
-    print(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, out))
+    print(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, without_secrets(out)))

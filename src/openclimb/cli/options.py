@@ -72,21 +72,25 @@ def spread(arguments: Iterable[str], valued: set[str], several: set[str]) -> lis
 
 
 def assign(raw: dict[str, Any], assignments: Iterable[str]) -> None:
-    """Put settings written as `section.key=value` into a dict of sections. Raises ConfigError for another form."""
+    """Put settings written as `section.key=value` into a dict of sections. Raises ConfigError for another form.
+
+    No value is an empty word, list or table, as the setting is one.
+    """
     import tomllib
 
+    from openclimb.config.load import empty_value
     from openclimb.config.schema import SECTIONS
 
     for assignment in assignments:
-        key, _, value = assignment.partition("=")
+        key, equals, value = assignment.partition("=")
         section, _, name = key.strip().partition(".")
-        if not value or (section != "seed" and (section not in SECTIONS or not name)):
+        if not equals or (section != "seed" and (section not in SECTIONS or not name)):
             raise ConfigError(
                 f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.size=2M"
             )
         try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            parsed = tomllib.loads(f"value = {value}")["value"] if value.strip() else empty_value(section, name)
+        except (ValueError, RecursionError):
             parsed = value  # bare text need not be quoted on a command line
         if name:
             raw.setdefault(section, {})[name] = parsed

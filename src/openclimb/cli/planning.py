@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from openclimb.cli.preflight import preflight
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
-from openclimb.corpus.reading.units import check_inputs
 from openclimb.corpus.tokenizer import describe_ends
 from openclimb.engines.local import n_cores
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
 from openclimb.search.transfer.store import transfer_facts
-from openclimb.tasks.items import check_tasks
 from openclimb.workspace.files import free_bytes
-from openclimb.workspace.records import Workspace
+from openclimb.workspace.records import STAGES, Workspace
 from openclimb.workspace.trials import read_trials
 
 CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
@@ -27,21 +26,20 @@ CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches
 def plan(root: Path) -> dict[str, Any]:
     """Return what `climb run` would do, read, train and cost. Checks the settings, inputs and tasks.
 
-    Raises InputError, ConfigError as the run itself would, before anything is made.
+    Raises what the run itself would, before anything is made; where several things are wrong, one error with all.
     """
     workspace = Workspace(root)
     config = workspace.config()
-    external = config.objective.external
-    if not external:
+    if not config.objective.external:
         stop_without_corpus(root, config)
-    inputs = {} if has_custom_domains(config) else check_inputs(config.corpus, config.tokens.tokenizer)
-    tasks = {} if external and not config.tasks.paths else check_tasks(config.tasks)
+    done = frozenset(stage for stage in STAGES if (workspace.folder(stage) / "record.json").is_file())
+    inputs, tasks = preflight(root, config, done)
     return {
         "workspace": str(root),
         "scale": config.scale,
         "inputs": inputs,
         "tasks": tasks,
-        "tokenizer": {} if external else _tokenizer(config),
+        "tokenizer": {} if config.objective.external else _tokenizer(config),
         "stages": _stages(workspace, config),
         "trials": _trial_costs(config),
         "objective": config.objective.resolved,
@@ -57,7 +55,7 @@ def status(root: Path) -> dict[str, Any]:
     config = workspace.config()
     given = has_custom_domains(config)
     by_hand = given and not config.objective.external  # asked and completed one by one
-    stages = [] if by_hand else _stages(workspace, config)
+    stages = [] if by_hand else _stages(workspace, config, network=False)
     trials = read_trials(root / "trials")
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
@@ -100,9 +98,9 @@ def _tokenizer(config: Config) -> dict[str, str]:
     return describe_ends(path) if config.proxy.checkpoint or config.tokens.tokenizer else {}
 
 
-def _stages(workspace: Workspace, config: Config) -> list[dict[str, Any]]:
+def _stages(workspace: Workspace, config: Config, *, network: bool = True) -> list[dict[str, Any]]:
     rows = []
-    for stage, recipe in current_recipes(workspace, config).items():
+    for stage, recipe in current_recipes(workspace, config, network=network).items():
         state = workspace.state(recipe)
         rows.append({"stage": stage, "state": state.state, "seconds": state.seconds, "differs": list(state.differs)})
     return rows

@@ -1,7 +1,6 @@
 """What the commands print: a plan, the status, the answer, an export, as people read them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from openclimb.config.load import format_count
@@ -114,7 +113,7 @@ def answer_text(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def export_text(facts: Mapping[str, Any], out: Path) -> str:
+def export_text(facts: Mapping[str, Any], out: str) -> str:
     """Return what an export wrote as people read it: the shares asked for and realised, and where it is."""
     width = max(len(row["name"]) for row in facts["domains"])
     lines = [f"{'domain':<{width}}  asked for  realised  repetitions"]

@@ -28,7 +28,9 @@ BATCH = 256  # documents embedded at once
 DIM = 256  # of the hashing embedder
 STATIC_BATCH = 32  # a static model is no faster on more texts at once, and its tokens take much memory
 N_FEATURES = 2**15  # of the hashing embedder: components take dim × 2^15 × 4 bytes in every process (34 MB at 256)
+HUB_SECONDS = 10  # that the hub may take to answer
 N_FIT_TEXTS = 20_000  # the hashing embedder is fitted on this many; more change its directions little
+FIX = 'give a folder that exists, or embedder = "hashing", which needs no model'
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -98,12 +100,34 @@ def transformer(settings: EmbedSettings, _folder: Path) -> Embedder:
     return partial(model.encode, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
 
 
+def check_model(settings: EmbedSettings) -> None:
+    """Raise ConfigError when there is no such folder, nor a model of that name in the hub's cache or on the hub.
+
+    Fetches nothing; asks the hub only for a model that is not in the cache.
+    """
+    name = settings.model
+    if Path(name).expanduser().is_dir():
+        return
+    if not HUB_NAME.fullmatch(name):
+        raise ConfigError(f"embed.model: there is no folder '{name}'", FIX)
+    from huggingface_hub import HfApi, try_to_load_from_cache  # both libraries of models bring it
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # network, authentication, name: the hub's client raises many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"embed.model: '{name}' is not in the hub's cache and cannot be fetched from here: {reason}", FIX
+        ) from None
+
+
 def _pretrained(settings: EmbedSettings, load: Callable[[str], Any]) -> Any:
     name = settings.model
     path = Path(name).expanduser()
-    fix = 'give a folder that exists, or embedder = "hashing", which needs no model'
     if not path.is_dir() and not HUB_NAME.fullmatch(name):
-        raise ConfigError(f"embed.model: there is no folder '{name}'", fix)
+        raise ConfigError(f"embed.model: there is no folder '{name}'", FIX)
     quiet = [logging.getLogger(library) for library in ("transformers", "sentence_transformers", "model2vec")]
     levels = [logger.level for logger in quiet]
     for logger in quiet:
@@ -114,7 +138,7 @@ def _pretrained(settings: EmbedSettings, load: Callable[[str], Any]) -> Any:
         raise
     except Exception as error:  # each library and hub client has its own; all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"embed.model: cannot load '{name}' as a {settings.embedder} model: {reason}", fix) from error
+        raise ConfigError(f"embed.model: cannot load '{name}' as a {settings.embedder} model: {reason}", FIX) from error
     finally:
         for logger, level in zip(quiet, levels, strict=True):
             logger.setLevel(level)

@@ -5,15 +5,17 @@ Unknown keys and values are errors that name the nearest known one.
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 import types
 import typing
 from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
 from openclimb.config.scales import SCALES, preset
-from openclimb.config.schema import SECTIONS, Config
+from openclimb.config.schema import SECTIONS, SEEDS, TOKENS, Config
 from openclimb.config.sizes import SHAPES, derived_settings
 from openclimb.errors import ConfigError, nearest
 
@@ -21,11 +23,17 @@ SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def parse_count(text: str) -> int:
-    """Return the number that "40B", "1.5M", "2_000" or "10000" stands for."""
-    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([KMBT]?)", text.strip().upper())
+    """Return the number that "40B", "1.5M", "2_000" or "10000" stands for.
+
+    Raises ConfigError for another form, and for more than TOKENS.
+    """
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([KMBT]?)", text.strip().upper(), re.ASCII)
     if not match:
         raise ConfigError(f"'{text}' is not a count", "write a number, with K, M, B or T behind it if you like: 40B")
-    return round(float(match[1].replace("_", "")) * SUFFIXES[match[2]])
+    exact = Decimal(match[1].replace("_", "")) * SUFFIXES[match[2]]
+    if exact > TOKENS:
+        raise ConfigError(f"'{_short(text)}' is out of range", f"it must be at most {TOKENS:,}")
+    return round(exact)
 
 
 def format_count(n: int) -> str:
@@ -42,7 +50,8 @@ def from_dict(raw: dict[str, Any]) -> Config:
     """Return the settings in a parsed `climb.toml`, checked; what is absent has its scale's preset."""
     raw = dict(raw)
     config = preset(_typed("scale", raw.pop("scale", "laptop"), str))
-    seed = _typed("seed", raw.pop("seed", 0), int)
+    seed = _typed("seed", raw.pop("seed", 0), int, _range(*SEEDS))
+    _within("seed", seed, *SEEDS)
     sections: dict[str, Any] = {}
     config = _with_size(config, raw.get("proxy"))
     for name, values in raw.items():
@@ -72,6 +81,12 @@ def with_changes(config: Config, raw: dict[str, dict[str, Any]]) -> Config:
     config = _with_size(config, raw.get("proxy"))
     changed = {name: _section(name, getattr(config, name), values) for name, values in raw.items()}
     return dataclasses.replace(config, **changed)
+
+
+def empty_value(section: str, name: str) -> Any:
+    """Return what an empty word stands for: an empty list or table where the setting is one, else an empty text."""
+    kind = typing.get_type_hints(SECTIONS[section]).get(name) if section in SECTIONS else None
+    return {tuple: [], dict: {}}.get(typing.get_origin(kind), "")  # type: ignore[arg-type]
 
 
 def result_settings(section: Any) -> dict[str, Any]:
@@ -128,8 +143,12 @@ def _section(name: str, section: Any, values: dict[str, Any]) -> Any:
 
 
 def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[Any, Any]) -> Any:
-    if metadata["count"] and isinstance(value, str):
-        value = parse_count(value)
+    low, high = metadata["low"], metadata["high"]
+    if metadata["count"] and isinstance(value, str) and value:
+        try:
+            value = parse_count(value)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error.message}", f"{error.fix}; it must be {_range(low, high)}") from None
     if metadata["words"] and isinstance(value, str):
         try:
             value = shlex.split(value)
@@ -137,21 +156,41 @@ def _check(label: str, value: Any, kind: Any, metadata: types.MappingProxyType[A
             raise ConfigError(
                 f"{label} cannot be cut into words: {error}", "close the quotes, or write a list"
             ) from None
-    value = _typed(label, value, kind)
+    value = _typed(label, value, kind, _range(low, high))
     choices = metadata["choices"]
     if choices and value not in choices and not (metadata["open_choice"] and ":" in value):
         raise ConfigError(
             f"{label} = '{value}' is not known{nearest(value, choices)}",
             f"use one of: {', '.join(filter(None, choices))}",
         )
-    low, high = metadata["low"], metadata["high"]
-    numbers = _numbers(value)
     if metadata["some"] and not value:
         raise ConfigError(f"{label} is empty", "give at least one")
-    if any((low is not None and one < low) or (high is not None and one > high) for one in numbers):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ConfigError(f"{label} = {value} is out of range", f"it must be {bounds}")
+    _within(label, value, low, high)
     return value
+
+
+def _within(label: str, value: Any, low: float | None, high: float | None) -> None:
+    """Raise ConfigError for numbers out of range; NaN is in none."""
+    if low is None or high is None or all(low <= one <= high for one in _numbers(value)):
+        return
+    raise ConfigError(f"{label} = {_short(str(value))} is out of range", f"it must be {_range(low, high)}")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """Return a range in words; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    if high <= 1:
+        return f"between {low} and {high}"
+    return f"at least {_shown(low)} and at most {_shown(high)}"
+
+
+def _shown(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _numbers(value: Any) -> list[Any]:
@@ -161,20 +200,26 @@ def _numbers(value: Any) -> list[Any]:
     return [one for part in value for one in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
-def _typed(label: str, value: Any, kind: Any) -> Any:
-    """Return `value` as `kind` (int, float, str, tuple[x, ...] or dict[str, x]), or raise ConfigError."""
+def _typed(label: str, value: Any, kind: Any, bounds: str = "") -> Any:
+    """Return `value` as `kind` (int, float, str, tuple[x, ...] or dict[str, x]), or raise ConfigError.
+
+    `bounds` is the range of its numbers, in words.
+    """
     origin = typing.get_origin(kind)
     if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_typed(label, item, typing.get_args(kind)[0]) for item in value)
+        return tuple(_typed(label, item, typing.get_args(kind)[0], bounds) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {str(key): _typed(f"{label}.{key}", item, typing.get_args(kind)[1]) for key, item in value.items()}
+        inner = typing.get_args(kind)[1]
+        return {str(key): _typed(f"{label}.{key}", item, inner, bounds) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else math.inf if value > 0 else -math.inf
     if origin is None and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     wanted = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}.get(kind)
     wanted = wanted or ("a list" if origin is tuple else "a table: { name = value }")
-    raise ConfigError(f"{label} = {value!r} has the wrong type", f"it must be {wanted}")
+    raise ConfigError(
+        f"{label} = {_short(repr(value))} has the wrong type", f"it must be {wanted}{bounds and f', {bounds}'}"
+    )
 
 
 def _toml(value: Any) -> str:

@@ -73,12 +73,40 @@ def load(seam: str, name: str) -> Any:
             f"{seam.replace('_', '-')} '{name}' is not known{nearest(name, names(seam))}",
             f"use {', '.join(names(seam))} or package.module:function",
         )
-    module, _, attribute = name.partition(":")
     what = f"{seam.replace('_', '-')} '{name}'"
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} cannot be loaded: {error}", "write package.module:function") from None
+    found = load_named(name, what)
     if not callable(found) and seam not in OBJECTS:
         raise ConfigError(f"{what} is not a function", "write package.module:function")
     return found
+
+
+def load_named(name: str, what: str) -> Any:
+    """Return what stands at `package.module:name`. Raises ConfigError, with the cause and the way out, for any fault.
+
+    `what` says in a message which setting names it.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module and not module.startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{what} cannot be loaded: {module} needs {error.name}", f"install {error.name}"
+            ) from None
+        raise ConfigError(
+            f"{what} cannot be loaded: there is no module {error.name} on Python's path",
+            "name the folder that holds it: PYTHONPATH=FOLDER climb …; or install it; form: package.module:function",
+        ) from None
+    except Exception as error:  # a module of the user's may raise anything when it is imported
+        raise ConfigError(
+            f"{what} cannot be loaded: importing {module} raises {type(error).__name__}: {error}",
+            f"correct it: python -c 'import {module}' must work",
+        ) from None
+    if not hasattr(found, attribute):
+        own = "put the function into a file of its own, such as mine.py, and write mine:function"
+        near = nearest(attribute, [one for one in vars(found) if not one.startswith("_")])
+        raise ConfigError(
+            f"{what} cannot be loaded: {module} has no '{attribute}'{near}",
+            own if module == "__main__" else "write package.module:function",
+        )
+    return getattr(found, attribute)

@@ -12,6 +12,11 @@ from typing import Any, TypedDict, Unpack
 from openclimb.config.registry import names
 from openclimb.config.sizes import SHAPES
 
+TOKENS = 10**18  # the most of any budget; what is more is a slip of the pen
+MANY = 10**12
+SCORE = 1e15  # of a task or a quality score, in either direction
+SEEDS = (0, 2_000_000_000)  # with those that derive from them they fit the 32 bits that k-means has for one
+
 
 class Checks(TypedDict, total=False):
     """What is asked of a setting's value."""
@@ -56,7 +61,7 @@ class CorpusSettings:
     text: str = setting("text", "column that holds the text of a document, or a path such as messages.content")
     id: str = setting("", "column that holds a document's id; empty: its place (file and position)")
     domains: str = setting("", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering')
-    max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, where=True)
+    max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, high=MANY, where=True)
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class EmbedSettings:
 class ClustersSettings:
     """The k-means clustering that is fitted on a sample."""
 
-    k: int = setting(0, "clusters to fit (K_init); 0: from the size of the corpus", low=0)
-    sample: int = setting(100_000, "documents drawn uniformly to fit on", low=1)
+    k: int = setting(0, "clusters to fit (K_init); 0: from the size of the corpus", low=0, high=1_000_000)
+    sample: int = setting(100_000, "documents drawn uniformly to fit on", low=1, high=10**9)
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,18 @@ class QualitySettings:
 class DomainsSettings:
     """How clusters become the domains that a mixture weighs."""
 
-    prune_below: dict[str, float] = setting({}, "score → least token-weighted mean a cluster must have to be kept")
-    prune_quantile: dict[str, float] = setting({}, "score → share of the clusters, lowest first, to prune")
-    merge_to: int = setting(0, "merge by Ward linkage until this many domains are left; 0: by merge_distance", low=0)
-    merge_distance: float = setting(1.5, "merge clusters nearer than this (Ward linkage) when merge_to is 0", low=0.0)
+    prune_below: dict[str, float] = setting(
+        {}, "score → least token-weighted mean a cluster must have to be kept", low=-SCORE, high=SCORE
+    )
+    prune_quantile: dict[str, float] = setting(
+        {}, "score → share of the clusters, lowest first, to prune", low=0.0, high=1.0
+    )
+    merge_to: int = setting(
+        0, "merge by Ward linkage until this many domains are left; 0: by merge_distance", low=0, high=1_000_000
+    )
+    merge_distance: float = setting(
+        1.5, "merge clusters nearer than this (Ward linkage) when merge_to is 0", low=0.0, high=1e6
+    )
     min_share: float = setting(
         0.002, "a domain with a smaller share of the tokens joins its nearest", low=0.0, high=0.5
     )
@@ -109,8 +122,8 @@ class DomainsSettings:
 class TargetSettings:
     """The training run that the mixture is for."""
 
-    token_budget: int = setting(40_000_000_000, "tokens the target model is trained on", low=1, count=True)
-    max_repetitions: float = setting(4.0, "most times any domain may be repeated at that budget", low=0.01)
+    token_budget: int = setting(40_000_000_000, "tokens the target model is trained on", low=1, high=TOKENS, count=True)
+    max_repetitions: float = setting(4.0, "most times any domain may be repeated at that budget", low=0.01, high=1e6)
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class TokensSettings:
     """The tokenizer and the token arrays that proxies read."""
 
     tokenizer: str = setting("", "path of a tokenizer.json; empty: a byte-level BPE trained on the sample")
-    vocab_size: int = setting(4096, "entries of the trained tokenizer", low=260)
+    vocab_size: int = setting(4096, "entries of the trained tokenizer", low=260, high=1_000_000)
     heldout: float = setting(0.01, "share of the documents, by hash, kept out of all training", low=0.0, high=0.5)
 
 
@@ -133,7 +146,7 @@ class TasksSettings:
         "length-normalised, or the margin over the best wrong answer (bits per byte)",
         choices=("bpb", "accuracy", "accuracy_norm", "margin"),
     )
-    weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal", low=0.0)
+    weights: dict[str, float] = setting({}, "task → weight in the objective; empty: all equal", low=0.0, high=1e6)
     weighting: str = setting(
         "equal",
         "signal: weights are multiplied by each task's signal to noise, as the first iteration and search.replicates "
@@ -141,11 +154,14 @@ class TasksSettings:
         choices=("equal", "signal"),
     )
     thresholds: dict[str, float] = setting(
-        {}, "task → threshold of the answer; such a task is in the objective only if weights names it"
+        {},
+        "task → threshold of the answer; such a task is in the objective only if weights names it",
+        low=-SCORE,
+        high=SCORE,
     )
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
     goals: dict[str, tuple[str, ...]] = setting({}, "goal → its tasks; two of them span a front of mixtures")
-    max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1)
+    max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1, high=10**9)
 
 
 @dataclass(frozen=True)
@@ -164,13 +180,13 @@ class ProxySettings:
         "folder or hub name of a Llama-form model to train on from, with its tokenizer and shape; "
         "empty: from random weights",
     )
-    width: int = setting(96, "hidden size", low=8)
-    depth: int = setting(3, "layers", low=1)
-    heads: int = setting(3, "attention heads; width is divided among them", low=1)
-    sequence: int = setting(128, "tokens a sequence", low=8)
-    batch: int = setting(8, "sequences a step", low=1)
-    token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, count=True)
-    learning_rate: float = setting(5.3e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0)
+    width: int = setting(96, "hidden size", low=8, high=65_536)
+    depth: int = setting(3, "layers", low=1, high=1000)
+    heads: int = setting(3, "attention heads; width is divided among them", low=1, high=1024)
+    sequence: int = setting(128, "tokens a sequence", low=8, high=1_048_576)
+    batch: int = setting(8, "sequences a step", low=1, high=1_000_000)
+    token_budget: int = setting(500_000, "tokens a proxy is trained on", low=1, high=TOKENS, count=True)
+    learning_rate: float = setting(5.3e-3, "peak learning rate of AdamW for the hidden matrices", low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)
@@ -190,9 +206,9 @@ class ObjectiveSettings:
         words=True,
     )
     timeout: float = setting(
-        0.0, "seconds after which a command and its processes are killed; 0: never", low=0.0, where=True
+        0.0, "seconds after which a command and its processes are killed; 0: never", low=0.0, high=1e8, where=True
     )
-    parallel: int = setting(1, "trials that a command or function runs at once", low=1, where=True)
+    parallel: int = setting(1, "trials that a command or function runs at once", low=1, high=10_000, where=True)
 
     @property
     def resolved(self) -> str:
@@ -209,7 +225,7 @@ class ObjectiveSettings:
 class SearchSettings:
     """The loop: propose mixtures, run trials, learn."""
 
-    trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, some=True)
+    trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, high=100_000, some=True)
     proposer: str = setting(
         "climb",
         "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: recipe (its "
@@ -236,7 +252,10 @@ class SearchSettings:
         choices=("", *names("low_fidelity")),
     )
     replicates: int = setting(
-        0, "trials of the natural mixture with other seeds that run first, to measure the noise of a trial", low=0
+        0,
+        "trials of the natural mixture with other seeds that run first, to measure the noise of a trial",
+        low=0,
+        high=1000,  # their seeds end where those of targets begin
     )
 
 
@@ -249,16 +268,19 @@ class ConstraintsSettings:
     groups: dict[str, tuple[float, ...]] = setting(
         {}, '"domain+domain" → [least, largest] sum of their weights', low=0.0, high=1.0
     )
-    most_domains: int = setting(0, "most domains with any weight; 0: no limit", low=0)
+    most_domains: int = setting(0, "most domains with any weight; 0: no limit", low=0, high=1_000_000)
 
 
 @dataclass(frozen=True)
 class SelectionSettings:
     """How the answer is chosen and checked."""
 
-    finalists: int = setting(3, "best predicted mixtures that are measured again, in rounds", low=1)
+    finalists: int = setting(3, "best predicted mixtures that are measured again, in rounds", low=1, high=10_000)
     seeds: int = setting(
-        3, "most rounds of finalists, natural and uniform; and fresh seeds for the one that is left and natural", low=2
+        3,
+        "most rounds of finalists, natural and uniform; and fresh seeds for the one that is left and natural",
+        low=2,
+        high=400,  # rounds and confirmation end below the seeds of replicates
     )
     sure: float = setting(0.9, "probability of being the best at which no further round is played", low=0.0, high=1.0)
 
@@ -267,7 +289,7 @@ class SelectionSettings:
 class RunSettings:
     """Where the work runs. Nothing here changes a result by more than rounding does."""
 
-    workers: int = setting(0, "processes; 0: one a core", low=0, where=True)
+    workers: int = setting(0, "processes; 0: one a core", low=0, high=10_000, where=True)
     device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
     keep_models: str = setting(
         "none",
@@ -285,6 +307,7 @@ class RunSettings:
         "least seconds between two states of a trial, from which it goes on when it was killed; large ones are written "
         "less often, in at most 2 % of the time",
         low=0.0,
+        high=1e8,
         where=True,
     )
 

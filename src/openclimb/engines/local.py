@@ -8,12 +8,15 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from openclimb.errors import OpenclimbError
@@ -120,9 +123,11 @@ def _start(n: int) -> ProcessPoolExecutor:
     os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # libraries read these when they load
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        pool = ProcessPoolExecutor(n, mp_context=get_context("spawn"), initializer=_initialise, initargs=(os.getpid(),))
-        for future in [pool.submit(time.sleep, 0.0) for _ in range(n)]:
-            future.result()  # processes start here, while the settings stand
+        with _without_unguarded_script():
+            context = get_context("spawn")
+            pool = ProcessPoolExecutor(n, mp_context=context, initializer=_initialise, initargs=(os.getpid(),))
+            for future in [pool.submit(time.sleep, 0.0) for _ in range(n)]:
+                future.result()  # processes start here, while the settings stand
         return pool
     finally:
         for name, value in before.items():
@@ -130,6 +135,33 @@ def _start(n: int) -> ProcessPoolExecutor:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_unguarded_script() -> Iterator[None]:
+    """Have workers that start inside not run the user's script again where it has no `if __name__ == "__main__"`.
+
+    A spawned process imports the script that started it, which would call `run` once more in each worker. We hand over
+    functions of modules alone, so workers need nothing of it. A script with such a line is imported as ever, for the
+    functions that it names as `__main__:NAME`.
+    """
+    script = sys.modules["__main__"]
+    if _is_guarded(getattr(script, "__file__", None)):
+        yield
+        return
+    sys.modules["__main__"] = ModuleType("__main__")  # what multiprocessing looks at
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def _is_guarded(file: str | None) -> bool:
+    """Return whether a script asks for its `__name__`. One that cannot be read is left to multiprocessing."""
+    try:
+        return file is None or "__name__" in Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def _initialise(parent: int) -> None:

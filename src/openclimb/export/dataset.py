@@ -63,14 +63,7 @@ def export(
     domains = read_domains(root / "domains")
     answer = read_answer(root)
     weights = list(answer.weights.values())
-    asked = {
-        "mixture": answer.weights,
-        "token_budget": token_budget,
-        "format": format,
-        "shard_bytes": shard_bytes,
-        "seed": config.seed,
-        "tokens": read_json(root / "tokens" / "record.json")["fingerprint"],
-    }
+    asked = asked_for(root, config, token_budget, format, shard_bytes)
     if (done := _done_before(out, asked)) is not None:
         progress.note(f"{out}: done before, reused")
         return done
@@ -96,6 +89,20 @@ def export(
     shutil.rmtree(partial_out / "shards")
     _complete(partial_out, out, asked, facts, answer, dataset_card(facts, answer.sentence, config, format))
     return facts
+
+
+def asked_for(
+    root: Path, config: Config, token_budget: int, format: str, shard_bytes: int = SHARD_BYTES
+) -> dict[str, Any]:
+    """Return what decides an export's bytes: two with the same are the same."""
+    return {
+        "mixture": read_answer(root).weights,
+        "token_budget": token_budget,
+        "format": format,
+        "shard_bytes": shard_bytes,
+        "seed": config.seed,
+        "tokens": read_json(root / "tokens" / "record.json")["fingerprint"],
+    }
 
 
 def _read_enough(

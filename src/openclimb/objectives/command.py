@@ -21,7 +21,7 @@ import numpy as np
 from openclimb.engines import watchdog
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain, repetitions
-from openclimb.objectives.base import checked_scores
+from openclimb.objectives.base import parse_scores
 from openclimb.workspace.files import write_json
 from openclimb.workspace.trials import Trial
 
@@ -100,10 +100,10 @@ class Command:
 def read_scores(path: Path) -> dict[str, float]:
     """Return the scores that a program wrote. Raises SearchError when they are missing or cannot be used."""
     try:
-        return checked_scores(json.loads(path.read_text(encoding="utf-8")), path.name)
+        return parse_scores(path.read_bytes(), path.name)
     except FileNotFoundError:
         raise SearchError("the command wrote no scores.json into its output folder") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise SearchError(f"scores.json cannot be read: {error}") from None
 
 

@@ -1,12 +1,12 @@
 """Objectives that score one trial at a time: functions of the user's, and commands."""
 
-import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from openclimb.config.registry import load_named
 from openclimb.errors import ConfigError, SearchError
 from openclimb.objectives.base import Score, Work, checked_scores
 from openclimb.workspace.trials import Outcome, Trial, read_trial
@@ -52,11 +52,8 @@ class Named:
 
 def find_function(name: str) -> Score:
     """Return the function that `package.module:function` names. Raises ConfigError when there is none."""
-    module, _, function = name.partition(":")
-    try:
-        found: Score = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"objective.kind = '{name}' cannot be loaded: {error}", "write package.module:function"
-        ) from None
+    what = f"objective.kind = '{name}'"
+    found: Score = load_named(name, what)
+    if not callable(found):
+        raise ConfigError(f"{what} is not a function", "write package.module:function")
     return found

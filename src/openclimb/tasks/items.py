@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
-from openclimb.corpus.reading.store import filesystem_of, read_file
+from openclimb.corpus.reading.store import open_store, patiently, read_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
@@ -47,8 +48,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
         )
     found: dict[str, str] = {}
     for pattern in settings.paths:
-        filesystem, path = filesystem_of(pattern)
-        paths = filesystem.glob(f"{path}/*.jsonl" if filesystem.isdir(path) else path)
+        filesystem, paths = patiently(pattern, partial(_matches, pattern))
         if not paths:
             raise InputError(
                 f"no task file matches '{pattern}'", "name JSONL files, one a task; `climb tasks` makes some"
@@ -76,6 +76,12 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
     return found
 
 
+def _matches(pattern: str) -> tuple[Any, list[str]]:
+    """Return the file system of a path, folder, glob or URL, and the files that it stands for."""
+    filesystem, path = open_store(pattern)
+    return filesystem, list(filesystem.glob(f"{path}/*.jsonl" if filesystem.isdir(path) else path))
+
+
 def check_name(name: str) -> None:
     """Raise InputError for a name that no task may have."""
     if name == HELDOUT:
@@ -100,12 +106,9 @@ def task_fingerprint(settings: TasksSettings) -> str:
     )
 
 
-def check_tasks(settings: TasksSettings) -> dict[str, dict[str, int]]:
-    """Return {task: {part: items}} after reading and checking every task file. Changes nothing."""
-    return {
-        name: {part: len(items) for part, items in split(name, read_items(path), settings).items()}
-        for name, path in task_files(settings).items()
-    }
+def check_task(name: str, path: str, settings: TasksSettings) -> dict[str, int]:
+    """Return {part: items} after reading and checking a task file. Changes nothing."""
+    return {part: len(items) for part, items in split(name, read_items(path), settings).items()}
 
 
 def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -130,8 +133,12 @@ def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Pr
 
 def read_items(path: str) -> list[Item]:
     """Return the items of a task file. Raises InputError with file and line for what cannot be used."""
+    try:
+        data = read_file(path)
+    except InputError as error:
+        raise InputError(error.message, "put that right, or take the file out of tasks.paths in climb.toml") from error
     items = []
-    for number, line in enumerate(io.BytesIO(read_file(path)), 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         if line.strip():
             try:
                 raw = parse_json(line)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,7 @@ Inputs = ParamSpec("Inputs")
 STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
 READ_WHOLE = ("domains", "tokens", "mixture")  # at every run: their content is compared too, not their size alone
 TRANSFER = "transfer"  # the folder of what a workspace took from another one
+URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # as Path writes it, with one stroke
 FORMAT = 2  # of the workspace on disk: another one was made by an earlier or a newer version
 
 
@@ -71,6 +73,11 @@ class Workspace:
     """One folder: one corpus, one search, one answer."""
 
     def __init__(self, root: Path) -> None:
+        if URL.match(str(root)) and not root.exists():
+            raise WorkspaceError(
+                f"{root} is an address, and a workspace is a folder of this machine",
+                "choose a local folder; corpus, tasks and the export's --out may be addresses",
+            )
         self.root = root
 
     @property
@@ -90,7 +97,7 @@ class Workspace:
             )
         try:
             raw = tomllib.loads(self.config_path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{self.config_path} is not valid TOML: {error}", "correct that line") from None
         _check_format(raw.pop("format", FORMAT), self.root)
         return from_dict(raw)

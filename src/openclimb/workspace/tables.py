@@ -9,34 +9,24 @@ from typing import Any
 
 from openclimb.errors import InputError, WorkspaceError, nearest
 from openclimb.workspace.files import write_text
+from openclimb.workspace.sheet import read_sheet
 
 MIXTURE = ("name", "weight", "natural", "cap", "tokens", "repetitions")  # columns of mixture.csv; "domain" for the name
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str | None]]:
-    """Return the rows of a CSV file by column, stripped; a cell that a short line leaves out is None.
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column, stripped; a cell that a short line leaves out is empty.
 
     Raises InputError when the file is missing, is not CSV or lacks one of `columns`.
     """
     first_line = ",".join(columns)
-    if not path.is_file():
-        raise InputError(f"{path} is missing", f"write a CSV file with the columns {first_line}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            found = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = found
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file: {error}", "write it as comma-separated UTF-8 text") from None
+    sheet = read_sheet(path, f"write a CSV file with the columns {first_line}", ragged=True)
     for wanted in columns:
-        if wanted not in found:
+        if wanted not in sheet.head:
             raise InputError(
-                f"{path} has no column '{wanted}'{nearest(wanted, found)}", f"its first line must be: {first_line}"
+                f"{path} has no column '{wanted}'{nearest(wanted, sheet.head)}", f"its first line must be: {first_line}"
             )
-    return [
-        {column: (row[column] or "").strip() if row[column] is not None else None for column in found} for row in rows
-    ]
+    return [dict(zip(sheet.head, row, strict=True)) for row in sheet.rows]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

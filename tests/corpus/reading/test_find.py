@@ -10,7 +10,7 @@ import pytest
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.find import DANGLING, HIDDEN, NOT_DATA, SPECIAL, SPLIT, TWICE, UNSUPPORTED, left_out_text
-from openclimb.corpus.reading.store import filesystem_of
+from openclimb.corpus.reading.store import open_store
 from openclimb.corpus.reading.units import check_inputs, list_files, look, names_of
 from openclimb.errors import InputError, MissingDependency
 
@@ -227,10 +227,10 @@ def test_a_missing_library_of_a_store_is_named_with_its_install_line(monkeypatch
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "hf", raising=False)
     with pytest.raises(MissingDependency, match="huggingface_hub is not installed") as caught:
-        filesystem_of("hf://datasets/a/b")
+        open_store("hf://datasets/a/b")
     assert caught.value.fix == "pip install 'openclimb[hf]'"
     with pytest.raises(InputError, match="nonsense"):
-        filesystem_of("nonsense://a/b")
+        open_store("nonsense://a/b")
 
 
 def test_names_hold_when_paths_are_links(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.corpus.reading.formats import ENDINGS, format_of, stem_of
-from openclimb.corpus.reading.store import filesystem_of, local_path, patiently, tries, without_secrets
+from openclimb.corpus.reading.store import local_path, open_store, patiently, tries, without_secrets
 from openclimb.errors import InputError
 from openclimb.progress import counted, size_text
 
@@ -291,7 +291,7 @@ def _matched(place: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 def _remote(pattern: str) -> tuple[str | None, list[Found], list[LeftOut]]:
     """Return the same for a URL: the part of it that is fixed, as the pattern spells it."""
-    filesystem, path = filesystem_of(pattern)
+    filesystem, path = open_store(pattern)
     known = _info(filesystem, path)
     base: str | None = without_secrets(pattern)
     if known is None and MAGIC.search(path):

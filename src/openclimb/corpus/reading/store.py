@@ -18,19 +18,18 @@ Result = TypeVar("Result")
 TRIES = 7  # of a fault that passes: about a minute of waiting in all
 FEW_TRIES = 3  # of a refused request, which refreshed credentials cure, and of a file that seems cut short
 PAUSE = 1.0  # seconds before the second try; each further one waits twice as long
+PACKAGES = {  # of a URL's scheme: the package, and our extra that installs it
+    **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), ("adlfs", "azure")),
+    "hf": ("huggingface_hub", "hf"),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "web")),
+}
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses
 REFUSED = (401, 403)
 ABSENT = (404, 410)
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 LASTING = (ImportError, TypeError, ValueError, AttributeError, NotImplementedError, OpenclimbError)
-LIBRARIES = {
-    "hf": ("huggingface_hub", "pip install 'openclimb[hf]'"),
-    "http": ("aiohttp", "pip install 'openclimb[web]'"),
-    "s3": ("s3fs", "pip install s3fs"),
-    "gs": ("gcsfs", "pip install gcsfs"),
-    "abfs": ("adlfs", "pip install adlfs"),
-}
-ALIKE = {"https": "http", "s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "adl": "abfs"}
 SECRETS = re.compile(r"(\w+://)(?:[^/@\s'\"]*@)?([^?\s'\"]*)(?:\?[^\s'\"]*)?")
 
 
@@ -55,25 +54,6 @@ def local_path(path: str) -> str:
 
         return str(fsspec.core.url_to_fs(path)[1])
     return str(Path(path).expanduser().absolute())
-
-
-def filesystem_of(path: str) -> tuple[Any, str]:
-    """Return (file system, path in it) of a path or URL. Raises MissingDependency where its library is missing,
-    InputError for a protocol that is not known.
-    """
-    import fsspec
-
-    local = local_path(path)
-    if local:
-        return fsspec.filesystem("file"), local
-    protocol = path.partition("://")[0].rpartition("::")[2]
-    try:
-        return fsspec.core.url_to_fs(path)
-    except ImportError as error:
-        library, fix = LIBRARIES.get(ALIKE.get(protocol, protocol), (str(error), ""))
-        raise MissingDependency(library, fix) from None
-    except ValueError as error:
-        raise InputError(f"'{without_secrets(path)}' cannot be opened: {error}", "check the address") from None
 
 
 def open_file(path: str) -> Any:
@@ -110,21 +90,61 @@ def wait(path: str, tried: int) -> None:
         type(filesystem).clear_instance_cache()
 
 
-def patiently(path: str, function: Callable[[], Result]) -> Result:
-    """Return function(), tried again while its faults are of those that pass. Raises InputError when they do not.
+def open_store(path: str) -> tuple[Any, str]:
+    """Return the file system of a path or URL, and the path in it.
 
-    What it raises of LASTING is no fault of a store, and is raised as it is.
+    Raises MissingDependency for a store whose package is not installed, InputError for one that is not known or cannot
+    be opened: no credentials, no account.
+    """
+    import fsspec
+
+    if local := local_path(path):
+        return fsspec.filesystem("file"), local
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except OpenclimbError:
+        raise
+    except Exception as error:  # each store has its own
+        raise store_fault(path, error) from error
+    return filesystem, str(inner)
+
+
+def store_fault(path: str, error: Exception) -> OpenclimbError:
+    """Return the error for a store that cannot be used: its package and the line that installs it, or the cause."""
+    scheme = path.partition("://")[0].rpartition("::")[2]
+    if isinstance(error, ImportError):
+        package, extra = PACKAGES.get(scheme, (f"what reads {scheme}://", ""))
+        return MissingDependency(package, f"pip install 'openclimb[{extra}]'" if extra else str(error).strip())
+    if isinstance(error, ValueError) and "Protocol not known" in str(error):
+        return InputError(
+            f"{without_secrets(path)}: there is no store '{scheme}'", "write a path, or a URL such as s3://bucket/path"
+        )
+    return InputError(
+        f"{without_secrets(path)}: the store cannot be opened: {cause_of(error)}",
+        "set up its credentials as its own tools read them, or copy the files to a disk",
+    )
+
+
+def patiently(
+    path: str, function: Callable[[], Result], fault: Callable[[str, Exception], OpenclimbError] | None = None
+) -> Result:
+    """Return function(), tried again while its faults are of those that pass.
+
+    Raises fault(path, error) when they do not: an InputError unless given. What it raises of LASTING is no fault of a
+    store, and is raised as it is; but a package that is missing is said with the line that installs it.
     """
     tried = 0
     while True:
         try:
             return function()
+        except ImportError as error:
+            raise store_fault(path, error) from error
         except LASTING:
             raise
         except Exception as error:
             tried += 1
             if tried >= tries(error, is_remote(path)):
-                raise unreadable(path, error) from error
+                raise (fault or unreadable)(path, error) from error
             wait(path, tried)
 
 
