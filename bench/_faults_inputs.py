@@ -106,7 +106,8 @@ def _set_at_init() -> list[Case]:
     def build(value: str) -> Callable[[Ground], list[list[str]]]:
         return lambda ground: [
             ["init", str(ground.folder / "new"), "--corpus", str(ground.corpus), "--tasks", f"{ground.tasks}/*.jsonl",
-             "--scale", "demo", "--set", value]
+             "--scale", "demo", "--set", value],
+            ["plan", str(ground.folder / "new")],  # what one setting says of another
         ]  # fmt: skip
 
     return [Case("setting", value, build(value)) for value in SETTINGS]
@@ -252,6 +253,7 @@ def _tells() -> list[Case]:
         "neither scores nor failed": ("tell", "ROOT", "1"),
         "none asked for": ("ask", "ROOT", "-n", "0"),
         "fewer than none": ("ask", "ROOT", "-n", "-4"),
+        "a billion asked for": ("ask", "ROOT", "-n", "1000000000"),
         "best of nothing": ("best", "ROOT"),
         "a run without a corpus": ("run", "ROOT", "--quiet"),
     }
@@ -307,6 +309,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "an export onto something": ("export", "DONE", "--tokens", "1K", "--out", "DONE"),
     "an export before a run": ("export", "FRESH", "--tokens", "1K", "--out", "NEW"),
     "a validation before a run": ("validate", "FRESH"),
+    "a billion seeds": ("validate", "DONE", "--seeds", "1000000000"),
     "an unknown baseline": ("validate", "DONE", "--against", "doremy"),
 }
 

@@ -45,6 +45,9 @@ class Told:
         return [first, lacking] if self.missing else [first]
 
 
+MOST_ASKED = 10_000  # mixtures at once
+
+
 class OpenWorkspace:
     """A workspace that is open: run it, ask it for mixtures, tell it scores, read its answer."""
 
@@ -78,8 +81,8 @@ class OpenWorkspace:
         from openclimb.search.transfer.store import search_space
 
         check_weighting(self.config)
-        if n < 1:
-            raise SearchError(f"{n} mixtures cannot be asked for", "ask for one or more")
+        if not 1 <= n <= MOST_ASKED:
+            raise SearchError(f"{n} mixtures cannot be asked for", f"ask for 1 to {MOST_ASKED:,}")
         domains, data = self._hinge()
         with self.workspace.hold(PATIENCE):
             known = trial_files.read_trials(self._trials, data)

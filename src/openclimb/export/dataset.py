@@ -24,7 +24,7 @@ from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.select_documents import DocumentChoice
 from openclimb.engines.engine import Engine
-from openclimb.errors import DomainError, WorkspaceError
+from openclimb.errors import ConfigError, DomainError, WorkspaceError
 from openclimb.export.card import dataset_card, megatron_line
 from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
 from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
@@ -60,6 +60,8 @@ def export(
     documents that were labelled cannot be read any more.
     """
     find_writer(format)
+    if token_budget < 1:
+        raise ConfigError(f"a dataset of {token_budget} tokens is empty", "give --tokens a budget, such as 10B")
     domains = read_domains(root / "domains")
     answer = read_answer(root)
     weights = list(answer.weights.values())

@@ -48,6 +48,8 @@ VERSION = 2
 BASELINES = names("baseline")
 DEFAULT = tuple(name for name in BASELINES if name != "doremi")  # it trains two models of the target's length
 
+MOST_SEEDS = 400  # as of selection.seeds
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,6 +102,8 @@ def check_plan(plan: Plan, config: Config) -> None:
         raise ConfigError("the baselines must be named once each", "--against natural,uniform")
     if plan.seeds < 2:
         raise ConfigError(f"{plan.seeds} seeds cannot tell a difference from noise", "use 3 or more")
+    if plan.seeds > MOST_SEEDS:
+        raise ConfigError(f"{plan.seeds:,} seeds are too many targets of each mixture", f"use at most {MOST_SEEDS}")
     proxy = shaped(plan.target.proxy)
     if proxy.width % proxy.heads or proxy.width // proxy.heads % 2:
         raise ConfigError(
