@@ -427,7 +427,7 @@ def test_a_missing_text_column_names_the_columns_there_are(suffix: str, tmp_path
 
 def test_domains_from_folders_need_folders_and_known_words(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(_lines(ROWS[:3]))
-    with pytest.raises(InputError, match="lies in no folder"):
+    with pytest.raises(InputError, match="all files lie in one folder"):
         check_inputs(CorpusSettings(paths=(str(tmp_path),), domains="folders"))
     with pytest.raises(ConfigError, match=r"corpus\.domains"):
         check_inputs(CorpusSettings(paths=(str(tmp_path),), domains="colum:source"))
@@ -441,6 +441,21 @@ def test_domains_come_from_a_column_or_from_folders(tmp_path: Path) -> None:
     for domains, expected in (("folders", {"law", "code"}), ("column:source", {"LAW", "CODE"})):
         settings = CorpusSettings(paths=(str(tmp_path / "data"),), domains=domains)
         assert {d.source for d in _read(_units(settings, tmp_path), settings)[0]} == expected
+
+
+def test_folders_are_relative_to_each_given_path(tmp_path: Path) -> None:
+    for path in ("a/en/x.jsonl", "a/de/y.jsonl", "b/en/z.jsonl", "b/fr/deep/w.jsonl", "b/top.jsonl"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(_lines(ROWS[:1]))
+    for given, expected in (
+        (["a"], ["de", "en"]),
+        (["a", "b"], ["de", "en", "en", "fr", "b"]),
+        (["a/en", "a/de"], ["de", "en"]),
+        (["a/*/*.jsonl", "b/fr"], ["de", "en", "deep"]),
+        (["a/en/x.jsonl", "b/top.jsonl"], ["en", "b"]),
+    ):
+        settings = CorpusSettings(paths=tuple(str(tmp_path / path) for path in given), domains="folders")
+        assert [d.source for d in _read(_units(settings, tmp_path), settings)[0]] == expected, given
 
 
 @pytest.mark.slow

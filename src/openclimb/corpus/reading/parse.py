@@ -89,14 +89,17 @@ def shown(columns: Any) -> str:
 
 
 class Parser:
-    """Turns a line or a row into a document, or says why it cannot. `tokenizer` is a path, which decodes token ids."""
+    """Turns a line or a row into a document, or says why it cannot.
 
-    def __init__(self, name: str, settings: CorpusSettings, tokenizer: str = "") -> None:
+    `tokenizer` is a path, which decodes token ids; `folder` the domain of all, where folders are the domains.
+    """
+
+    def __init__(self, name: str, settings: CorpusSettings, tokenizer: str = "", folder: str = "") -> None:
         self.name, self.tokenizer = name, tokenizer
         self.text, self.id = settings.text, settings.id
         kind, _, column = settings.domains.partition(":")
         self.source_column = column if kind == "column" else ""
-        self.folder = name.split("/", 1)[0] if kind == "folders" and "/" in name else ""
+        self.folder = folder if kind == "folders" else ""
         self.columns = [column for column in (self.text, self.id, self.source_column) if column]
 
     def tops(self, names: list[str]) -> list[str]:

@@ -57,6 +57,7 @@ class Unit:
     first_row: int  # parquet: number of its first row in the file; else 0
     size: int  # of the whole file, bytes
     fingerprint: str  # of the whole file
+    folder: str = ""  # which domain its documents are of, where folders are the domains
     tokenizer: str = ""  # path of a tokenizer.json that decodes texts of token ids; a setting, not in units.parquet
 
 
@@ -120,7 +121,7 @@ def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], boo
         size = _size(stream)
         if size is not None and size != unit.size:
             raise DamagedError(f"it has {size:,} bytes now and had {unit.size:,} when the run began")
-        parser = Parser(unit.name, settings, unit.tokenizer)
+        parser = Parser(unit.name, settings, unit.tokenizer, unit.folder)
         kind, _, compression = unit.format.partition(".")
         with damage():
             if kind in ("parquet", "arrow"):

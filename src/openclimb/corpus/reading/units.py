@@ -42,6 +42,7 @@ class InputFile:
     format: str
     size: int
     fingerprint: str
+    folder: str  # the first below the path that was given or, where it lies in none, its own
 
 
 def list_files(settings: CorpusSettings) -> list[InputFile]:
@@ -59,8 +60,14 @@ def look(settings: CorpusSettings) -> tuple[list[InputFile], list[LeftOut]]:
     files = []
     for file, name in zip(found, names_of([file.path for file in found]).values(), strict=True):
         known = patiently(file.path, partial(_file_fingerprint, file))
-        files.append(InputFile(file.path, name, format_of(file.path), file.size, known))
+        files.append(InputFile(file.path, name, format_of(file.path), file.size, known, _folder(file)))
     return files, left
+
+
+def _folder(file: Found) -> str:
+    if "/" in file.inner:
+        return file.inner.split("/", 1)[0]
+    return without_secrets(file.path).rpartition("/")[0].rpartition("/")[2]
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:
@@ -96,11 +103,11 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
     if settings.domains and (kind, bool(column)) not in (("column", True), ("folders", False)):
         raise ConfigError(f"corpus.domains = '{settings.domains}' is not known", 'write "column:NAME", "folders" or ""')
     if kind == "folders":
-        loose = [file.name for file in files if "/" not in file.name]
-        if loose:
+        folders = {file.folder for file in files}
+        if len(folders) < 2:
             raise InputError(
-                f"{loose[0]} lies in no folder, so it has no domain",
-                "put every file into a folder named for its domain",
+                f"all files lie in one folder, '{files[0].folder}', and a mixture needs two domains",
+                "put the files into folders named for their domains, and name those or the folder above",
             )
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
     decoded = False
@@ -178,7 +185,7 @@ def survey(context: StageContext, settings: CorpusSettings, tokenizer: str = "")
     for file in files:
         kind, pieces = patiently(file.path, partial(_cut, file, UNIT_BYTES))
         for start, stop, n_bytes, first in pieces:
-            fixed = (file.size, file.fingerprint)
+            fixed = (file.size, file.fingerprint, file.folder)
             units.append(Unit(len(units), file.path, file.name, kind, start, stop, n_bytes, first, *fixed))
         progress.advance()
     write_units(units, context.folder / "units.parquet")
