@@ -47,6 +47,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	mkdir -p $(BENCH)
 	$(PY) bench/startup.py
 	$(PY) bench/faults.py
+	$(PY) bench/memory.py
 	$(PY) bench/coverage.py
 	$(PY) bench/pick.py
 	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
