@@ -4,16 +4,15 @@
 """
 
 import errno
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 
 import click
 
 from openclimb import __version__
 from openclimb.cli.options import DEBUG, HELP
+from openclimb.engines import interruption
 from openclimb.errors import MissingDependency, OpenclimbError, nearest
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,8 +60,11 @@ def climb() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)  # what Slurm and Kubernetes send first
+    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 Ctrl-C, 75 stopped by SIGTERM or SIGUSR1.
+
+    The states of running trials are kept at a stop by those two signals.
+    """
+    interruption.catch()
     try:
         with climb.make_context("climb", list(sys.argv[1:] if arguments is None else arguments)) as context:
             return _invoke(context)
@@ -74,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept: run the same command to go on", file=sys.stderr)
         return 130
+    except interruption.Interrupted:
+        print("\nstopped by a signal; what is done is kept: run the same command to go on", file=sys.stderr)
+        return interruption.EXIT_STATUS
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -113,10 +118,6 @@ def _complain(message: str, fix: str) -> int:
     if fix:
         print(f"fix: {fix}", file=sys.stderr)
     return 1
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

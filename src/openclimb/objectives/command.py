@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from openclimb.engines import watchdog
+from openclimb.engines import interruption, watchdog
 from openclimb.errors import SearchError
 from openclimb.mixture import Domain, repetitions
 from openclimb.objectives.base import checked_scores
@@ -26,6 +26,7 @@ from openclimb.workspace.files import write_json
 from openclimb.workspace.trials import Trial
 
 GRACE = 2.0  # seconds between asking a command's processes to end and killing them
+SIGNALLED = {n for number in interruption.SIGNALS for n in (-number, 128 + number)}  # exit statuses: itself, its shell
 LAST_LINES = 6  # of the log, in the message of a failure
 LAST_CHARACTERS = 600
 
@@ -54,6 +55,8 @@ class Command:
             status = self._run(request, file)
         if status is None:
             raise SearchError(f"the command ran longer than {self.timeout:g} s and was killed{_end_of(log)}")
+        if status in SIGNALLED:  # perhaps the signal went to us too, and means no fault of the trial
+            interruption.check_settled()
         if status:
             what = f"exit status {status}" if status > 0 else f"signal {-status}"
             raise SearchError(f"the command ended with {what}{_end_of(log)}")
@@ -81,20 +84,22 @@ class Command:
     def _run(self, request: Path, log: IO[bytes]) -> int | None:
         """Return the program's exit status, or None when its time was over. Leaves no process behind."""
         environment = {**os.environ, "CLIMB_TRIAL": str(request)}
-        try:
-            process = subprocess.Popen(
-                self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
-        with process, _watched(process.pid):
+        with interruption.postponed():  # from when it is started to when its end is seen to
             try:
-                return process.wait(self.timeout or None)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                _end(process)
+                process = subprocess.Popen(
+                    self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
+            with process, _watched(process.pid):
+                try:
+                    with interruption.at_once():
+                        return process.wait(self.timeout or None)
+                except subprocess.TimeoutExpired:
+                    return None
+                finally:
+                    _end(process)
 
 
 def read_scores(path: Path) -> dict[str, float]:
