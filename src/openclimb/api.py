@@ -233,10 +233,11 @@ class OpenWorkspace:
 
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
-        with engine_of(self.config.run) as engine, self.workspace.hold():
+        shown = progress or Progress()
+        with engine_of(self.config.run) as engine, self.workspace.hold(note=shown.note):
             stop_if_stale(self.workspace, self.config, current_recipes(self.workspace, self.config))
             stop_if_damaged(self.workspace.root, STAGES)
-            return export(self.workspace.root, self.config, token_budget, out, format, engine, progress or Progress())
+            return export(self.workspace.root, self.config, token_budget, out, format, engine, shown)
 
     @property
     def _trials(self) -> Path:

@@ -53,7 +53,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
     config = workspace.config()
     if not config.objective.external:
         stop_without_corpus(workspace.root, config)
-    with workspace.hold():
+    with workspace.hold(note=progress.note):
         sweep(workspace.root)
         for said in set_damaged_aside(workspace.root / "trials"):
             progress.note(said)

@@ -123,8 +123,6 @@ def _checkpoint_tokenizer(checkpoint: str) -> str:
 
 def current_recipes(workspace: Workspace, config: Config) -> dict[str, Recipe]:
     """Return the recipe of every stage for the settings and the input files as they are now."""
-    for stage in STAGES:
-        workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
     record = workspace.root / TRANSFER / "record.json"
     transfer = str(read_json(record)["fingerprint"]) if record.is_file() else ""

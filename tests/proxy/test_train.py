@@ -262,10 +262,11 @@ def test_a_signal_saves_the_state_of_the_step_it_came_in(
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args)
 
-    with monkeypatch.context() as patch, pytest.raises(interruption.Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(Program, "step", signalled)
         patch.setattr(train, "evaluate", signalled_late)
-        run([mine], tokens)
+        with pytest.raises(interruption.Interrupted):
+            run([mine], tokens)
     state = read_state(mine)
     assert state is not None
     assert state[0].step == len(steps) == (5 if moment == "step" else 16)

@@ -60,9 +60,9 @@ def climb() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 Ctrl-C, 75 stopped by SIGTERM or SIGUSR1.
+    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 75 SIGTERM or SIGUSR1, 130 Ctrl-C.
 
-    The states of running trials are kept at a stop by those two signals.
+    After those two signals the states of running trials are kept.
     """
     interruption.catch()
     try:

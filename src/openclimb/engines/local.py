@@ -70,8 +70,8 @@ class LocalEngine:
         """Yield (index, function(item)) as results come; the order of completion is not that of the items.
 
         `function` must be importable by name (or a partial of such). At most `workers` calls run at once, also where
-        there are more processes. With one worker or one item it runs here. Raises OpenclimbError when a worker died, and
-        Interrupted when a signal asked to stop: after the results that workers still gave.
+        there are more processes. With one worker or one item it runs here. Raises OpenclimbError when a worker died,
+        and Interrupted when a signal asked to stop, after the results that workers still gave.
         """
         n = min(workers or self.workers, len(items))
         if n <= 1:
@@ -115,7 +115,7 @@ def _results(
     over.
     """
     waiting: dict[Future[Result], int] = {}
-    upcoming = iter(enumerate(items))
+    upcoming: Iterator[tuple[int, Item]] = iter(enumerate(items))
     stopping, deadline = False, float("inf")
     while time.monotonic() < deadline:
         if (stopping or interruption.asked()) and deadline == float("inf"):

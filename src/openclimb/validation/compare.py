@@ -118,7 +118,7 @@ def validate(
     """
     config = workspace.config()
     check_plan(plan, config)
-    with workspace.hold():
+    with workspace.hold(note=progress.note):
         sweep(workspace.root)
         for said in set_damaged_aside(workspace.root / f"{STAGE}.partial" / "trials"):
             progress.note(said)

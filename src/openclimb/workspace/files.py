@@ -41,11 +41,12 @@ def sweep(root: Path) -> None:
     """
     for path in root.rglob(".*.tmp"):
         process = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not is_alive(int(process)):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine has not ended."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

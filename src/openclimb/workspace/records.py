@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec
 from openclimb.config.load import from_dict, result_settings, to_toml
 from openclimb.config.schema import Config
 from openclimb.errors import ConfigError, StaleError, WorkspaceError
+from openclimb.progress import silent
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import stop_if_damaged
 from openclimb.workspace.files import (
@@ -115,6 +116,8 @@ class Workspace:
                 if name == "recipe.json":
                     return StageState(recipe.stage, "partial")
                 return StageState(recipe.stage, "done", (), record["seconds"], record["facts"])
+        if (self._partial(recipe) / "record.json").is_file():
+            return StageState(recipe.stage, "partial")  # killed at its last step, which the next run takes
         if any(self._partial(recipe).glob("[!.]*")):  # a hidden file is a write that was cut short
             return StageState(recipe.stage, "stale", (f"{self._partial(recipe).name}/ does not say what made it",))
         return StageState(recipe.stage, "missing")
@@ -198,11 +201,17 @@ class Workspace:
         return self.root / f"{recipe.stage}.partial"
 
     @contextlib.contextmanager
-    def hold(self, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Hold the workspace while the block runs; raise HeldError when another process does, so long after waiting."""
+    def hold(self, wait_seconds: float | None = None, note: Callable[[str], None] = silent) -> Iterator[None]:
+        """Hold the workspace while the block runs; raise HeldError when another process does, so long after waiting.
+
+        `wait_seconds`: None for some seconds. `note` is given what a person should know. Stages that were killed at
+        their last step are completed.
+        """
         if not self.config_path.is_file():
             self.config()  # says what is wrong
-        with held(self.root, wait_seconds):
+        with held(self.root, wait_seconds, note):
+            for stage in STAGES:  # not by who only reads: it would be in the way of who makes the stage
+                self.recover(stage)
             yield
 
     def holder(self) -> str:
