@@ -78,7 +78,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         tokenizer = with_tokenizer(config.tokens, config.proxy)
 
         corpus = workspace.make(recipes["corpus"], context, survey, config.corpus)
-        units = read_units(corpus)
+        units = read_units(corpus, config.corpus)
         fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
         clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
         labelled = (units, clusters, config.corpus, config.embed, config.quality)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openclimb.config.load import result_settings
+from openclimb.config.load import recorded_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
@@ -111,7 +111,7 @@ def _trainer(config: Config) -> dict[str, Any]:
 
 def _named(config: Config, section: str) -> dict[str, Any]:
     """Return a section's result settings as {"section.key": value}."""
-    return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+    return {f"{section}.{key}": value for key, value in recorded_settings(getattr(config, section)).items()}
 
 
 def _checkpoint_tokenizer(checkpoint: str) -> str:

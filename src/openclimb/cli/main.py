@@ -3,19 +3,21 @@
 `main` parses, calls and returns the exit status. What a command does is in the file that COMMANDS names.
 """
 
-import errno
+import contextlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from openclimb import __version__
-from openclimb.cli.options import DEBUG, HELP
+from openclimb.cli.options import DEBUG, HELP, PLACES
 from openclimb.engines import interruption
 from openclimb.errors import MissingDependency, OpenclimbError, nearest
+from openclimb.system_errors import system_error
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = {  # where each stands, so that `climb --help` imports none of them; what it does
     "init": ("init:init", "make a workspace: a folder with a climb.toml"),
     "plan": ("plan_status:plan", "say what a run will do, read, train and cost; changes nothing"),
@@ -87,16 +89,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _invoke(context: click.Context) -> int:
     try:
         climb.invoke(context)
+        sys.stdout.flush()
         return 0
-    except (OpenclimbError, OSError, ModuleNotFoundError) as error:
-        if context.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno not in DISK_FULL):
+    except BrokenPipeError:
+        raise
+    except (OpenclimbError, OSError, MemoryError, RuntimeError, ImportError) as error:
+        told = _told(error, context)
+        if told is None or context.meta.get(DEBUG):
             raise
-        if isinstance(error, OSError):
-            message = f"no space left to write {error.filename or 'the workspace'}"
-            return _complain(message, "free some space, then run the same command to go on")
-        if isinstance(error, ModuleNotFoundError):
-            error = MissingDependency(error.name or str(error))
-        return _complain(error.message, error.fix)
+        return _complain(told.message, told.fix)
+
+
+def _told(error: Exception, context: click.Context) -> OpenclimbError | None:
+    """Return an error as one that has a fix; None for what only a bug explains."""
+    if isinstance(error, OpenclimbError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return MissingDependency(error.name or str(error))
+    places = dict(context.meta.get(PLACES, {}))
+    with contextlib.suppress(OSError):
+        places["temporary folder"] = Path(tempfile.gettempdir())
+    return system_error(error, places)
 
 
 def _usage(error: click.UsageError) -> tuple[str, str]:

@@ -105,7 +105,7 @@ def _read_enough(
     progress: Progress,
 ) -> tuple[Work, Counts]:
     """Make pieces that hold every domain's quota; return them with exact counts."""
-    units, heldout, slack = read_units(root / "corpus"), config.tokens.heldout, 1.0
+    units, heldout, slack = read_units(root / "corpus", config.corpus), config.tokens.heldout, 1.0
     while True:
         rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(

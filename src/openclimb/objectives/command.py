@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,9 +20,10 @@ import numpy as np
 
 from openclimb.engines import interruption, watchdog
 from openclimb.errors import SearchError
+from openclimb.masking import MASK, masked_words, secret_values
 from openclimb.mixture import Domain, repetitions
 from openclimb.objectives.base import checked_scores
-from openclimb.workspace.files import write_json
+from openclimb.workspace.files import atomic, write_json
 from openclimb.workspace.trials import Trial
 
 GRACE = 2.0  # seconds between asking a command's processes to end and killing them
@@ -50,9 +51,12 @@ class Command:
         write_json(request, self.request(trial, output))
         log = folder / "log.txt"
         with open(log, "ab") as file:
-            file.write(f"{output.name}: {json.dumps(self.words)}\n".encode())
+            file.write(f"{output.name}: {json.dumps(masked_words(self.words))}\n".encode())
             file.flush()
-            status = self._run(request, file)
+            try:
+                status = self._run(request, file)
+            finally:
+                _mask_log(log, secret_values(self.words))
         if status is None:
             raise SearchError(f"the command ran longer than {self.timeout:g} s and was killed{_end_of(log)}")
         if status in SIGNALLED:  # perhaps the signal went to us too, and means no fault of the trial
@@ -119,6 +123,18 @@ def _fresh(folder: Path) -> Path:
         n += 1
     output.mkdir(parents=True)
     return output
+
+
+def _mask_log(log: Path, secrets: Sequence[str]) -> None:
+    """Mask what a command was given and has printed: many print their arguments."""
+    if secrets:
+        text = log.read_bytes()
+        masked = text
+        for value in secrets:
+            masked = masked.replace(value.encode(), MASK.encode())
+        if masked != text:
+            with atomic(log) as temporary:
+                temporary.write_bytes(masked)
 
 
 def _end_of(log: Path) -> str:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from openclimb.config.load import from_dict, result_settings, to_toml
+from openclimb.config.load import from_dict, recorded_settings, secrets_of, to_toml
 from openclimb.config.schema import Config
 from openclimb.errors import ConfigError, StaleError, WorkspaceError
 from openclimb.progress import silent
@@ -97,12 +97,12 @@ class Workspace:
         return from_dict(raw)
 
     def create(self, config: Config) -> None:
-        """Write a new `climb.toml`; an existing one is never overwritten."""
+        """Write a new `climb.toml`, for its owner alone where it has secrets; an existing one is never overwritten."""
         if self.config_path.exists():
             raise WorkspaceError(f"{self.root} is a workspace already", "edit its climb.toml, or choose another folder")
         head, _, body = to_toml(config).partition("\n\n")
         line = f"format = {FORMAT}  # of the folders on disk; not to be changed"
-        write_text(self.config_path, f"{head}\n\n{line}\n{body}")
+        write_text(self.config_path, f"{head}\n\n{line}\n{body}", private=bool(secrets_of(config)))
 
     def state(self, recipe: Recipe) -> StageState:
         """Return how the folder of a stage stands against the recipe that would make it now."""
@@ -222,8 +222,8 @@ class Workspace:
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
     if config.objective.external:  # the proxy's shape is not its trainer's
-        return {**result_settings(config.objective), "token_budget": config.proxy.token_budget}
-    proxy = result_settings(config.proxy)
+        return {**recorded_settings(config.objective), "token_budget": config.proxy.token_budget}
+    proxy = recorded_settings(config.proxy)
     checkpoint = proxy.pop("checkpoint")
     if checkpoint:  # known by its content, wherever it is; a hub's by its name
         proxy["checkpoint"] = folder_fingerprint(checkpoint) or checkpoint

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.store import DamagedError, is_remote, tries, unreadable, wait, without_secrets
+from openclimb.corpus.reading.store import DamagedError, is_remote, tries, unreadable, wait
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.errors import OpenclimbError
+from openclimb.masking import without_secrets
 
 SUFFIXES = {
     ".jsonl": "jsonl",

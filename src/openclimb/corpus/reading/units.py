@@ -14,8 +14,9 @@ from typing import Any
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.read import SUFFIXES, Unit, columns_of, damage, format_of
-from openclimb.corpus.reading.store import patiently, tries, without_secrets
+from openclimb.corpus.reading.store import patiently, tries
 from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.masking import without_secrets
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, fingerprint
@@ -134,20 +135,28 @@ def survey(context: StageContext, settings: CorpusSettings) -> dict[str, Any]:
 
 
 def write_units(units: Sequence[Unit], path: Path) -> None:
-    """Write units as a Parquet table, one row each."""
+    """Write units as a Parquet table, one row each. A path that may hold a secret is left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = [asdict(unit) | ({} if without_secrets(unit.path) == unit.path else {"path": ""}) for unit in units]
     with atomic(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units]), temporary)
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
-def read_units(folder: Path) -> list[Unit]:
-    """Return the units of a surveyed corpus, by number."""
+def read_units(folder: Path, settings: CorpusSettings | None = None) -> list[Unit]:
+    """Return the units of a surveyed corpus, by number.
+
+    `settings` give the paths that were left out; without them these are "", as for who reads no document.
+    """
     import pyarrow.parquet as pq
 
     names = {field.name for field in fields(Unit)}
     rows = pq.read_table(folder / "units.parquet").to_pylist()
+    if settings and not all(row["path"] for row in rows):
+        paths = {file.name: file.path for file in list_files(settings)}
+        for row in rows:
+            row["path"] = row["path"] or paths.get(row["name"], "")
     return [Unit(**{name: row[name] for name in names}) for row in rows]
 
 
