@@ -13,6 +13,7 @@ import openclimb
 from openclimb.cli.main import main
 from openclimb.corpus.tokenizer import train_tokenizer
 from openclimb.testing.fixtures import complaint, make_tiny_workspace
+from openclimb.workspace import lock
 from openclimb.workspace.files import read_json
 
 LIMITED = """
@@ -45,7 +46,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on(
     assert openclimb.open(root).run() == openclimb.open(finished).mixture()
 
 
-def test_a_held_workspace_is_left_alone(finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_held_workspace_is_left_alone(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "WAIT", 0.1)
     with open(finished / ".lock", "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert main(["run", str(finished)]) == 1

@@ -266,7 +266,7 @@ class OpenWorkspace:
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
         root, config, progress = self.workspace.root, self.config, progress or Progress()
-        with engine_of(config.run) as engine, self.workspace.hold():
+        with engine_of(config.run) as engine, self.workspace.hold(note=progress.note):
             stop_if_stale(self.workspace, config, current_recipes(self.workspace, config))
             stop_if_damaged(root, STAGES)
 

@@ -6,14 +6,16 @@ Only `cli/main.py` catches them; it prints an `error:` line and a `fix:` line.
 import difflib
 from collections.abc import Iterable
 
+from openclimb.masking import without_secrets
+
 
 class OpenclimbError(Exception):
-    """Something the user can put right. `fix` is one sentence that says how; it may be empty."""
+    """Something the user can put right. `fix` is one sentence that says how, or empty. Neither has a secret."""
 
     def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+        super().__init__(without_secrets(message))
+        self.message = without_secrets(message)
+        self.fix = without_secrets(fix)
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.message, self.fix)  # crosses process borders whole

@@ -54,7 +54,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
     config = workspace.config()
     if not config.objective.external:
         stop_without_corpus(workspace.root, config)
-    with workspace.hold():
+    with workspace.hold(note=progress.note):
         sweep(workspace.root)
         for said in set_damaged_aside(workspace.root / "trials"):
             progress.note(said)
@@ -79,7 +79,7 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         tokenizer = with_tokenizer(config.tokens, config.proxy)
 
         corpus = workspace.make(recipes["corpus"], context, survey, config.corpus, config.tokens.tokenizer)
-        units = read_units(corpus, config.tokens.tokenizer)
+        units = read_units(corpus, config.corpus, config.tokens.tokenizer)
         if left := left_out(corpus):
             progress.note(f"left out: {left_out_text(left)}")
         fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openclimb.config.load import result_settings
+from openclimb.config.load import recorded_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
 from openclimb.corpus.pack import least_tokens
@@ -115,7 +115,7 @@ def _trainer(config: Config) -> dict[str, Any]:
 
 def _named(config: Config, section: str) -> dict[str, Any]:
     """Return a section's result settings as {"section.key": value}."""
-    return {f"{section}.{key}": value for key, value in result_settings(getattr(config, section)).items()}
+    return {f"{section}.{key}": value for key, value in recorded_settings(getattr(config, section)).items()}
 
 
 def _checkpoint_tokenizer(checkpoint: str) -> str:
@@ -130,8 +130,6 @@ def current_recipes(workspace: Workspace, config: Config, *, network: bool = Tru
 
     Without `network`, files of other stores are taken as the records have them.
     """
-    for stage in STAGES:
-        workspace.recover(stage)
     trials = read_trials(workspace.root / "trials")
     record = workspace.root / TRANSFER / "record.json"
     transfer = str(read_json(record)["fingerprint"]) if record.is_file() else ""

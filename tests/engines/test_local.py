@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from openclimb.engines import interruption
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError, OpenclimbError
 
@@ -118,3 +119,65 @@ def test_a_script_without_a_main_guard_works_and_runs_once(guard: str, tmp_path:
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.stdout == "[(0, 1.0), (1, 2.0), (2, 3.0)]\n"
     assert done.stderr == ""
+
+
+STOPPED = """
+import os, sys, time
+from pathlib import Path
+from openclimb.engines import interruption
+from openclimb.engines.local import LocalEngine
+
+def work(path):
+    Path(path).write_text(str(os.getpid()))
+    with interruption.postponed():
+        while not interruption.asked():
+            time.sleep(0.01)
+        Path(path + ".saved").touch()
+        interruption.check()
+
+if __name__ == "__main__":
+    interruption.catch()
+    try:
+        list(LocalEngine(2).map(work, sys.argv[1:]))
+    except interruption.Interrupted:
+        sys.exit(interruption.EXIT_STATUS)
+"""
+
+
+@pytest.mark.parametrize("to", ["parent", "worker", "group"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_lets_all_workers_save_whoever_it_goes_to(to: str, number: int, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(STOPPED)
+    marks = [tmp_path / "0", tmp_path / "1"]
+    command = [sys.executable, str(script), *map(str, marks), str(tmp_path / "never")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        deadline = time.monotonic() + 60
+        while not all(mark.exists() and mark.read_text() for mark in marks):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if to == "group":
+            os.killpg(parent.pid, number)
+        else:
+            os.kill(parent.pid if to == "parent" else int(marks[0].read_text()), number)
+        error = parent.communicate(timeout=30)[1]
+    assert (parent.returncode, error) == (75, "")
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["0.saved", "1.saved"]
+    assert not (tmp_path / "never").exists()
+
+
+def ended(x: int) -> int:
+    """Die with a signal that reaches the parent as well, a little later."""
+    if x == 1:
+        os.kill(os.getppid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_a_worker_that_dies_of_a_signal_to_all_is_no_fault() -> None:
+    interruption.catch()
+    try:
+        with pytest.raises(interruption.Interrupted):
+            list(LocalEngine(2).map(ended, list(range(6))))
+    finally:
+        interruption.catch()  # forgets the signal

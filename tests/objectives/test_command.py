@@ -367,7 +367,7 @@ def test_an_interrupted_run_ends_its_commands_and_goes_on(root: Path, number: in
             time.sleep(0.05)
         process.send_signal(number)
         status = process.wait(100)
-    assert status == (130 if number == signal.SIGTERM else -number)
+    assert status == (75 if number == signal.SIGTERM else -number)
     for pid in pids:
         wait_for_end(pid)
     assert not [trial for trial in openclimb.open(root).trials() if trial.failure or trial.scores]

@@ -1,10 +1,13 @@
 """Training: a finished schedule, the same bits again, also after a kill, learning, scores on the way, filled stacks."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from openclimb.config.schema import ProxySettings, RunSettings, TasksSettings
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer, train_tokenizer
+from openclimb.engines import interruption
 from openclimb.errors import MissingDependency
 from openclimb.progress import Progress
 from openclimb.proxy import train
@@ -230,6 +234,46 @@ def test_a_state_of_another_trial_or_version_is_not_used(tmp_path: Path, tokens:
     assert files_of(mine) == files_of(whole[0])
     (mine / "state.safetensors").write_bytes(b"not a state")
     assert read_state(mine) is None
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    interruption.catch()
+    yield
+    interruption.catch()  # forgets those that came
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("moment", ["step", "evaluate"])
+def test_a_signal_saves_the_state_of_the_step_it_came_in(
+    moment: str, tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mine,), steps = asked(tmp_path, "t", (1.0, 0.0)), list[int]()
+    step, evaluate = Program.step, train.evaluate
+
+    def signalled(*args: Any) -> Any:
+        steps.append(1)
+        if moment == "step" and len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return step(*args)
+
+    def signalled_late(*args: Any) -> Any:
+        if moment == "evaluate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "step", signalled)
+        patch.setattr(train, "evaluate", signalled_late)
+        with pytest.raises(interruption.Interrupted):
+            run([mine], tokens)
+    state = read_state(mine)
+    assert state is not None
+    assert state[0].step == len(steps) == (5 if moment == "step" else 16)
+    interruption.catch()
+    whole = asked(tmp_path, "whole", (1.0, 0.0))
+    assert run([mine], tokens) == run(whole, tokens) == {}
+    assert files_of(mine) == files_of(whole[0])
 
 
 def test_a_damaged_state_is_not_used(tmp_path: Path, tokens: Path) -> None:

@@ -20,7 +20,7 @@ from openclimb.progress import choose_progress
 def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: str, format: str) -> None:
     from openclimb.cli.text import export_text
     from openclimb.config.load import parse_count
-    from openclimb.corpus.reading.store import without_secrets
+    from openclimb.masking import without_secrets
 
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
         facts = openclimb.open(workspace).export(parse_count(tokens), out, format, progress)

@@ -3,20 +3,21 @@
 `main` parses, calls and returns the exit status. What a command does is in the file that COMMANDS names.
 """
 
-import errno
-import signal
+import contextlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
+from pathlib import Path
 
 import click
 
 from openclimb import __version__
-from openclimb.cli.options import DEBUG, HELP
+from openclimb.cli.options import DEBUG, HELP, PLACES
+from openclimb.engines import interruption
 from openclimb.errors import MissingDependency, OpenclimbError, nearest
+from openclimb.system_errors import system_error
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = {  # where each stands, so that `climb --help` imports none of them; what it does
     "init": ("init:init", "make a workspace: a folder with a climb.toml"),
     "plan": ("plan_status:plan", "say what a run will do, read, train and cost; changes nothing"),
@@ -61,8 +62,11 @@ def climb() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)  # what Slurm and Kubernetes send first
+    """Run the command and return its exit status: 0 done, 1 error, 2 usage, 75 SIGTERM or SIGUSR1, 130 Ctrl-C.
+
+    After those two signals the states of running trials are kept.
+    """
+    interruption.catch()
     try:
         with climb.make_context("climb", list(sys.argv[1:] if arguments is None else arguments)) as context:
             return _invoke(context)
@@ -74,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept: run the same command to go on", file=sys.stderr)
         return 130
+    except interruption.Interrupted:
+        print("\nstopped by a signal; what is done is kept: run the same command to go on", file=sys.stderr)
+        return interruption.EXIT_STATUS
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -82,16 +89,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _invoke(context: click.Context) -> int:
     try:
         climb.invoke(context)
+        sys.stdout.flush()
         return 0
-    except (OpenclimbError, OSError, ModuleNotFoundError) as error:
-        if context.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno not in DISK_FULL):
+    except BrokenPipeError:
+        raise
+    except (OpenclimbError, OSError, MemoryError, RuntimeError, ImportError) as error:
+        told = _told(error, context)
+        if told is None or context.meta.get(DEBUG):
             raise
-        if isinstance(error, OSError):
-            message = f"no space left to write {error.filename or 'the workspace'}"
-            return _complain(message, "free some space, then run the same command to go on")
-        if isinstance(error, ModuleNotFoundError):
-            error = MissingDependency(error.name or str(error))
-        return _complain(error.message, error.fix)
+        return _complain(told.message, told.fix)
+
+
+def _told(error: Exception, context: click.Context) -> OpenclimbError | None:
+    """Return an error as one that has a fix; None for what only a bug explains."""
+    if isinstance(error, OpenclimbError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return MissingDependency(error.name or str(error))
+    places = dict(context.meta.get(PLACES, {}))
+    with contextlib.suppress(OSError):
+        places["temporary folder"] = Path(tempfile.gettempdir())
+    return system_error(error, places)
 
 
 def _usage(error: click.UsageError) -> tuple[str, str]:
@@ -113,10 +131,6 @@ def _complain(message: str, fix: str) -> int:
     if fix:
         print(f"fix: {fix}", file=sys.stderr)
     return 1
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """What the commands share: their class, their common options, settings written as `section.key=value`."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from openclimb.errors import ConfigError
+from openclimb.masking import masked_words
 
 DEBUG = "openclimb.debug"  # in the context's `meta`: whether an error shows its traceback
+PLACES = "openclimb.places"  # there too: what a command reads and writes, by what people call it
 HELP = {"help_option_names": ["-h", "--help"]}
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -36,6 +39,13 @@ class Command(click.Command):
         super().__init__(*arguments, **{"context_settings": HELP, **more})
         text = "show the traceback of an error"
         self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, callback=_keep, help=text))
+
+    def invoke(self, context: click.Context) -> Any:
+        named = {"workspace": "workspace", "output": "out"}
+        context.meta[PLACES] = {
+            what: Path(str(context.params[name])) for what, name in named.items() if context.params.get(name)
+        }
+        return super().invoke(context)
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         options = [parameter for parameter in self.params if isinstance(parameter, click.Option)]
@@ -86,7 +96,8 @@ def assign(raw: dict[str, Any], assignments: Iterable[str]) -> None:
         section, _, name = key.strip().partition(".")
         if not equals or (section != "seed" and (section not in SECTIONS or not name)):
             raise ConfigError(
-                f"--set {assignment} is not understood", "write --set section.key=value, such as proxy.size=2M"
+                f"--set {masked_words([assignment])[0]} is not understood",
+                "write --set section.key=value, such as proxy.size=2M",
             )
         try:
             parsed = tomllib.loads(f"value = {value}")["value"] if value.strip() else empty_value(section, name)

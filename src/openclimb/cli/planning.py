@@ -13,6 +13,7 @@ from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.tokenizer import describe_ends
 from openclimb.engines.local import n_cores
+from openclimb.masking import masked_words
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
 from openclimb.search.transfer.store import transfer_facts
@@ -43,7 +44,7 @@ def plan(root: Path) -> dict[str, Any]:
         "stages": _stages(workspace, config),
         "trials": _trial_costs(config),
         "objective": config.objective.resolved,
-        "command": list(config.objective.command),
+        "command": masked_words(config.objective.command),
         "transfer": transfer_facts(root),
         "free_disk_bytes": free_bytes(root),
     }

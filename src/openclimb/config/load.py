@@ -18,6 +18,7 @@ from openclimb.config.scales import SCALES, preset
 from openclimb.config.schema import SECTIONS, SEEDS, TOKENS, Config
 from openclimb.config.sizes import SHAPES, derived_settings
 from openclimb.errors import ConfigError, nearest
+from openclimb.masking import masked_words, secret_values, without_secrets
 
 SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -96,6 +97,45 @@ def result_settings(section: Any) -> dict[str, Any]:
         for f in fields(section)
         if not f.metadata["where"]
     }
+
+
+def recorded_settings(section: Any) -> dict[str, Any]:
+    """Return the settings of a section that change a result, as records hold them: without secrets.
+
+    A token that was renewed makes nothing stale.
+    """
+    words = {f.name for f in fields(section) if f.metadata["words"]}
+    return {
+        name: masked_words(value) if name in words else _masked(value)
+        for name, value in result_settings(section).items()
+    }
+
+
+def secrets_of(config: Config) -> list[str]:
+    """Return the secrets that the settings hold, the longest first."""
+    texts = []
+    for name in SECTIONS:
+        texts += _texts([getattr(getattr(config, name), f.name) for f in fields(getattr(config, name))])
+    found = {*secret_values(config.objective.command), *(each for text in texts for each in secret_values([text]))}
+    return sorted(found, key=lambda each: (-len(each), each))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [text for each in value for text in _texts(each)] if isinstance(value, (list, tuple)) else _text(value)
+
+
+def _text(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) and "://" in value else []
 
 
 def to_toml(config: Config) -> str:

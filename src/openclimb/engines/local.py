@@ -1,7 +1,8 @@
 """Where per-unit work runs: processes on this machine.
 
 Workers are spawned with one thread each (threads that fight are several times slower than processes),
-ignore Ctrl-C (the parent stops them) and end with their parent, also when it is killed.
+ignore Ctrl-C (the parent stops them) and end with their parent, also when it is killed. A signal that asks to stop
+(`interruption`), to the parent, a worker or all of them, is passed on to all workers, which have a while to save.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from openclimb.engines import interruption
+from openclimb.engines.interruption import Interrupted
 from openclimb.errors import OpenclimbError
 
 Item = TypeVar("Item")
@@ -26,6 +29,8 @@ Result = TypeVar("Result")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 AHEAD = 3  # items a process that are handed over at once: a million units are not pickled before the first is read
+POLL = 0.2  # seconds between two looks whether a signal came
+GRACE = 20.0  # seconds that workers have to save after one; Slurm kills 30 seconds after it asked to stop
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -68,11 +73,13 @@ class LocalEngine:
         """Yield (index, function(item)) as results come; the order of completion is not that of the items.
 
         `function` must be importable by name (or a partial of such). At most `workers` calls run at once, also where
-        there are more processes. With one worker or one item it runs here.
+        there are more processes. With one worker or one item it runs here. Raises OpenclimbError when a worker died,
+        and Interrupted when a signal asked to stop, after the results that workers still gave.
         """
         n = min(workers or self.workers, len(items))
         if n <= 1:
             for index, item in enumerate(items):
+                interruption.check()
                 yield index, function(item)
             return
         if self._pool is None or self._size < n:
@@ -81,9 +88,11 @@ class LocalEngine:
         pool = self._pool
         try:
             # A pool of more processes would start all that it is handed, so it is handed no more than may run.
-            yield from _results(pool, function, items, AHEAD * n if n == self._size else n)
+            with interruption.postponed():
+                yield from _results(pool, function, items, AHEAD * n if n == self._size else n)
         except BrokenProcessPool:
             self._pool = None
+            interruption.check_settled()
             raise OpenclimbError(
                 "a worker process died (often: out of memory)", "run again with fewer workers: [run] workers = 1"
             ) from None
@@ -103,19 +112,37 @@ class LocalEngine:
 def _results(
     pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], most: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (index, result) as results come, with at most `most` items handed to the pool at once."""
+    """Yield (index, result) as results come, with at most `most` items handed to the pool at once.
+
+    After a signal no more are handed over, and workers are asked to stop. Raises Interrupted when all have, or GRACE is
+    over.
+    """
     waiting: dict[Future[Result], int] = {}
-    upcoming = iter(enumerate(items))
-    while True:
-        while len(waiting) < most:
-            following = next(upcoming, None)
-            if following is None:
-                break
-            waiting[pool.submit(function, following[1])] = following[0]
+    upcoming: Iterator[tuple[int, Item]] = iter(enumerate(items))
+    stopping, deadline = False, float("inf")
+    while time.monotonic() < deadline:
+        if (stopping or interruption.asked()) and deadline == float("inf"):
+            _signal(pool, signal.SIGTERM)
+            upcoming, stopping, deadline = iter(()), True, time.monotonic() + GRACE
+        while len(waiting) < most and (following := next(upcoming, None)) is not None:
+            waiting[pool.submit(_call, function, following[1])] = following[0]
         if not waiting:
-            return
-        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            yield waiting.pop(future), future.result()
+            break
+        for future in wait(waiting, POLL, FIRST_COMPLETED).done:
+            index = waiting.pop(future)
+            try:
+                result = future.result()
+            except Interrupted:  # the signal went to that worker alone
+                stopping = True
+                continue
+            yield index, result
+    if stopping:
+        raise Interrupted
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    with interruption.at_once():
+        return function(item)
 
 
 def _start(n: int) -> ProcessPoolExecutor:
@@ -123,11 +150,13 @@ def _start(n: int) -> ProcessPoolExecutor:
     os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))  # libraries read these when they load
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
+        context = get_context("spawn")
         with _without_unguarded_script():
-            context = get_context("spawn")
-            pool = ProcessPoolExecutor(n, mp_context=context, initializer=_initialise, initargs=(os.getpid(),))
-            for future in [pool.submit(time.sleep, 0.0) for _ in range(n)]:
-                future.result()  # processes start here, while the settings stand
+            with interruption.blocked():  # starts multiprocessing's tracker of resources, which unblocks SIGTERM here
+                pool = ProcessPoolExecutor(n, mp_context=context, initializer=_initialise, initargs=(os.getpid(),))
+            with interruption.blocked():
+                for future in [pool.submit(time.sleep, 0.0) for _ in range(n)]:
+                    future.result()  # processes start here, while the settings stand
         return pool
     finally:
         for name, value in before.items():
@@ -166,6 +195,7 @@ def _is_guarded(file: str | None) -> bool:
 
 def _initialise(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interruption.catch_in_worker()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -176,6 +206,11 @@ def _end_with(parent: int) -> None:
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
+    _signal(pool, signal.SIGKILL)
+
+
+def _signal(pool: ProcessPoolExecutor, number: int) -> None:
     processes: dict[int, Any] = getattr(pool, "_processes", None) or {}
-    for process in list(processes.values()):
-        process.kill()
+    for process in list(processes):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)

@@ -12,6 +12,8 @@ import sys
 
 def main() -> None:
     """Wait; then let the group be, or kill it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all of a job; the standard input says when to end
     if not sys.stdin.buffer.read(1):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(int(sys.argv[1]), signal.SIGKILL)

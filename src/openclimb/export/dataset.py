@@ -84,7 +84,7 @@ def export(
     _choose_last(work, plans, counts)
     n_shards = max(1, round(_n_bytes(work, counts, quota) / shard_bytes))
     written = _make_shards(
-        work, read_units(root / "corpus", config.tokens.tokenizer), plans, n_shards, engine, progress
+        work, read_units(root / "corpus", config.corpus, config.tokens.tokenizer), plans, n_shards, engine, progress
     )
     facts = _facts(domains, weights, written, token_budget)
     shutil.rmtree(work.pieces)
@@ -118,7 +118,11 @@ def _read_enough(
     progress: Progress,
 ) -> tuple[Work, Counts]:
     """Make pieces that hold every domain's quota; return them with exact counts."""
-    units, heldout, slack = read_units(root / "corpus", config.tokens.tokenizer), config.tokens.heldout, 1.0
+    units, heldout, slack = (
+        read_units(root / "corpus", config.corpus, config.tokens.tokenizer),
+        config.tokens.heldout,
+        1.0,
+    )
     while True:
         rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(

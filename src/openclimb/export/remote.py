@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openclimb.corpus.reading.store import cause_of, open_store, patiently, without_secrets
+from openclimb.corpus.reading.store import cause_of, open_store, patiently
 from openclimb.errors import OpenclimbError, WorkspaceError
+from openclimb.masking import without_secrets
 from openclimb.progress import Progress
 from openclimb.workspace.files import fingerprint
 

@@ -11,21 +11,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from openclimb.engines import watchdog
+from openclimb.engines import interruption, watchdog
 from openclimb.errors import SearchError
+from openclimb.masking import MASK, masked_words, secret_values
 from openclimb.mixture import Domain, repetitions
 from openclimb.objectives.base import parse_scores
-from openclimb.workspace.files import write_json
+from openclimb.workspace.files import atomic, write_json
 from openclimb.workspace.trials import Trial
 
 GRACE = 2.0  # seconds between asking a command's processes to end and killing them
+SIGNALLED = {n for number in interruption.SIGNALS for n in (-number, 128 + number)}  # exit statuses: itself, its shell
 LAST_LINES = 6  # of the log, in the message of a failure
 LAST_CHARACTERS = 600
 
@@ -49,11 +51,16 @@ class Command:
         write_json(request, self.request(trial, output))
         log = folder / "log.txt"
         with open(log, "ab") as file:
-            file.write(f"{output.name}: {json.dumps(self.words)}\n".encode())
+            file.write(f"{output.name}: {json.dumps(masked_words(self.words))}\n".encode())
             file.flush()
-            status = self._run(request, file)
+            try:
+                status = self._run(request, file)
+            finally:
+                _mask_log(log, secret_values(self.words))
         if status is None:
             raise SearchError(f"the command ran longer than {self.timeout:g} s and was killed{_end_of(log)}")
+        if status in SIGNALLED:  # perhaps the signal went to us too, and means no fault of the trial
+            interruption.check_settled()
         if status:
             what = f"exit status {status}" if status > 0 else f"signal {-status}"
             raise SearchError(f"the command ended with {what}{_end_of(log)}")
@@ -81,20 +88,22 @@ class Command:
     def _run(self, request: Path, log: IO[bytes]) -> int | None:
         """Return the program's exit status, or None when its time was over. Leaves no process behind."""
         environment = {**os.environ, "CLIMB_TRIAL": str(request)}
-        try:
-            process = subprocess.Popen(
-                self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
-        with process, _watched(process.pid):
+        with interruption.postponed():  # from when it is started to when its end is seen to
             try:
-                return process.wait(self.timeout or None)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                _end(process)
+                process = subprocess.Popen(
+                    self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
+            with process, _watched(process.pid):
+                try:
+                    with interruption.at_once():
+                        return process.wait(self.timeout or None)
+                except subprocess.TimeoutExpired:
+                    return None
+                finally:
+                    _end(process)
 
 
 def read_scores(path: Path) -> dict[str, float]:
@@ -114,6 +123,18 @@ def _fresh(folder: Path) -> Path:
         n += 1
     output.mkdir(parents=True)
     return output
+
+
+def _mask_log(log: Path, secrets: Sequence[str]) -> None:
+    """Mask what a command was given and has printed: many print their arguments."""
+    if secrets:
+        text = log.read_bytes()
+        masked = text
+        for value in secrets:
+            masked = masked.replace(value.encode(), MASK.encode())
+        if masked != text:
+            with atomic(log) as temporary:
+                temporary.write_bytes(masked)
 
 
 def _end_of(log: Path) -> str:

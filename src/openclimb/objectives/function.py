@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from openclimb.config.registry import load_named
+from openclimb.engines import interruption
 from openclimb.errors import ConfigError, SearchError
 from openclimb.objectives.base import Score, Work, checked_scores
+from openclimb.system_errors import is_systems
 from openclimb.workspace.trials import Outcome, Trial, read_trial
 
 
@@ -34,6 +36,9 @@ def _measure(score: Score, folders: Sequence[Path]) -> list[Outcome]:
         except ConfigError:
             raise
         except Exception as error:  # a function of the user's may raise anything; it fails its trial, not the search
+            if is_systems(error):
+                raise
+            interruption.check()  # what it started was ended by the signal that asks us to stop
             message = error.message if isinstance(error, SearchError) else f"{type(error).__name__}: {error}"
             outcomes.append(Outcome(failure=message))
     return outcomes

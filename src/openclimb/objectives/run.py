@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from openclimb.config.schema import Config, ObjectiveSettings, TasksSettings
 from openclimb.engines.engine import Engine
 from openclimb.errors import ConfigError, OpenclimbError, nearest
+from openclimb.masking import without_secrets
 from openclimb.mixture import Domain
 from openclimb.objectives.base import Objective, Score
 from openclimb.objectives.command import Command
 from openclimb.objectives.function import Named, OneByOne, find_function
 from openclimb.progress import Progress, silent
+from openclimb.system_errors import is_systems
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.records import trial_settings
 from openclimb.workspace.trials import (
@@ -87,7 +89,7 @@ def run_trials(
                 message = outcome.failure or _other_tasks(scores, expected, tasks)
                 if message:
                     fail(path, message)
-                    progress.note(f"trial {path.name} failed: {message}")
+                    progress.note(f"trial {path.name} failed: {without_secrets(message)}")
                 else:
                     tell(path, outcome.told)
                     expected |= set(scores)
@@ -104,6 +106,8 @@ def _run(run: Callable[[Sequence[Path]], list[Outcome]], folders: Sequence[Path]
     except ConfigError:
         raise
     except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
+        if is_systems(error):  # a full disk is no fault of a trial: its number would be lost, and all others fail too
+            raise
         return [Outcome(failure=f"{type(error).__name__}: {error}")] * len(folders)
 
 

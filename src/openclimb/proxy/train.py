@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from openclimb.config.schema import ProxySettings, RunSettings, TasksSettings
+from openclimb.engines import interruption
+from openclimb.engines.interruption import Interrupted
 from openclimb.engines.local import set_allocator
 from openclimb.errors import MissingDependency
 from openclimb.progress import silent
@@ -117,12 +119,17 @@ def _run(folders: Sequence[Path], job: Job, room: Room) -> dict[Path, Outcome]:
 
     n_bytes = 12 * len(folders) * sum(parameter[0].numel() for parameter in program.model.parameters())
     pace = Pace(n_bytes, where.save_seconds)
-    with bf16_products(job.device == "cpu" and where.bf16):
-        training.advance(round(job.until * training.n_steps), pace, save)
-    if job.until < 1 and not training.lost:
-        save()
-        return {}
-    return _outcomes(folders, trials, job, training, began)
+    try:
+        with bf16_products(job.device == "cpu" and where.bf16):
+            training.advance(round(job.until * training.n_steps), pace, save)
+        if job.until == 1 or training.lost:
+            return _outcomes(folders, trials, job, training, began)
+    except Interrupted:
+        if training.step and not training.lost:
+            save()
+        raise
+    save()
+    return {}
 
 
 def _outcomes(
@@ -187,9 +194,17 @@ class Training:
         return bool(self.step) and not any(np.isfinite(self.last))
 
     def advance(self, stop: int, pace: Pace | None = None, save: Callable[[], None] = lambda: None) -> None:
-        """Train to the step `stop`; call `save` at its pace. Ends early when no model's loss is a number."""
+        """Train to the step `stop`; call `save` at its pace. Ends early when no model's loss is a number.
+
+        Raises Interrupted between two steps when a signal asks to stop.
+        """
+        with interruption.postponed():
+            self._advance(stop, pace, save)
+
+    def _advance(self, stop: int, pace: Pace | None, save: Callable[[], None]) -> None:
         ahead = 0 if self.program.device == "cpu" else AHEAD
         for batch in batches(self.readers, self.proxy.batch, self.step, stop, ahead):
+            interruption.check()
             rate = self.proxy.learning_rate * schedule(self.step, self.n_steps)
             losses = self.program.step(batch.to(self.program.device, non_blocking=True), rate)
             self.step += 1

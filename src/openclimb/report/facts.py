@@ -1,10 +1,13 @@
 """What the page shows, read from the workspace's files; each part is absent when its stage is not done yet."""
 
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openclimb.config.load import from_dict, secrets_of
+from openclimb.masking import replaced
 from openclimb.search.transfer.store import transfer_facts
 from openclimb.workspace.files import read_json
 from openclimb.workspace.records import STAGES
@@ -30,7 +33,7 @@ class Facts:
     """A workspace as the page tells it."""
 
     name: str
-    settings: str  # the text of climb.toml
+    settings: str  # the text of climb.toml, its secrets masked
     config: dict[str, Any]
     records: dict[str, dict[str, Any]]  # stage → record.json
     answer: Answer | None
@@ -48,14 +51,15 @@ class Facts:
 def read_facts(root: Path) -> Facts:
     """Read everything the page shows. Files that are not there yet leave their part empty."""
     settings = (root / "climb.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(settings)
     records = {stage: found for stage in STAGES if (found := _json(root / stage / "record.json"))}
     clusters = _rows(root / "domains" / "clusters.csv")
     points = _points(root / "clusters" / "sample.parquet", clusters)
     data = records["tokens"]["fingerprint"] if "tokens" in records else ""
     return Facts(
         root.absolute().name,
-        settings,
-        tomllib.loads(settings),
+        _masked(settings, raw),
+        raw,
         records,
         read_answer(root) if (root / MIXTURE).is_file() else None,
         _rows(root / "domains" / "domains.csv"),
@@ -68,6 +72,12 @@ def read_facts(root: Path) -> Facts:
         read_validation(root) if (root / VALIDATION).is_file() else None,
         transfer_facts(root),
     )
+
+
+def _masked(settings: str, raw: dict[str, Any]) -> str:
+    """Return the text of climb.toml with its secrets masked, also where they stand as TOML escapes them."""
+    secrets = secrets_of(from_dict({name: value for name, value in raw.items() if name != "format"}))
+    return replaced(settings, [form for each in secrets for form in (json.dumps(each)[1:-1], each)])
 
 
 def _json(path: Path) -> dict[str, Any]:

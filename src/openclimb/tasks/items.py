@@ -21,6 +21,7 @@ from openclimb.corpus.reading.store import open_store, patiently, read_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.masking import without_secrets
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, fingerprint, write_json
 
@@ -54,7 +55,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
                 f"no task file matches '{pattern}'", "name JSONL files, one a task; `climb tasks` makes some"
             )
         for file in sorted(paths):
-            name = Path(file).name.removesuffix(".jsonl")
+            name = Path(without_secrets(file)).name.removesuffix(".jsonl")
             check_name(name)
             if found.setdefault(name, filesystem.unstrip_protocol(file)) != filesystem.unstrip_protocol(file):
                 raise InputError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from openclimb import seeds
 from openclimb.baselines.baseline import answer_of, find_baseline
-from openclimb.config.load import result_settings, with_changes
+from openclimb.config.load import recorded_settings, with_changes
 from openclimb.config.registry import names
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
@@ -122,7 +122,7 @@ def validate(
     """
     config = workspace.config()
     check_plan(plan, config)
-    with workspace.hold():
+    with workspace.hold(note=progress.note):
         sweep(workspace.root)
         for said in set_damaged_aside(workspace.root / f"{STAGE}.partial" / "trials"):
             progress.note(said)
@@ -188,7 +188,7 @@ def _check_tokenizer(root: Path, plan: Plan, config: Config) -> None:
 
 def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:
     """Return what decides a validation's result."""
-    trained = {f"target.{name}": value for name, value in result_settings(plan.target.proxy).items()}
+    trained = {f"target.{name}": value for name, value in recorded_settings(plan.target.proxy).items()}
     settings = {**trained, "against": list(plan.against), "seeds": plan.seeds}
     return Recipe(STAGE, VERSION, settings, {"mixture/": mixture.fingerprint})
 
@@ -270,7 +270,7 @@ class _Work:
         proxy = self.config.proxy
         budget = max(proxy.token_budget, min(self.plan.target.proxy.token_budget, n * proxy.token_budget // 2))
         region = region_of(self.domains, self.config.constraints)
-        key = fingerprint([VERSION, name, result_settings(proxy), self.data, budget, self.config.seed, self.names])
+        key = fingerprint([VERSION, name, recorded_settings(proxy), self.data, budget, self.config.seed, self.names])
         path = _own_run_path(out, name)
         if not path.is_file() or read_json(path)["key"] != key:
             self.progress.start(f"{name}: reference and proxy", 1, "runs")
@@ -297,7 +297,7 @@ class _Work:
         if not made.is_dir():
             partial.mkdir(exist_ok=True)
             source = Source(
-                read_units(self.root / "corpus", self.config.tokens.tokenizer),
+                read_units(self.root / "corpus", self.config.corpus, self.config.tokens.tokenizer),
                 self.root / "labels",
                 self.root / "domains",
                 self.root / "clusters" / "tokenizer.json",

@@ -15,6 +15,7 @@ from typing import Any
 
 from openclimb import __version__
 from openclimb.errors import WorkspaceError
+from openclimb.system_errors import with_number
 
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
@@ -22,7 +23,10 @@ LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarr
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`."""
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    A disk without room is an OSError with its number and `path`, whatever library met it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,6 +34,10 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        if full := with_number(error, path):
+            raise full from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,11 +49,12 @@ def sweep(root: Path) -> None:
     """
     for path in root.rglob(".*.tmp"):
         process = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not is_alive(int(process)):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine has not ended."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -55,9 +64,11 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a text file atomically; a private one can be read by its owner alone."""
     with atomic(path) as temporary:
+        if private:
+            temporary.touch(0o600)
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from openclimb.config.load import from_dict, result_settings, to_toml
+from openclimb.config.load import from_dict, recorded_settings, secrets_of, to_toml
 from openclimb.config.schema import Config
 from openclimb.errors import ConfigError, StaleError, WorkspaceError
+from openclimb.progress import silent
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import stop_if_damaged
 from openclimb.workspace.files import (
@@ -103,12 +104,12 @@ class Workspace:
         return from_dict(raw)
 
     def create(self, config: Config) -> None:
-        """Write a new `climb.toml`; an existing one is never overwritten."""
+        """Write a new `climb.toml`, for its owner alone where it has secrets; an existing one is never overwritten."""
         if self.config_path.exists():
             raise WorkspaceError(f"{self.root} is a workspace already", "edit its climb.toml, or choose another folder")
         head, _, body = to_toml(config).partition("\n\n")
         line = f"format = {FORMAT}  # of the folders on disk; not to be changed"
-        write_text(self.config_path, f"{head}\n\n{line}\n{body}")
+        write_text(self.config_path, f"{head}\n\n{line}\n{body}", private=bool(secrets_of(config)))
 
     def state(self, recipe: Recipe) -> StageState:
         """Return how the folder of a stage stands against the recipe that would make it now."""
@@ -122,6 +123,8 @@ class Workspace:
                 if name == "recipe.json":
                     return StageState(recipe.stage, "partial")
                 return StageState(recipe.stage, "done", (), record["seconds"], record["facts"])
+        if (self._partial(recipe) / "record.json").is_file():
+            return StageState(recipe.stage, "partial")  # killed at its last step, which the next run takes
         if any(self._partial(recipe).glob("[!.]*")):  # a hidden file is a write that was cut short
             return StageState(recipe.stage, "stale", (f"{self._partial(recipe).name}/ does not say what made it",))
         return StageState(recipe.stage, "missing")
@@ -205,11 +208,17 @@ class Workspace:
         return self.root / f"{recipe.stage}.partial"
 
     @contextlib.contextmanager
-    def hold(self, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Hold the workspace while the block runs; raise HeldError when another process does, so long after waiting."""
+    def hold(self, wait_seconds: float | None = None, note: Callable[[str], None] = silent) -> Iterator[None]:
+        """Hold the workspace while the block runs; raise HeldError when another process does, so long after waiting.
+
+        `wait_seconds`: None for some seconds. `note` is given what a person should know. Stages that were killed at
+        their last step are completed.
+        """
         if not self.config_path.is_file():
             self.config()  # says what is wrong
-        with held(self.root, wait_seconds):
+        with held(self.root, wait_seconds, note):
+            for stage in STAGES:  # not by who only reads: it would be in the way of who makes the stage
+                self.recover(stage)
             yield
 
     def holder(self) -> str:
@@ -220,8 +229,8 @@ class Workspace:
 def trial_settings(config: Config) -> dict[str, Any]:
     """Return the settings that, with mixture, seed and data, decide a trial's scores."""
     if config.objective.external:  # the proxy's shape is not its trainer's
-        return {**result_settings(config.objective), "token_budget": config.proxy.token_budget}
-    proxy = result_settings(config.proxy)
+        return {**recorded_settings(config.objective), "token_budget": config.proxy.token_budget}
+    proxy = recorded_settings(config.proxy)
     checkpoint = proxy.pop("checkpoint")
     if checkpoint:  # known by its content, wherever it is; a hub's by its name
         proxy["checkpoint"] = folder_fingerprint(checkpoint) or checkpoint

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.errors import SearchError
+from openclimb.masking import without_secrets
 from openclimb.mixture import Mixture
 from openclimb.workspace.files import fingerprint, read_json, write_json
 
@@ -222,5 +223,5 @@ def fail(folder: Path, message: str, *, last: bool = False) -> None:
         raise SearchError(f"trial {int(folder.name)} has its scores already", "a trial with scores has not failed")
     before = read_json(folder / "failure.json")["attempts"] if (folder / "failure.json").is_file() else 0
     attempts = {"attempts": ATTEMPTS, "last": True} if last else {"attempts": before + 1}
-    write_json(folder / "failure.json", {"message": message, **attempts})
+    write_json(folder / "failure.json", {"message": without_secrets(message), **attempts})
     (folder / "claim.json").unlink(missing_ok=True)

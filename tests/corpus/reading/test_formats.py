@@ -26,7 +26,7 @@ from openclimb.workspace.context import StageContext
 def units_of(settings: CorpusSettings, out: Path, tokenizer: str = "") -> list[Unit]:
     out.mkdir(exist_ok=True)
     survey(StageContext(out, LocalEngine(1), Progress()), settings, tokenizer)
-    return read_units(out, tokenizer)
+    return read_units(out, tokenizer=tokenizer)
 
 
 def read(path: Path, out: Path, tokenizer: str = "", **settings: str) -> tuple[list[Document], list[Rejected]]:

@@ -98,7 +98,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 def units_of(settings: CorpusSettings, out: Path) -> list[Unit]:
     out.mkdir()
     survey(StageContext(out, LocalEngine(1), Progress()), settings)
-    return read_units(out)
+    return read_units(out, settings)
 
 
 def read_all(settings: CorpusSettings, out: Path) -> list[tuple[int, str]]:

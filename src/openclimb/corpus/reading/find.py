@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.corpus.reading.formats import ENDINGS, format_of, stem_of
-from openclimb.corpus.reading.store import local_path, open_store, patiently, tries, without_secrets
+from openclimb.corpus.reading.store import local_path, open_store, patiently, tries
 from openclimb.errors import InputError
+from openclimb.masking import without_secrets
 from openclimb.progress import counted, size_text
 
 HIDDEN = "hidden"

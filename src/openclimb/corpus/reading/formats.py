@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Callable
 from typing import IO, Any
 
-from openclimb.corpus.reading.store import without_secrets
+from openclimb.masking import without_secrets
 
 TEXTS = {
     ".jsonl": "jsonl",

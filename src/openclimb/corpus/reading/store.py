@@ -5,13 +5,13 @@ short file.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from openclimb.errors import InputError, MissingDependency, OpenclimbError
+from openclimb.masking import without_secrets
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,6 @@ REFUSED = (401, 403)
 ABSENT = (404, 410)
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 LASTING = (ImportError, TypeError, ValueError, AttributeError, NotImplementedError, OpenclimbError)
-SECRETS = re.compile(r"(\w+://)(?:[^/@\s'\"]*@)?([^?\s'\"]*)(?:\?[^\s'\"]*)?")
 
 
 class DamagedError(Exception):
@@ -177,11 +176,6 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, DamagedError):
         return f"it is damaged or cut short: {first}"
     return first if first.startswith(type(error).__name__) else f"{type(error).__name__}: {first}"
-
-
-def without_secrets(text: str) -> str:
-    """Return a text with user names, passwords and queries of URLs taken out; a signed URL's query is its key."""
-    return SECRETS.sub(r"\1\2", text)
 
 
 def _behind(error: Exception) -> Exception:

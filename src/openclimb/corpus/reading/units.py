@@ -18,10 +18,11 @@ from openclimb.corpus.reading.formats import format_of, text_stream
 from openclimb.corpus.reading.lines import is_array
 from openclimb.corpus.reading.parse import MISSING, TOKEN_IDS, NotText, is_token_ids, shown, text_of, value_at
 from openclimb.corpus.reading.read import Unit, damage, first_row
-from openclimb.corpus.reading.store import open_file, patiently, without_secrets
+from openclimb.corpus.reading.store import open_file, patiently
 from openclimb.corpus.reading.tables import parquet_file
 from openclimb.corpus.tokenizer import load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
+from openclimb.masking import without_secrets
 from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, fingerprint, read_json, write_json
@@ -201,20 +202,28 @@ def left_out(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_units(units: Sequence[Unit], path: Path) -> None:
-    """Write units as a Parquet table, one row each."""
+    """Write units as a Parquet table, one row each. A path that may hold a secret is left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = [asdict(unit) | ({} if without_secrets(unit.path) == unit.path else {"path": ""}) for unit in units]
     with atomic(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([asdict(unit) for unit in units]).drop_columns("tokenizer"), temporary)
+        pq.write_table(pa.Table.from_pylist(rows).drop_columns("tokenizer"), temporary)
 
 
-def read_units(folder: Path, tokenizer: str = "") -> list[Unit]:
-    """Return the units of a surveyed corpus, by number; `tokenizer` decodes their texts where they are token ids."""
+def read_units(folder: Path, settings: CorpusSettings | None = None, tokenizer: str = "") -> list[Unit]:
+    """Return the units of a surveyed corpus, by number; `tokenizer` decodes their texts where they are token ids.
+
+    `settings` give the paths that were left out; without them these are "", as for who reads no document.
+    """
     import pyarrow.parquet as pq
 
     names = {field.name for field in fields(Unit)} - {"tokenizer"}
     rows = pq.read_table(folder / "units.parquet").to_pylist()
+    if settings and not all(row["path"] for row in rows):
+        paths = {file.name: file.path for file in list_files(settings)}
+        for row in rows:
+            row["path"] = row["path"] or paths.get(row["name"], "")
     return [Unit(**{name: row[name] for name in names}, tokenizer=tokenizer) for row in rows]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from openclimb.config.load import result_settings
+from openclimb.config.load import recorded_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import has_custom_domains
 from openclimb.corpus.domains import read_assignment, read_assignment_column
@@ -191,7 +191,7 @@ def embedder(root: Path, config: Config) -> list[Any]:
         or not (root / "clusters" / "centroids.npy").is_file()
     ):
         return []
-    settings = result_settings(config.embed)
+    settings = recorded_settings(config.embed)
     used = {name: settings[name] for name in ("embedder", "model")}
     return [used, read_json(record)["inputs"].get("embedder_model", "")]
 
