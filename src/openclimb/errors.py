@@ -10,10 +10,10 @@ from openclimb.masking import without_secrets
 
 
 class OpenclimbError(Exception):
-    """Something the user can put right. `fix` is one sentence that says how, or empty. Neither has a secret."""
+    """Something the user can put right. `fix` is one sentence that says how; it may be empty."""
 
     def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(without_secrets(message))
+        super().__init__(without_secrets(message))  # an address in it may be signed
         self.message = without_secrets(message)
         self.fix = without_secrets(fix)
 

@@ -1,7 +1,13 @@
-"""CSV, read and written here alone. What people write by hand is checked; our own tables are read as they are."""
+"""CSV, read and written here alone. What people write by hand is checked; our own tables are read as they are.
+
+A text that a spreadsheet would take for a formula has an apostrophe before it, as people write it there; reading takes
+it off again. Numbers are left alone.
+"""
 
 import csv
 import io
+import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +17,7 @@ from openclimb.errors import InputError, WorkspaceError, nearest
 from openclimb.workspace.files import write_text
 from openclimb.workspace.sheet import read_sheet
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MIXTURE = ("name", "weight", "natural", "cap", "tokens", "repetitions")  # columns of mixture.csv; "domain" for the name
 
 
@@ -21,12 +28,13 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     first_line = ",".join(columns)
     sheet = read_sheet(path, f"write a CSV file with the columns {first_line}", ragged=True)
+    head = [_plain(column) for column in sheet.head]
     for wanted in columns:
-        if wanted not in sheet.head:
+        if wanted not in head:
             raise InputError(
-                f"{path} has no column '{wanted}'{nearest(wanted, sheet.head)}", f"its first line must be: {first_line}"
+                f"{path} has no column '{wanted}'{nearest(wanted, head)}", f"its first line must be: {first_line}"
             )
-    return [dict(zip(sheet.head, row, strict=True)) for row in sheet.rows]
+    return [dict(zip(head, map(_plain, row), strict=True)) for row in sheet.rows]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -34,7 +42,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)  # the user's own domain names may be of any length
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            return [{_plain(name): _plain(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing", "run the stage that makes it: climb run") from None
 
@@ -42,8 +50,30 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV with a line of column names."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([head, *rows])
+    writer = csv.writer(out, lineterminator="\r\n")  # so that a cell with either character is quoted
+    for row in (head, *rows):
+        writer.writerow([_guarded(cell) for cell in row])
+        out.seek(out.tell() - 2)
+        out.write("\n")
+        out.truncate()
     return out.getvalue()
+
+
+def _guarded(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) and not _is_number(cell) else cell
+
+
+def _plain(cell: Any) -> Any:
+    """Return what `_guarded` was given."""
+    return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and FORMULA.match(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
