@@ -47,6 +47,8 @@ def make_domains(
     path = clusters / "centroids.npy"
     centroids = np.load(path, allow_pickle=False) if path.is_file() else None
     totals = add_up(labels, None if centroids is None else len(centroids))
+    if target.max_repetitions * int(totals.tokens.sum()) < target.token_budget:
+        least = 0  # no mixture meets the caps, which `check_caps` says
     reasons = prune(totals, settings)
     small = _name_small(totals, reasons, least) if centroids is None else []
     kept = np.array([not reason for reason in reasons])
