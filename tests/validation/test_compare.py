@@ -34,10 +34,10 @@ AGAINST = ["--against", ",".join(ALL[1:])]
 @pytest.mark.parametrize(
     ("given", "rate"),
     [
-        ({"width": 192}, 2.65e-3),
+        ({"width": 192}, 1.87e-3),
         ({"depth": 4}, 5.3e-3),
         ({"width": 192, "learning_rate": 1e-3}, 1e-3),
-        ({"size": "2M"}, 3.2e-3),
+        ({"size": "2M"}, 2.02e-3),
         ({"width": 192, "checkpoint": "folder"}, 5.3e-3),
     ],
 )

@@ -44,7 +44,7 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "sequence": 512,
             "batch": 64,
             "token_budget": 300_000_000,
-            "learning_rate": 1.3e-3,
+            "learning_rate": 5.4e-4,
         },
         "search": {"trials": (32, 16, 8)},
         "selection": {"finalists": 4},

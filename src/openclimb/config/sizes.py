@@ -1,8 +1,8 @@
 """Shapes of proxies from 0.5M to 1B parameters: one dial, `proxy.size`, from which the settings of a shape follow.
 
 62M, 350M and 1B are sizes of the paper, 132M its third proxy; their widths and depths are ours, since it names none.
-Counted with the tied embedding. The learning rate is that of the hidden matrices: it falls as 1 / width (μP, Yang et
-al. 2022), from the rate that was best at width 64 (docs/decisions/README.md).
+Counted with the tied embedding. The learning rate is that of the hidden matrices: it falls as width^-1.5, from the
+rate that was best at width 64 (docs/decisions/0094).
 """
 
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 from openclimb.errors import ConfigError, nearest
 
 RATE_AT_64 = 8e-3
+# μP (Yang et al. 2022) has 1 for Adam. Our residual stream begins smaller in wider models, as width^-½, and so should
+# the steps of what writes to it.
+RATE_FALLS = 1.5
 # size → (width, depth, heads, sequence, sequences a step, entries of the tokenizer)
 SHAPES = {
     "0.5M": (96, 3, 3, 128, 8, 2048),
@@ -32,15 +35,19 @@ def shape_of(size: str) -> dict[str, Any]:
             f"proxy.size = '{size}' is not known{nearest(size, SHAPES)}", f"use one of: {', '.join(SHAPES)}"
         )
     width, depth, heads, sequence, batch, _ = SHAPES[size]
-    rate = float(f"{RATE_AT_64 * 64 / width:.3g}")
     return {
         "width": width,
         "depth": depth,
         "heads": heads,
         "sequence": sequence,
         "batch": batch,
-        "learning_rate": rate,
+        "learning_rate": rate_at(width),
     }
+
+
+def rate_at(width: int, known: float = RATE_AT_64, known_width: int = 64) -> float:
+    """Return the learning rate of a width, of three digits, from the rate that is known of another."""
+    return float(f"{known * (known_width / width) ** RATE_FALLS:.3g}")
 
 
 def vocabulary_of(size: str) -> int:

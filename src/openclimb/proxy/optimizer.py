@@ -1,8 +1,8 @@
 """AdamW over a stack whose parameters lie in a few flat tensors, so that clipping and stepping are a few operations.
 
-Rates transfer across width as in μP (Yang et al. 2022) for Adam: the hidden matrices learn at `learning_rate`, which
-falls as 1 / width from one shape to a wider one; embedding and norms at width / 64 times that, so that their
-own rate stays the same. What was measured is in docs/decisions/.
+The hidden matrices learn at `learning_rate`, which falls as width^-1.5 from one shape to a wider one; embedding and
+norms at width / 64 times that, as in μP (Yang et al. 2022), so that their own rate falls as width^-½, as does the scale
+that the embedding begins with. What was measured is in docs/decisions/.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from openclimb.baselines.baseline import answer_of, find_baseline
 from openclimb.config.load import recorded_settings, with_changes
 from openclimb.config.registry import names
 from openclimb.config.schema import Config
-from openclimb.config.sizes import n_parameters
+from openclimb.config.sizes import n_parameters, rate_at
 from openclimb.corpus.custom_domains import weighed_domains
 from openclimb.corpus.pack import Source, pack
 from openclimb.corpus.reading.units import read_units
@@ -64,12 +64,12 @@ class Plan:
 def target_of(config: Config, given: Mapping[str, Any]) -> Config:
     """Return a workspace's settings with those of [proxy] that its target has otherwise.
 
-    Another width brings its own learning rate, as 1 / width, unless one is given or all starts from a checkpoint.
+    Another width brings its own learning rate, as width^-1.5, unless one is given or all starts from a checkpoint.
     """
     changed = with_changes(config, {"proxy": dict(given)})
     if "width" in given and not config.proxy.checkpoint and not {"size", "learning_rate"} & set(given):
-        rate = config.proxy.learning_rate * config.proxy.width / changed.proxy.width
-        changed = replace(changed, proxy=replace(changed.proxy, learning_rate=float(f"{rate:.3g}")))
+        rate = rate_at(changed.proxy.width, config.proxy.learning_rate, config.proxy.width)
+        changed = replace(changed, proxy=replace(changed.proxy, learning_rate=rate))
     return changed
 
 
