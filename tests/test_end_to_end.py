@@ -204,7 +204,7 @@ def test_a_changed_task_file_stops_the_run(tmp_path: Path, tiny_corpus: Path, ti
 
 
 def test_a_trial_whose_loss_is_not_a_number_fails_alone(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
-    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, proxy={"learning_rate": 1e30})
+    root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks, proxy={"learning_rate": 10.0})
     assert main(["run", str(root), "--quiet"]) == 1
     trials = openclimb.open(root).trials()
     assert {trial.state for trial in trials} == {"failed"}

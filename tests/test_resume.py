@@ -1,20 +1,28 @@
-"""Kill −9 in every stage, run again each time: the same mixture and the same exported bytes."""
+"""A run that is killed at random moments and started again gives the same answer and the same dataset."""
 
 import random
 from pathlib import Path
 
-from kill import fingerprint_tree, killed_run, run_and_export, stage_seconds
-from openclimb.testing.fixtures import make_tiny_workspace
+import pytest
+
+from _faults_kills import Workplace, kill_once
+
+SIGNALS = 5  # moments of the run at which it is killed, whole or in part
 
 
-def test_killed_at_random_moments_the_result_is_the_same(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
-    whole, broken = (
-        make_tiny_workspace(tmp_path / name / "run", tiny_corpus, tiny_tasks) for name in ("whole", "broken")
-    )
-    outs = [root.parent / "out" / "data" for root in (whole, broken)]
-    run_and_export(whole, outs[0], "100K")
-    seconds = stage_seconds(whole) | {"export": 2.0}
-    moments = ["clusters", "labels", "tokens", "mixture", "mixture", "export"]
-    kills = killed_run(broken, outs[1], "100K", seconds, moments, random.Random(1))
-    assert len({kill.stage for kill in kills if kill.hit}) >= 3
-    assert fingerprint_tree(whole / "mixture", outs[0]) == fingerprint_tree(broken / "mixture", outs[1])
+@pytest.mark.slow
+def test_killed_at_random_moments_the_result_is_the_same(tmp_path: Path, tiny_tasks: Path) -> None:
+    places = []
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+        places.append(Workplace(tmp_path / name, tiny_tasks))
+    whole, broken = places
+    seconds = {command: whole.finish(command) for command in ("run", "export")}
+    rng, kills = random.Random(1), []
+    for command, times in (("run", SIGNALS), ("export", 2)):
+        kills += [kill_once(broken, command, 0.8 * seconds[command], rng) for _ in range(times)]
+        broken.finish(command)
+    assert sum(kill.hit for kill in kills) >= 3
+    assert not any(kill.left for kill in kills)
+    assert broken.made() == whole.made()
+    assert broken.left_behind() == []

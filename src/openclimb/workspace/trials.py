@@ -17,7 +17,7 @@ from openclimb.workspace.files import fingerprint, read_json, write_json
 
 DIGITS = 9  # of a weight: mixtures that differ by less are one
 ATTEMPTS = 2  # in one run: a failed trial is retried once
-CHECKSUM = "checksum"  # of the rest of trial.json and scores.json, by which damage is seen
+CHECKSUM = "checksum"  # of the rest of trial.json and scores.json but seconds, by which damage is seen
 STATE = "state.safetensors"  # of a proxy on its way; gone when the trial is closed
 
 
@@ -78,8 +78,11 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 def is_as_written(content: Mapping[str, Any]) -> bool:
     """Return whether what trial.json or scores.json holds is what we wrote; true for a file without a checksum."""
-    rest = {name: value for name, value in content.items() if name != CHECKSUM}
-    return CHECKSUM not in content or fingerprint(rest) == content[CHECKSUM]
+    return CHECKSUM not in content or _checksum(content) == content[CHECKSUM]
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return fingerprint({name: value for name, value in content.items() if name not in (CHECKSUM, "seconds")})
 
 
 def read_trial(folder: Path) -> Trial:
@@ -135,7 +138,7 @@ def ask(
                 "identity": key,
                 "mixture": mixture,
             }
-            write_json(trial_folder(folder, number) / "trial.json", {**asked, CHECKSUM: fingerprint(asked)})
+            write_json(trial_folder(folder, number) / "trial.json", {**asked, CHECKSUM: _checksum(asked)})
             known[key] = read_trial(trial_folder(folder, number))
             number += 1
         trials.append(known[key])
@@ -209,7 +212,7 @@ def tell(folder: Path, scores: Mapping[str, Any]) -> None:
             f"trial {int(folder.name)} has its scores already, and they are others: {before}",
             "trials are never changed; ask for a new one",
         )
-    write_json(folder / "scores.json", {**scores, CHECKSUM: fingerprint(dict(scores))})
+    write_json(folder / "scores.json", {**scores, CHECKSUM: _checksum(scores)})
     for name in ("claim.json", STATE):
         (folder / name).unlink(missing_ok=True)
 
