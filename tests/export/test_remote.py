@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import openclimb
 from openclimb.cli.main import main
-from openclimb.corpus.reading import store
+from openclimb.corpus.reading import store as faults_of_stores
 from openclimb.testing.fixtures import complaint
 
 OUT = "memory://bucket/data"
@@ -132,7 +132,7 @@ def test_a_store_without_its_package_is_said_with_the_install_line(
 def test_a_store_that_cannot_be_written_is_one_sentence(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PAUSE", 0.0)
+    monkeypatch.setattr(faults_of_stores, "PAUSE", 0.0)
     command = ["export", str(finished), "--tokens", "1K", "--quiet", "--out"]
     assert main([*command, "https://user:secret@localhost:1/data?key=secret"]) == 1
     said = complaint(capsys.readouterr().err)
