@@ -82,7 +82,7 @@ def test_what_is_absent_has_the_preset_of_its_scale() -> None:
 def test_a_size_sets_the_shape_and_a_given_setting_stands() -> None:
     config = from_dict({"proxy": {"size": "5M", "depth": 3}})
     assert (config.proxy.width, config.proxy.depth, config.tokens.vocab_size) == (256, 3, 8192)
-    assert config.proxy.learning_rate == pytest.approx(RATE_AT_64 * 64 / 256)
+    assert config.proxy.learning_rate == pytest.approx(RATE_AT_64 / 8)
     assert from_dict({"proxy": {"size": "5M"}, "tokens": {"vocab_size": 999}}).tokens.vocab_size == 999
 
 
