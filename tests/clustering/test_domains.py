@@ -146,6 +146,9 @@ def test_a_domain_of_which_a_trial_reads_no_sequence_joins_or_is_left_out_and_na
     reasons = {row["cluster"]: row["reason"] for row in read_rows(folder / "clusters.csv")}
     assert reasons["notes"] == "100 tokens, of which a trial reads less than a sequence: 150 needed"
     assert reasons["none"].startswith("0 tokens")
+    with pytest.raises(DomainError, match="every one of the 2 clusters is pruned: 100 tokens") as caught:
+        make(tmp_path / "none", ALL, TargetSettings(token_budget=200), 150, sources=("a", "b"), tokens=(100, 100))
+    assert caught.value.fix == "raise proxy.token_budget"
     with pytest.raises(DomainError, match="one domain is left, and a mixture needs two; left out: notes") as caught:
         make(tmp_path / "one", ALL, least=150, sources=("notes", "wiki"), tokens=(100, 3200))
     assert "proxy.token_budget" in caught.value.fix

@@ -13,7 +13,10 @@ from typing import Any
 from openclimb.config.registry import load
 from openclimb.config.schema import Config, CorpusSettings, ProxySettings
 from openclimb.corpus.custom_domains import has_custom_domains
-from openclimb.corpus.reading.store import patiently
+from openclimb.corpus.reading.formats import text_stream
+from openclimb.corpus.reading.lines import BOM
+from openclimb.corpus.reading.read import damage
+from openclimb.corpus.reading.store import open_file, patiently
 from openclimb.corpus.reading.units import CHECKED_FILES, check_inputs, list_files
 from openclimb.errors import ConfigError, InputError, MissingDependency, OpenclimbError
 from openclimb.tasks.items import check_task, task_files
@@ -152,7 +155,8 @@ def check_shape(proxy: ProxySettings) -> None:
 def stop_on_arrays(corpus: CorpusSettings) -> None:
     """Raise InputError for a file of JSON lines that holds one JSON array instead."""
     files = [file for file in list_files(corpus) if file.format.startswith("jsonl")]
-    arrays = [f for f in files[:: max(1, len(files) // CHECKED_FILES)] if patiently(f.path, partial(_begins, f.path))]
+    some = files[:: max(1, len(files) // CHECKED_FILES)]
+    arrays = [file for file in some if patiently(file.path, partial(_begins, file.path, file.format))]
     if arrays:
         more = f" (and {len(arrays) - 1} more)" if len(arrays) > 1 else ""
         raise InputError(
@@ -161,12 +165,11 @@ def stop_on_arrays(corpus: CorpusSettings) -> None:
         )
 
 
-def _begins(path: str) -> bool:
+def _begins(path: str, kind: str) -> bool:
     """Return whether a file begins as a JSON array of objects does."""
-    import fsspec
-
-    with fsspec.open(path, "rb", compression="infer") as stream:
-        head = stream.read(LOOK).removeprefix(b"\xef\xbb\xbf").lstrip()
+    with open_file(path) as stream, damage():
+        text, _ = text_stream(stream, kind.partition(".")[2])
+        head = text.read(LOOK).removeprefix(BOM).lstrip()
     return bool(head.startswith(b"[") and head[1:].lstrip()[:1] in (b"{", b"]", b""))
 
 

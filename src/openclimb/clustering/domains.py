@@ -55,16 +55,11 @@ def make_domains(
     if not kept.any():
         raise DomainError(
             f"every one of the {len(kept)} clusters is pruned: {_most_common(reasons)}",
-            "lower the limits in domains.prune_below or domains.prune_quantile",
+            "raise proxy.token_budget"
+            if small
+            else "lower the limits in domains.prune_below or domains.prune_quantile",
         )
-    assignment = np.full(len(kept), PRUNED, dtype=np.int32)
-    if centroids is None:
-        assignment[kept] = np.arange(np.count_nonzero(kept))
-    else:
-        groups = ward(centroids[kept], settings.merge_to, settings.merge_distance)
-        share = max(settings.min_share, least / max(1, int(totals.tokens[kept].sum())))
-        assignment[kept] = absorb_small(groups, centroids[kept], totals.tokens[kept], share)
-    assignment = _largest_first(assignment, totals.tokens)
+    assignment = _assigned(totals, kept, centroids, settings, least)
     n_domains = int(assignment.max()) + 1
     if n_domains < 2:
         raise DomainError(
@@ -98,6 +93,24 @@ def make_domains(
         "names": names,
         **({"too_small": small} if small else {}),
     }
+
+
+def _assigned(
+    totals: Totals,
+    kept: NDArray[np.bool_],
+    centroids: NDArray[np.float32] | None,
+    settings: DomainsSettings,
+    least: int,
+) -> NDArray[np.int32]:
+    """Return the domain of each cluster, PRUNED where it is not kept; the domain with most tokens is the first."""
+    assignment = np.full(len(kept), PRUNED, dtype=np.int32)
+    if centroids is None:
+        assignment[kept] = np.arange(np.count_nonzero(kept))
+    else:
+        groups = ward(centroids[kept], settings.merge_to, settings.merge_distance)
+        share = max(settings.min_share, least / max(1, int(totals.tokens[kept].sum())))
+        assignment[kept] = absorb_small(groups, centroids[kept], totals.tokens[kept], share)
+    return _largest_first(assignment, totals.tokens)
 
 
 def _name_small(totals: Totals, reasons: list[str], least: int) -> list[str]:
