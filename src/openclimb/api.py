@@ -1,7 +1,8 @@
 """The library: what the command line does, as methods of an open workspace."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from openclimb.progress import Progress
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.workspace import trials as trial_files
 from openclimb.workspace.damage import Damage, find_damage, find_damaged_trials, stop_if_damaged
-from openclimb.workspace.files import fingerprint
+from openclimb.workspace.files import fingerprint, sweep
 from openclimb.workspace.observations import EXTERNAL_ROLE
 from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import MIXTURE, Answer, Best, Validation, read_answer, read_validation
@@ -84,7 +85,7 @@ class OpenWorkspace:
         if not 1 <= n <= MOST_ASKED:
             raise SearchError(f"{n} mixtures cannot be asked for", f"ask for 1 to {MOST_ASKED:,}")
         domains, data = self._hinge()
-        with self.workspace.hold(PATIENCE):
+        with self._writing_trials():
             known = trial_files.read_trials(self._trials, data)
             seed, proposer = self.config.seed, self.config.search.proposer
             space = search_space(self.workspace.root, self.config, domains, goal_of(self.config, known))
@@ -105,7 +106,7 @@ class OpenWorkspace:
         """
         folder = self._trial_folder(number)
         taken = checked_scores(scores, f"the file for trial {number}")
-        with self.workspace.hold(PATIENCE):
+        with self._writing_trials():
             before = trial_files.read_trial(folder)
             others = [t for t in trial_files.read_trials(self._trials, before.data) if t.number != number]
             check_tasks(taken, others, self.config.tasks, f"trial {number}")
@@ -116,7 +117,7 @@ class OpenWorkspace:
     def tell_failed(self, number: int, message: str) -> None:
         """Close a trial that gave no scores, with the reason. Scores may still be told later."""
         folder = self._trial_folder(number)
-        with self.workspace.hold(PATIENCE):
+        with self._writing_trials():
             trial_files.fail(folder, message or "no reason given", last=True)
 
     def import_runs(self, ratios: Path, metrics: Path, *, losses: bool = False, lower: Sequence[str] = ()) -> Imported:
@@ -136,7 +137,7 @@ class OpenWorkspace:
         proposals = [
             Proposal(EXTERNAL_ROLE, 0, run.weights, int(fingerprint(run.name)[:8], 16), "import") for run in runs
         ]
-        with self.workspace.hold(PATIENCE):
+        with self._writing_trials():
             others = trial_files.read_trials(self._trials, data)
             check_tasks(tables.tasks, others, self.config.tasks, str(metrics))
             before = {trial.identity: trial for trial in others if trial.scores}
@@ -276,6 +277,13 @@ class OpenWorkspace:
             if is_remote(str(out)):
                 return export_to_store(str(out), root, asked_for(root, config, token_budget, format), make, progress)
             return make(Path(str(out).removeprefix("file://")))
+
+    @contextlib.contextmanager
+    def _writing_trials(self) -> Iterator[None]:
+        """Hold the workspace to write trials; what a killed command left half-written among them goes first."""
+        with self.workspace.hold(PATIENCE):
+            sweep(self._trials)
+            yield
 
     @property
     def _trials(self) -> Path:

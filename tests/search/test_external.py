@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -388,3 +390,14 @@ def test_the_front_of_two_named_goals(root: Path, tmp_path: Path, capsys: pytest
     assert "the natural mixture" in capsys.readouterr().out
     assert main(["best", str(root), "--pareto", "left", "write"]) == 1
     assert "'write' is no goal" in complaint(capsys.readouterr().err)
+
+
+def test_what_a_killed_command_left_among_the_trials_goes_with_the_next(root: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = root / "trials" / "0007" / f".trial.json.{ended.pid}.tmp"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    ratios, metrics = tables(tmp_path)
+    openclimb.open(root).import_runs(ratios, metrics)
+    assert not left.exists()
