@@ -66,7 +66,7 @@ class OpenWorkspace:
 
         if redo and redo not in STAGES:
             raise ConfigError(f"unknown stage '{redo}'{nearest(redo, STAGES)}", f"stages are: {', '.join(STAGES)}")
-        with engine_of(self.config.run) as engine:
+        with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
             run(self.workspace, engine, progress or Progress(), redo, retry=retry)
         return self.mixture()
 
@@ -190,7 +190,7 @@ class OpenWorkspace:
 
         changed = target_of(self.config, target or {})
         plan = Plan(changed, tuple(against), seeds)
-        with engine_of(self.config.run) as engine:
+        with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
             validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry)
         return read_validation(self.workspace.root)
 
@@ -267,7 +267,7 @@ class OpenWorkspace:
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
         root, config, progress = self.workspace.root, self.config, progress or Progress()
-        with engine_of(config.run) as engine, self.workspace.hold(note=progress.note):
+        with engine_of(config.run, config.engine, progress.note) as engine, self.workspace.hold(note=progress.note):
             stop_if_stale(self.workspace, config, current_recipes(self.workspace, config))
             stop_if_damaged(root, STAGES)
 

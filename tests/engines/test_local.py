@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from openclimb.engines import interruption
+from openclimb.engines.engine import Resources
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError, OpenclimbError
 
@@ -59,7 +60,7 @@ def test_workers_are_other_processes_with_one_thread() -> None:
 def test_a_map_of_fewer_workers_leaves_the_others_idle(tmp_path: Path) -> None:
     engine = LocalEngine(4)
     list(engine.map(square, list(range(8))))
-    found = list(engine.map(partial(attend, tmp_path), list(range(8)), workers=2))
+    found = list(engine.map(partial(attend, tmp_path), list(range(8)), Resources(at_once=2)))
     engine.release()
     assert sorted(index for index, _ in found) == list(range(8))
     assert max(n for _, n in found) <= 2
@@ -72,7 +73,7 @@ def test_an_error_in_a_worker_comes_back_whole() -> None:
 
 
 def test_a_worker_that_dies_is_told() -> None:
-    with pytest.raises(OpenclimbError, match="worker process died"):
+    with pytest.raises(OpenclimbError, match="worker processes died of 1, 3 times"):
         list(LocalEngine(2).map(die, list(range(6))))
 
 
@@ -125,6 +126,7 @@ STOPPED = """
 import os, sys, time
 from pathlib import Path
 from openclimb.engines import interruption
+from openclimb.engines.engine import Resources
 from openclimb.engines.local import LocalEngine
 
 def work(path):

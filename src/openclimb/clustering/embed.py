@@ -59,6 +59,14 @@ def _load(settings: EmbedSettings, folder: Path, _stamps: tuple[tuple[str, int, 
     return partial(_embed, encode, settings)
 
 
+def gpu_share(settings: EmbedSettings) -> float:
+    """Return the share of a GPU that a process with this embedder takes, where there is one; 0: it has no use for it.
+
+    Four processes share one: a single one reads and scores half of the time (bench/gpu.py).
+    """
+    return 0.0 if settings.embedder in ("model2vec", "hashing") else 0.25
+
+
 def _embed(encode: Callable[[Sequence[str]], Any], settings: EmbedSettings, texts: Sequence[str]) -> Vectors:
     cut = [text[:MOST_CHARS] for text in texts]
     parts = [_checked(encode(cut[i : i + BATCH]), settings) for i in range(0, len(cut), BATCH)]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.clustering.describe import flat_map, top_words
-from openclimb.clustering.embed import fit_embedder, load_embedder
+from openclimb.clustering.embed import fit_embedder, gpu_share, load_embedder
 from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
 from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer, train_tokenizer
-from openclimb.engines.engine import Engine
+from openclimb.engines.engine import Engine, Resources
 from openclimb.errors import InputError
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
@@ -124,7 +124,9 @@ def _embed_sample(
     fit_embedder(embed, texts, seed, out)
     blocks = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
     parts: dict[int, NDArray[np.float32]] = {}
-    for index, vectors in engine.map(partial(_embed_block, embed, out), blocks):
+    for index, vectors in engine.map(
+        partial(_embed_block, embed, out), blocks, Resources(gpus=gpu_share(embed)), folder=out
+    ):
         parts[index] = vectors
         progress.advance(len(vectors))
     progress.finish()

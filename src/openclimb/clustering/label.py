@@ -8,7 +8,7 @@ A unit's file appears when it is complete and is not made again; it carries the 
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.clustering.embed import BATCH, Embedder, load_embedder
+from openclimb.clustering.embed import BATCH, Embedder, gpu_share, load_embedder
 from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
 from openclimb.corpus.reading.parse import Document, Rejected
 from openclimb.corpus.reading.read import Unit, content_hash, read_unit
+from openclimb.engines.engine import Resources
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
 from openclimb.progress import counted
@@ -65,26 +66,26 @@ def label(
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
     work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)
-    for index, result in context.engine.map(partial(_label_unit, work), waiting):
+    rejecting = partial(_set_aside, work, units, done)
+    embeds = Resources(gpus=gpu_share(embed)) if (clusters / "centroids.npy").is_file() else Resources()
+    for index, result in context.engine.map(partial(_label_unit, work), waiting, embeds, folder=out, lost=rejecting):
         done[waiting[index].number] = result
         _stop_if_too_many(done, corpus.max_rejected, out)
         progress.advance()
     _stop_if_too_many(done, corpus.max_rejected, out)
-    rejected = _write_rejected(done, out)
+    _write_rejected(done, out)
     n_documents = sum(result.n_documents for result in done.values())
     if not n_documents:
         raise InputError("the corpus holds no readable document", f"see {out / 'rejected.jsonl'}, or check corpus.text")
     progress.finish(f"{n_documents:,} documents")
-    if rejected:
-        progress.note(
-            f"{counted(len(rejected), 'documents')} could not be read and are left out: labels/rejected.jsonl"
-        )
+    if n_rejected := _n_rejected(done.values()):
+        progress.note(f"{counted(n_rejected, 'documents')} could not be read and are left out: labels/rejected.jsonl")
     n_empty, n_repaired = (sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_repaired"))
     if n_empty:
         progress.note(f"{counted(n_empty, 'documents')} without text are left out")
     if n_repaired:
         progress.note(f"{counted(n_repaired, 'documents')} had half a surrogate pair, which is U+FFFD now")
-    counts = {"documents": n_documents, "rejected": len(rejected), "empty": n_empty, "repaired": n_repaired}
+    counts = {"documents": n_documents, "rejected": n_rejected, "empty": n_empty, "repaired": n_repaired}
     return {**counts, "units": len(units), "scores": score_names(scorers)}
 
 
@@ -108,6 +109,37 @@ class _Clustering:
     by_source: dict[str, float]  # where there are no clusters
     overall: float
     around: int
+
+
+def _set_aside(work: _Work, units: Sequence[Unit], done: dict[int, Done], unit: Unit, how: str) -> Done:
+    """Return what stands for a unit that kills its workers: all its documents are rejected, about so many.
+
+    Its file is written, so that later stages and runs leave it out, unless these are too many.
+    """
+    import pyarrow.parquet as pq
+
+    n_bytes = sum(one.n_bytes for one in units if one.number in done)
+    n_documents = sum(result.n_documents for result in done.values())
+    about = max(1, round(unit.n_bytes * n_documents / n_bytes)) if n_documents else 1
+    rejected = {"file": unit.name, "position": unit.start, "line": None, "reason": how, "documents": about}
+    result = Done(0, [rejected])
+    if _n_rejected([*done.values(), result]) <= work.corpus.max_rejected:
+        columns = score_names(_scorers(work.quality))
+        with (
+            atomic(_path(work.out, unit)) as temporary,
+            pq.ParquetWriter(temporary, _schema(columns), compression="zstd") as writer,
+        ):
+            _say_what_became(writer, result)
+    return result
+
+
+def _n_rejected(found: Iterable[Done]) -> int:
+    return sum(row.get("documents", 1) for result in found for row in result.rejected)
+
+
+def _say_what_became(writer: Any, done: Done) -> None:
+    kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
+    writer.add_key_value_metadata({"done": json.dumps(kept)})
 
 
 class _TooManyRejected(Exception):
@@ -176,8 +208,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
                     rows, n_rows = [], 0
             if rows:
                 writer.write_table(_joined(rows))
-            kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
-            writer.add_key_value_metadata({"done": json.dumps(kept)})
+            _say_what_became(writer, done)
     except _TooManyRejected:
         pass  # `label` stops for them
     return done
@@ -257,12 +288,13 @@ def _joined(tables: list[Any]) -> Any:
 
 
 def _stop_if_too_many(done: dict[int, Done], most: int, out: Path) -> None:
-    n_rejected = sum(len(result.rejected) for result in done.values())
-    if n_rejected <= most:
+    if _n_rejected(done.values()) <= most:
         return
     rejected = _write_rejected(done, out)
-    files = Counter(row["file"] for row in rejected).most_common(5)
-    listed = ", ".join(f"{file} ({n})" for file, n in files)
+    files = Counter[str]()
+    for row in rejected:
+        files[row["file"]] += row.get("documents", 1)
+    listed = ", ".join(f"{file} ({n})" for file, n in files.most_common(5))
     raise InputError(
         f"more than {most} documents could not be read: {listed}; first reason: {rejected[0]['reason']}",
         f"see {out / 'rejected.jsonl'}; repair the files, or raise corpus.max_rejected and run again",

@@ -51,6 +51,11 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
         "bigram": "search.predictors.low_fidelity_store:bigram",
         "trigram": "search.predictors.low_fidelity_store:trigram",
     },
+    "engine": {
+        "local": "engines.local:make",
+        "slurm": "engines.slurm:make",
+        "ray": "engines.ray:make",
+    },
     "writer": {"parquet": "export.writers:PARQUET", "jsonl.zst": "export.writers:JSON_LINES"},
 }
 

@@ -289,8 +289,15 @@ class SelectionSettings:
 class RunSettings:
     """Where the work runs. Nothing here changes a result by more than rounding does."""
 
-    workers: int = setting(0, "processes; 0: one a core", low=0, high=10_000, where=True)
-    device: str = setting("auto", "where proxies train", choices=("auto", "cpu", "cuda"), where=True)
+    engine: str = setting(
+        "local",
+        "where units and trials run: local: processes here; slurm, ray: see [engine]; or package.module:function",
+        choices=names("engine"),
+        open_choice=True,
+        where=True,
+    )
+    workers: int = setting(0, "local processes; 0: one a core", low=0, high=10_000, where=True)
+    device: str = setting("auto", "where proxies train and models embed", choices=("auto", "cpu", "cuda"), where=True)
     keep_models: str = setting(
         "none",
         "which trained proxies are kept in trials/NNNN/model, for transformers: none, those with report scores, or all",
@@ -309,6 +316,43 @@ class RunSettings:
         low=0.0,
         high=1e8,
         where=True,
+    )
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Workers on other machines, for run.engine = "slurm" or "ray". Nothing here changes a result."""
+
+    jobs: int = setting(
+        0, "workers at once; 0: with ray as many as the cluster holds, with slurm 8", low=0, high=10_000, where=True
+    )
+    cpus: int = setting(1, "cores of a worker", low=1, high=1024, where=True)
+    gpus: float = setting(
+        0.0,
+        "GPUs of a worker that trains or embeds; with ray also a part of one, which several small stacks share",
+        low=0.0,
+        high=1.0,
+        where=True,
+    )
+    memory_gb: float = setting(4.0, "memory of a worker", low=0.1, high=100_000, where=True)
+    minutes: int = setting(
+        240,
+        "slurm: a job's time limit; what runs then is saved and goes on in the next",
+        low=1,
+        high=525_600,
+        where=True,
+    )
+    partition: str = setting("", "slurm: partition", where=True)
+    account: str = setting("", "slurm: account", where=True)
+    lines: tuple[str, ...] = setting((), 'slurm: more options of sbatch, as "--qos=high"', where=True)
+    setup: tuple[str, ...] = setting(
+        (), "slurm: lines of shell before a worker starts, as 'module load cuda'", where=True
+    )
+    cancel: bool = setting(
+        False, "slurm: end the jobs when Ctrl-C or TERM ends this command; else they go on", where=True
+    )
+    address: str = setting(
+        "", 'ray: address of a cluster, "auto" for the one of this machine; empty: start one', where=True
     )
 
 
@@ -332,6 +376,7 @@ class Config:
     constraints: ConstraintsSettings = dataclasses.field(default_factory=ConstraintsSettings)
     selection: SelectionSettings = dataclasses.field(default_factory=SelectionSettings)
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
+    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -52,11 +52,17 @@ def check() -> None:
         raise Interrupted
 
 
-def check_settled() -> None:
-    """Raise Interrupted if a signal came or comes within a moment: something of ours was ended by one."""
+def asked_within_a_moment() -> bool:
+    """Return whether a signal came or comes within a moment: something of ours may have been ended by it."""
     deadline = time.monotonic() + SETTLING
     while not _Process.asked and time.monotonic() < deadline:
         time.sleep(0.02)
+    return _Process.asked
+
+
+def check_settled() -> None:
+    """Raise Interrupted if a signal came or comes within a moment."""
+    asked_within_a_moment()
     check()
 
 

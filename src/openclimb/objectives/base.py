@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from openclimb.engines.engine import ONE_CORE, Engine, Resources
 from openclimb.errors import SearchError
 from openclimb.workspace.sheet import LARGEST
 from openclimb.workspace.trials import Outcome, Trial
@@ -28,13 +29,13 @@ class Work:
 
     run: Callable[[Sequence[Path]], list[Outcome]]  # folders of trials that run as one program → an outcome each
     together: int = 1  # trials as one program
-    at_once: int | None = None  # programs at once; None: one a core
+    resources: Resources = ONE_CORE  # of a program
 
 
 class Objective(Protocol):
     """What scores trials."""
 
-    def work(self, n_waiting: int, /) -> Work:
+    def work(self, n_waiting: int, engine: Engine, /) -> Work:
         """Return how trials are run when so many wait. `run` goes to other processes: it can be pickled."""
         ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openclimb.config.registry import load_named
 from openclimb.engines import interruption
+from openclimb.engines.engine import Engine, Resources
 from openclimb.errors import ConfigError, SearchError
 from openclimb.objectives.base import Score, Work, checked_scores
 from openclimb.system_errors import is_systems
@@ -21,9 +22,9 @@ class OneByOne:
     score: Score
     parallel: int = 1
 
-    def work(self, _n_waiting: int, /) -> Work:
+    def work(self, _n_waiting: int, _engine: Engine, /) -> Work:
         """Return how trials are run: each by itself, `parallel` at once."""
-        return Work(partial(_measure, self.score), at_once=self.parallel)
+        return Work(partial(_measure, self.score), resources=Resources(at_once=self.parallel))
 
 
 def _measure(score: Score, folders: Sequence[Path]) -> list[Outcome]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import Config, ObjectiveSettings, TasksSettings
-from openclimb.engines.engine import Engine
+from openclimb.engines.devices import is_fault
+from openclimb.engines.engine import DeviceLost, Engine
 from openclimb.errors import ConfigError, OpenclimbError, nearest
 from openclimb.masking import without_secrets
 from openclimb.mixture import Domain
@@ -81,9 +82,9 @@ def run_trials(
     progress.advance(sum(read_trial(path).state != "waiting" for path in paths))
     expected = {task for one in read_trials(folder, asked[0].data) for task in one.scores}
     while waiting := [path for path in paths if read_trial(path).state == "waiting"]:
-        work = objective.work(len(waiting))
+        work = objective.work(len(waiting), engine)
         groups = [waiting[i : i + work.together] for i in range(0, len(waiting), work.together)]
-        for index, outcomes in engine.map(partial(_run, work.run), groups, workers=work.at_once):
+        for index, outcomes in engine.map(partial(_run, work.run), groups, work.resources, folder=folder, lost=_killed):
             for path, outcome in zip(groups[index], outcomes, strict=True):
                 scores = outcome.told.get("scores", {})
                 message = outcome.failure or _other_tasks(scores, expected, tasks)
@@ -105,10 +106,23 @@ def _run(run: Callable[[Sequence[Path]], list[Outcome]], folders: Sequence[Path]
         return run(folders)
     except ConfigError:
         raise
-    except (OpenclimbError, RuntimeError, ValueError, OSError, MemoryError) as error:
+    except RuntimeError as error:
+        if is_fault(error):  # no fault of a trial; another GPU may do it
+            raise DeviceLost(str(error)) from error
+        return _all_failed(folders, error)
+    except (OpenclimbError, ValueError, OSError, MemoryError) as error:
         if is_systems(error):  # a full disk is no fault of a trial: its number would be lost, and all others fail too
             raise
-        return [Outcome(failure=f"{type(error).__name__}: {error}")] * len(folders)
+        return _all_failed(folders, error)
+
+
+def _all_failed(folders: Sequence[Path], error: Exception) -> list[Outcome]:
+    return [Outcome(failure=f"{type(error).__name__}: {error}")] * len(folders)
+
+
+def _killed(folders: Sequence[Path], how: str) -> list[Outcome]:
+    """Return what becomes of trials that kill the processes they run in."""
+    return [Outcome(failure=how)] * len(folders)
 
 
 def _other_tasks(scores: Collection[str], expected: Collection[str], tasks: TasksSettings) -> str:

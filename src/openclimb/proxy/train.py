@@ -72,7 +72,7 @@ class Job:
     where: RunSettings = field(default_factory=RunSettings)
     until: float = 1.0  # share of the steps; below 1 trials stop there with their state, and the next call goes on
     note: Callable[[str], None] = silent  # is given what a person should know
-    stack: int = 0  # models of the stack, filled up with copies of the last trial; 0: one a folder
+    stack: int = 0  # models of the stack, filled up with copies of the last trial; 0: one a folder, as many as fit
 
 
 def run_stack(folders: Sequence[Path], job: Job) -> dict[Path, Outcome]:
@@ -82,7 +82,7 @@ def run_stack(folders: Sequence[Path], job: Job) -> dict[Path, Outcome]:
     """
     size = job.stack or len(folders)
     if job.device != "cpu":
-        return _run_in_rooms(folders, job, _planned(job.proxy, job.tokens, size, exact=True))
+        return _run_in_rooms(folders, job, _planned(job.proxy, job.tokens, size, exact=job.stack > 0))
     torch.set_num_threads(1)
     set_allocator(KEPT_BLOCK)
     torch.set_flush_denormal(True)  # products of denormals are many times slower

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.engines.engine import Engine
+from openclimb.engines.engine import Engine, Resources
 from openclimb.mixture import Domain
 from openclimb.search.acquisition.spec import make_spec
 from openclimb.workspace.observations import observed
@@ -184,8 +184,8 @@ def check_engine(make: Callable[[], Engine]) -> None:
     """Check an engine: all results with their indexes, errors handed on, few at once, and use after `release`."""
     engine = make()
     try:
-        for workers in (None, 1, 3):
-            found = sorted(engine.map(abs, [-3, 2, -1, 0], workers=workers))
+        for most in (None, 1, 3):
+            found = sorted(engine.map(abs, [-3, 2, -1, 0], Resources(at_once=most)))
             assert found == [(0, 3), (1, 2), (2, 1), (3, 0)], "every item's result, with the item's index"
         assert not list(engine.map(abs, [])), "no items give no results"
         try:
