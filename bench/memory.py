@@ -70,12 +70,19 @@ def run_length_frame(path: Path) -> None:
     path.write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes([(27 - 10) << 3]) + block * (8 * GB >> 17) + last)
 
 
-def parquet(n_rows: int, n_chars: int, use_dictionary: bool) -> Callable[[Path], None]:
+def parquet(n_rows: int, n_chars: int, use_dictionary: bool, most: int = 1 << 20) -> Callable[[Path], None]:
     """Return what writes long texts that are all alike, which pack to nothing."""
 
     def write(path: Path) -> None:
         table = pa.table({"text": ["y " * (n_chars // 2)] * n_rows})
-        pq.write_table(table, path, compression="zstd", use_dictionary=use_dictionary, row_group_size=n_rows)
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            use_dictionary=use_dictionary,
+            row_group_size=n_rows,
+            dictionary_pagesize_limit=most,
+        )
 
     return write
 
@@ -111,6 +118,14 @@ CASES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "6M empty lists in a line": (".jsonl", brackets),
     "20 texts of 50 MB, Parquet": (".parquet", parquet(20, 50_000_000, use_dictionary=False)),
     "one text of 50 MB 200 times, Parquet": (".parquet", parquet(200, 50_000_000, use_dictionary=True)),
+    "a dictionary's text of 50 MB in 200 rows, Parquet": (
+        ".parquet",
+        parquet(200, 50_000_000, use_dictionary=True, most=1 << 30),
+    ),
+    "a dictionary's text of 15 MB in 20 rows, Parquet": (
+        ".parquet",
+        parquet(20, 15_000_000, use_dictionary=True, most=1 << 30),
+    ),
     "400 texts of 1 MB in a batch, Arrow": (".arrow", feather),
 }
 

@@ -340,3 +340,36 @@ def test_two_gigabytes_in_a_line_take_little_memory(name: str, tmp_path: Path) -
     peak, _, reasons = run.partition(" ")
     assert int(peak) < 350
     assert reasons == "['longer than 20 MB']"
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+def test_all_pages_of_long_values_are_looked_at(version: str, codec: str, tmp_path: Path) -> None:
+    """A dictionary that is full makes a writer go over to plain pages, of which the first may not be the largest."""
+    texts = [f"{i} {'a word or two ' * 10_000}" for i in range(40)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"text": texts}), path, compression=codec, data_page_version=version, write_page_checksum=True,
+        dictionary_pagesize_limit=1_000_000, write_batch_size=7,
+    )  # fmt: skip
+    with open(path, "rb") as file:
+        column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+        sizes = list(tables._page_sizes(file, column))
+    headers = column.total_uncompressed_size - sum(sizes)
+    assert len(sizes) > 3
+    assert 10 * len(sizes) < headers < 1000 * len(sizes)  # statistics of long texts are left out or cut
+    assert [document.text for document in read(path, tmp_path / "out")[0]] == texts
+
+
+def test_one_long_text_of_a_dictionary_stands_once_in_the_memory(tmp_path: Path) -> None:
+    texts = ["one word and another " * 250_000] * 30 + ["short"]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, dictionary_pagesize_limit=1 << 30)
+    before = pa.default_memory_pool().bytes_allocated()
+    with open(path, "rb") as file:
+        batches = tables.parquet_batches(file, 0, 1, lambda names: names)
+        first = next(batches)
+        assert pa.types.is_dictionary(first.column(0).type)
+        assert pa.default_memory_pool().bytes_allocated() - before < 3 * len(texts[0])  # of 8 rows
+        batches.close()
+    assert [len(document.text) for document in read(path, tmp_path / "out")[0]] == [len(text) for text in texts]

@@ -1,24 +1,33 @@
 """Tables → rows: Parquet, Arrow and Feather files, a few rows at a time."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 from openclimb.corpus.reading.store import DamagedError
 
 Choose = Callable[[list[str]], list[str]]  # names of a table's columns → those that are read
 
-ROWS = 8  # of Parquet decoded at once: a dictionary's one long text may stand in each of them
+ROWS = 8  # of Parquet decoded at once
+LARGE_DICTIONARY = 4_000_000  # bytes: above, texts stay numbers of a dictionary: one long text may stand in every row
 MOST_PAGE = 1 << 28  # bytes of a page of Parquet, decompressed; writers make pages of 1 MB
+LONG_VALUE = 100_000  # bytes: of columns whose values are longer all pages are looked at
+HEADER = 1 << 16  # bytes of a page's header, at most
+UNCOMPRESSED, COMPRESSED = 2, 3  # fields of it, in bytes of the page
+NUMBERS, BINARY, STRUCT = (4, 5, 6), 8, 12  # types of Thrift's compact protocol
 BUFFER = 1 << 20  # bytes of a column read at once
 ARROW_FILE = b"ARROW1"
 OLD_FEATHER = b"FEA1"
 
 
-def parquet_file(stream: IO[bytes]) -> Any:
-    """Return a Parquet file that reads its columns in pieces. What it raises for a damaged one is Arrow's."""
+def parquet_file(stream: IO[bytes], as_dictionary: Sequence[str] = ()) -> Any:
+    """Return a Parquet file that reads its columns in pieces, some as dictionaries.
+
+    What it raises for a damaged one is Arrow's.
+    """
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(stream, buffer_size=BUFFER)
+    return pq.ParquetFile(stream, buffer_size=BUFFER, read_dictionary=list(as_dictionary))
 
 
 def parquet_batches(stream: IO[bytes], start: int, stop: int, choose: Choose) -> Iterator[Any]:
@@ -27,40 +36,100 @@ def parquet_batches(stream: IO[bytes], start: int, stop: int, choose: Choose) ->
     if stop > file.num_row_groups:
         raise DamagedError(f"it has {file.num_row_groups} row groups, not {stop}")
     names = choose(file.schema_arrow.names)
+    large = set[str]()
     for group in range(start, stop):
-        _stop_at_large_pages(stream, file.metadata.row_group(group), names)
+        large |= _large_dictionaries(stream, file.metadata.row_group(group), names)
+    if large:
+        file = parquet_file(stream, sorted(large))
     yield from file.iter_batches(ROWS, row_groups=list(range(start, stop)), columns=names)
 
 
-def _stop_at_large_pages(stream: IO[bytes], group: Any, names: list[str]) -> None:
-    """Raise DamagedError where the first page of a column is so large that decompressing it fills the memory."""
+def _large_dictionaries(stream: IO[bytes], group: Any, names: list[str]) -> set[str]:
+    """Return the columns of a row group whose dictionary is large.
+
+    Raises DamagedError where the first page of one is so large that decompressing it fills the memory.
+    """
+    found = set()
     for i in range(group.num_columns):
         column = group.column(i)
-        if column.total_uncompressed_size <= MOST_PAGE or column.path_in_schema.partition(".")[0] not in names:
+        path = column.path_in_schema
+        if column.total_uncompressed_size <= LARGE_DICTIONARY or path.partition(".")[0] not in names:
             continue
-        for offset in (column.dictionary_page_offset, column.data_page_offset):
-            if offset is not None:
-                stream.seek(offset)
-                size = _page_size(stream.read(16))
-                if size > MOST_PAGE:
-                    what = f"a page of its column '{column.path_in_schema}' has {size // 1_000_000:,} MB"
-                    raise DamagedError(f"{what}, more than fits into memory; write it with smaller pages")
+        sizes = list(_page_sizes(stream, column))
+        if sizes[0] > LARGE_DICTIONARY and column.dictionary_page_offset is not None:
+            found.add(path)
+        if max(sizes) > MOST_PAGE:
+            what = f"a page of its column '{path}' has {max(sizes) // 1_000_000:,} MB"
+            raise DamagedError(f"{what}, more than fits into memory; write it with smaller pages")
+    return found
 
 
-def _page_size(header: bytes) -> int:
-    """Return the bytes that a page has decompressed: the second field of its header, in Thrift's compact protocol."""
-    at, values = 0, []
-    for _ in range(2):
-        at += 1  # the field's number and type
-        value = shift = 0
-        while True:
-            value |= (header[at] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if header[at - 1] < 0x80:
-                break
-        values.append(value >> 1)  # zigzag; sizes are not negative
-    return values[1]
+def _page_sizes(stream: IO[bytes], column: Any) -> Iterator[int]:
+    """Yield the bytes that pages of a column have decompressed: the first two or, where values are long, all.
+
+    Writers look at a page's size after some values, a thousand say: only long ones make a page that fills the memory.
+    """
+    first, data = column.dictionary_page_offset, column.data_page_offset
+    at = data if first is None else first
+    end = at + column.total_compressed_size
+    most = math.inf if column.total_uncompressed_size > LONG_VALUE * column.num_values else 2
+    n = 0
+    while at < end and n < most:
+        stream.seek(at)
+        fields, length = _page_header(stream.read(HEADER))
+        yield fields[UNCOMPRESSED]
+        at += length + fields[COMPRESSED]
+        n += 1
+
+
+def _page_header(data: bytes) -> tuple[dict[int, int], int]:
+    """Return the numbers of a page's header, by field, and its length in bytes: Thrift's compact protocol.
+
+    Raises DamagedError where it is none.
+    """
+    try:
+        return _struct(data, 0)
+    except IndexError:
+        raise DamagedError("the header of a page is damaged or has more than 64 kB") from None
+
+
+def _struct(data: bytes, at: int) -> tuple[dict[int, int], int]:
+    numbers, field = dict[int, int](), 0
+    while data[at]:
+        step, kind = data[at] >> 4, data[at] & 15
+        at += 1
+        if step:
+            field += step
+        else:
+            coded, at = _varint(data, at)
+            field = coded >> 1 ^ -(coded & 1)
+        if kind in NUMBERS:
+            coded, at = _varint(data, at)
+            numbers[field] = coded >> 1 ^ -(coded & 1)
+        else:
+            at = _skipped(data, at, kind)
+    return numbers, at + 1
+
+
+def _skipped(data: bytes, at: int, kind: int) -> int:
+    """Return where a value ends that is no number and no list: pages' headers have none."""
+    if kind in (1, 2):  # true and false, which have no bytes
+        return at
+    if kind == BINARY:
+        length, at = _varint(data, at)
+        return at + length
+    if kind == STRUCT:
+        return _struct(data, at)[1]
+    raise DamagedError("the header of a page is damaged")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] >= 0x80:
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+    return value | data[at] << shift, at + 1
 
 
 def arrow_batches(stream: IO[bytes], choose: Choose) -> Iterator[Any]:
