@@ -9,7 +9,7 @@ A unit's file appears when it is complete and is not made again; it carries the 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from openclimb.clustering.embed import BATCH, Embedder, load_embedder
 from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
-from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.labels import DONE
+from openclimb.corpus.reading.parse import FOLDERS, Document, Rejected
 from openclimb.corpus.reading.read import Unit, content_hash, read_unit
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
@@ -42,6 +43,7 @@ class Done:
     n_documents: int
     rejected: list[dict[str, Any]]
     n_empty: int = 0  # documents without text
+    empty_sources: dict[str, int] = field(default_factory=dict)  # those of each ready-made domain
     n_repaired: int = 0  # documents with halves of surrogate pairs
 
 
@@ -147,7 +149,7 @@ def _done_before(out: Path, unit: Unit) -> Done | None:
     if not path.is_file():
         return None
     metadata = pq.read_metadata(path)
-    kept = json.loads((metadata.metadata or {})[b"done"])
+    kept = json.loads((metadata.metadata or {})[DONE])
     return Done(metadata.num_rows, **kept)
 
 
@@ -161,6 +163,8 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     clustering = _clustering(work.clusters)
     embedder = None if clustering.centroids is None else load_embedder(work.embed, work.clusters)
     done = Done(0, [])
+    if work.corpus.domains == FOLDERS:
+        done.empty_sources[unit.folder] = 0  # also of a folder without any document
     rows: list[Any] = []
     n_rows = 0
     try:
@@ -176,8 +180,8 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
                     rows, n_rows = [], 0
             if rows:
                 writer.write_table(_joined(rows))
-            kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
-            writer.add_key_value_metadata({"done": json.dumps(kept)})
+            kept = {name: value for name, value in vars(done).items() if name != "n_documents"}
+            writer.add_key_value_metadata({DONE.decode(): json.dumps(kept)})
     except _TooManyRejected:
         pass  # `label` stops for them
     return done
@@ -189,10 +193,12 @@ def _batches(unit: Unit, corpus: CorpusSettings, n: int, done: Done) -> Iterator
     n_chars = 0
     for found in read_unit(unit, corpus):
         if isinstance(found, Rejected):
-            if found.empty:
+            if found.left_out:
                 done.n_empty += 1
+                if found.source:
+                    done.empty_sources[found.source] = done.empty_sources.get(found.source, 0) + 1
                 continue
-            done.rejected.append({name: value for name, value in asdict(found).items() if name != "empty"})
+            done.rejected.append({name: getattr(found, name) for name in ("file", "position", "line", "reason")})
             if len(done.rejected) > corpus.max_rejected:
                 raise _TooManyRejected
             continue

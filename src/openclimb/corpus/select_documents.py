@@ -13,7 +13,6 @@ from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.reading.read import Unit, document_order
 from openclimb.errors import InputError
 
-
 WAYS = {  # what a later stage reads: how it is made again
     "labelled documents": "label it again: climb run DIR --redo corpus",
     "packed tokens": "pack it again: climb run DIR --redo tokens",
