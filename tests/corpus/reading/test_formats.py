@@ -13,7 +13,7 @@ from pyarrow import feather
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import units as units_module
-from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.reading.parse import EMPTY, Document, Rejected
 from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.reading.units import check_inputs, read_units, survey
 from openclimb.corpus.tokenizer import END, load_tokenizer, train_tokenizer
@@ -152,7 +152,7 @@ def test_a_file_of_plain_text_is_a_document(encoding: str, tmp_path: Path) -> No
     (tmp_path / "law" / "c.md").write_bytes(b"")
     documents, rejected = read(tmp_path / "law" / "*", tmp_path, text="body", id="id")
     assert [(d.text, d.id, d.position) for d in documents] == [(text, "a.txt:0", 0)]
-    assert [(one.file, one.empty) for one in rejected] == [("b.md", False), ("c.md", True)]
+    assert [(one.file, one.left_out) for one in rejected] == [("b.md", ""), ("c.md", EMPTY)]
     with pytest.raises(InputError, match=r"no column 'domain'"):
         check_inputs(CorpusSettings(paths=(str(tmp_path / "law"),), domains="column:domain"))
 
