@@ -22,7 +22,7 @@ from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
 from openclimb.corpus.labels import DONE
-from openclimb.corpus.reading.parse import FOLDERS, Document, Rejected
+from openclimb.corpus.reading.parse import FOLDERS, HTML, NOT_PLAIN, Document, Rejected
 from openclimb.corpus.reading.read import Unit, content_hash, read_unit
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
@@ -44,6 +44,7 @@ class Done:
     rejected: list[dict[str, Any]]
     n_empty: int = 0  # documents without text
     empty_sources: dict[str, int] = field(default_factory=dict)  # those of each ready-made domain
+    n_not_plain: int = 0  # records of WARC files that hold web pages, pictures and the like
     n_repaired: int = 0  # documents with halves of surrogate pairs
 
 
@@ -81,12 +82,19 @@ def label(
         progress.note(
             f"{counted(len(rejected), 'documents')} could not be read and are left out: labels/rejected.jsonl"
         )
-    n_empty, n_repaired = (sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_repaired"))
+    n_empty, n_not_plain, n_repaired = (
+        sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_not_plain", "n_repaired")
+    )
     if n_empty:
         progress.note(f"{counted(n_empty, 'documents')} without text are left out")
+    if n_not_plain:
+        progress.note(
+            f"{counted(n_not_plain, 'records')} of WARC files are left out, as they are no plain text: {HTML}"
+        )
     if n_repaired:
         progress.note(f"{counted(n_repaired, 'documents')} had half a surrogate pair, which is U+FFFD now")
     counts = {"documents": n_documents, "rejected": len(rejected), "empty": n_empty, "repaired": n_repaired}
+    counts |= {"not_plain": n_not_plain} if n_not_plain else {}
     return {**counts, "units": len(units), "scores": score_names(scorers)}
 
 
@@ -193,6 +201,9 @@ def _batches(unit: Unit, corpus: CorpusSettings, n: int, done: Done) -> Iterator
     n_chars = 0
     for found in read_unit(unit, corpus):
         if isinstance(found, Rejected):
+            if found.left_out == NOT_PLAIN:
+                done.n_not_plain += 1
+                continue
             if found.left_out:
                 done.n_empty += 1
                 if found.source:

@@ -126,6 +126,11 @@ def table(texts: list[str]) -> bytes:
     return out.getvalue().encode()
 
 
+def records(texts: list[str]) -> bytes:
+    head = "WARC/1.0\r\nWARC-Type: conversion\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{}\r\n\r\n"
+    return "".join(head.format(len(text), text) for text in texts).encode()
+
+
 FORMATS: dict[str, Callable[[list[str]], bytes]] = {
     "a.parquet": parquet,
     "a.feather": arrow,
@@ -140,6 +145,8 @@ FORMATS: dict[str, Callable[[list[str]], bytes]] = {
     "a.jsonl.bz2": lambda texts: bz2.compress(lines(texts), 1),
     "a.jsonl.xz": lambda texts: lzma.compress(lines(texts), preset=0),
     "a.jsonl.lz4": lambda texts: pa.Codec("lz4").compress(lines(texts), asbytes=True),
+    "a.warc": records,
+    "a.warc.wet.gz": lambda texts: gzip.compress(records(texts), 1),
     "a.txt": lambda texts: "\n".join(texts).encode(),
     "a.txt.gz": lambda texts: gzip.compress("\n".join(texts).encode(), 1),
 }

@@ -11,7 +11,9 @@ from openclimb.corpus.tokenizer import load_tokenizer
 MOST_BYTES = 20_000_000  # of a row; a longer one is rejected and not kept. Also characters of a text
 TOO_LONG = f"longer than {MOST_BYTES // 1_000_000} MB"
 FOLDERS = "folders"  # of corpus.domains
-EMPTY = "empty"  # why a document is left out: it has no text
+EMPTY = "empty"  # why a document is left out: it has no text,
+NOT_PLAIN = "not plain text"  # or a WARC file holds something else
+HTML = "HTML is not extracted; use the WET files, or trafilatura first"
 MISSING = object()
 SHOWN = 40  # characters of a column's name in a message: a table without a header has long ones
 TOKEN_IDS = "these are token ids, not text"
@@ -36,7 +38,7 @@ class Rejected:
     position: int
     line: int | None  # counted from 1 within the unit's range; None where there are no lines
     reason: str
-    left_out: str = ""  # why it is no fault: EMPTY
+    left_out: str = ""  # why it is no fault: EMPTY or NOT_PLAIN
     source: str = ""  # ready-made domain of one that is left out
 
 

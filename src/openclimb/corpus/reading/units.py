@@ -111,10 +111,12 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
                 "put the files into folders named for their domains, and name those or the folder above",
             )
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
-    decoded = False
+    decoded, pages = False, ""
     for file in files[:: max(1, len(files) // CHECKED_FILES)]:
         row = _first_row(file, settings.text)
-        if row is not None:
+        if row == {} and file.format.startswith("warc"):
+            pages = pages or file.name
+        elif row is not None:
             _check_columns(file, row, wanted)
             decoded |= _check_text(file, row, settings.text, tokenizer)
     return {
@@ -123,6 +125,7 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
         "formats": dict(Counter(file.format for file in files)),
         "left_out": summary(left),
         "token_ids": decoded,
+        "pages": pages,  # a WARC file that begins with web pages, without any plain text
     }
 
 
