@@ -87,6 +87,16 @@ def parquet(n_rows: int, n_chars: int, use_dictionary: bool, most: int = 1 << 20
     return write
 
 
+def wet(path: Path) -> None:
+    """Write a record of extracted text, and a short one behind it."""
+
+    def head(n_bytes: int) -> bytes:
+        lines = ("WARC/1.0", "WARC-Type: conversion", "Content-Type: text/plain", f"Content-Length: {n_bytes}")
+        return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+
+    plain(path, 2 * GB, head=head(2 * GB), end=b"\r\n\r\n" + head(4) + b"last\r\n\r\n")
+
+
 def feather(path: Path) -> None:
     """Write such texts as one record batch."""
     table = pa.table({"text": ["y " * 500_000] * 400})
@@ -109,6 +119,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "one element of 2 GB, JSON array": (".json", lambda path: plain(path, 2 * GB, head=b"[" + HEAD, end=b'"}]')),
     "one field of 2 GB, CSV": (".csv", lambda path: plain(path, 2 * GB, head=b"text\n", end=b"\n")),
     "one text of 2 GB": (".txt", lambda path: plain(path, 2 * GB, head=b"", end=b"")),
+    "one record of 2 GB, WET": (".warc.wet", wet),
     "a word of 50 MB": (".jsonl", lambda path: plain(path, 50_000_000)),
     "a word of 19 MB": (".jsonl", lambda path: plain(path, WORD)),
     "a word of 19 MB, four bytes a character": (

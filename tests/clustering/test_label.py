@@ -5,23 +5,36 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
-from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, QualitySettings, TokensSettings
+from openclimb.config.schema import (
+    ClustersSettings,
+    CorpusSettings,
+    DomainsSettings,
+    EmbedSettings,
+    QualitySettings,
+    TargetSettings,
+    TokensSettings,
+)
+from openclimb.corpus.domains import read_domains
 from openclimb.corpus.labels import read_labels
 from openclimb.corpus.reading.read import Unit, content_hash
+from openclimb.corpus.reading.units import read_units, survey
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer
 from openclimb.engines.local import LocalEngine
-from openclimb.errors import InputError
+from openclimb.errors import DomainError, InputError
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import survey_pieces
 from openclimb.workspace.context import StageContext
+from openclimb.workspace.tables import read_rows
 
 EMBED = EmbedSettings(embedder="hashing")
 TOKENS = TokensSettings(vocab_size=400)
@@ -195,6 +208,67 @@ def test_ready_made_domains_are_labelled_without_embedding(corpus_file: Path, tm
     rows = [row for _, table in read_labels(tmp_path / "labels", ["cluster", "source"]) for row in table.to_pylist()]
     assert {row["cluster"] for row in rows} == {-1}
     assert {row["source"] for row in rows} == {"code", "manual", "names"}
+
+
+class Notes(Progress):
+    """Keeps what a person is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("domains", ["column:kind", "folders"])
+def test_a_domain_whose_documents_have_no_text_is_named(
+    domains: str, texts: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    rows = [{"text": text, "kind": kind} for kind, text in texts]
+    rows += [{"text": " \n", "kind": "hollow"}] * 3 + [{"text": "", "kind": "names"}]
+    for kind in {row["kind"] for row in rows}:
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        mine = [json.dumps(row) + "\n" for row in rows if row["kind"] == kind]
+        (tmp_path / "data" / kind / "a.jsonl").write_text("".join(mine))
+    if domains == "folders":
+        (tmp_path / "data" / "void").mkdir()
+        (tmp_path / "data" / "void" / "a.jsonl").touch()
+    corpus = CorpusSettings(paths=(str(tmp_path / "data"),), domains=domains)
+    stages = {name: tmp_path / name for name in ("corpus", "clusters", "labels", "domains")}
+    for folder in stages.values():
+        folder.mkdir()
+    notes = Notes()
+    at = {name: StageContext(folder, LocalEngine(1), notes) for name, folder in stages.items()}
+    survey(at["corpus"], corpus)
+    units = read_units(stages["corpus"])
+    fit(at["clusters"], units, corpus, EMBED, ClustersSettings(), TOKENS)
+    label(at["labels"], units, stages["clusters"], corpus, EMBED, QualitySettings())
+    target = TargetSettings(token_budget=1000)
+    facts = make_domains(at["domains"], stages["clusters"], stages["labels"], DomainsSettings(), target)
+    void = ["void"] if domains == "folders" else []
+    assert facts["without_text"] == ["hollow", *void]
+    assert f"domains whose documents have no text; left out: {', '.join(['hollow', *void])}" in notes.said
+    assert "4 documents without text are left out" in notes.said
+    reasons = {row["cluster"]: row["reason"] for row in read_rows(stages["domains"] / "clusters.csv")}
+    expected = {"hollow": "no text in its 3 documents", "code": "", "manual": "", "names": ""}
+    assert reasons == expected | dict.fromkeys(void, "no documents")
+    assert {domain.name for domain in read_domains(stages["domains"])} == {"code", "manual", "names"}
+
+
+def test_one_domain_beside_one_without_text_is_not_enough(tmp_path: Path) -> None:
+    rows = [{"text": f"as it goes {i}", "kind": "words"} for i in range(30)] + [{"text": "", "kind": "hollow"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = CorpusSettings(paths=(str(tmp_path / "a.jsonl"),), domains="column:kind")
+    units = survey_pieces(corpus, tmp_path / "corpus")
+    for name in ("clusters", "labels", "domains"):
+        (tmp_path / name).mkdir()
+    at = partial(StageContext, engine=LocalEngine(1), progress=SILENT)
+    clusters, labels = tmp_path / "clusters", tmp_path / "labels"
+    fit(at(clusters), units, corpus, EMBED, ClustersSettings(), TOKENS)
+    label(at(labels), units, clusters, corpus, EMBED, QualitySettings())
+    with pytest.raises(DomainError, match="one domain is left, .*; left out, without text: hollow") as caught:
+        make_domains(at(tmp_path / "domains"), clusters, labels, DomainsSettings(), TargetSettings(token_budget=100))
+    assert "corpus.text" in caught.value.fix
 
 
 def test_long_units_are_written_in_row_groups(

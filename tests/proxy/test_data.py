@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from openclimb.errors import SearchError
+from openclimb.errors import InputError, SearchError
 from openclimb.proxy.data import Reader, Tokens, batches, counts, open_tokens, order
 from openclimb.workspace.files import write_json
 from openclimb.workspace.trials import Trial
@@ -24,6 +24,16 @@ def tokens(tmp_path: Path) -> Tokens:
         rows.append({"name": name, "file": f"{name}.bin", "n_tokens": n, "n_read": n})
     write_json(tmp_path / "domains.json", {"dtype": "uint16", "eos": 0, "vocab_size": 4000, "domains": rows})
     return open_tokens(tmp_path)
+
+
+@pytest.mark.parametrize("left", [None, 150])
+def test_fewer_tokens_than_were_packed_are_refused(left: int | None, tokens: Tokens, tmp_path: Path) -> None:
+    if left is None:
+        (tmp_path / "b.bin").unlink()
+    else:
+        (tmp_path / "b.bin").write_bytes((tmp_path / "b.bin").read_bytes()[:left])
+    with pytest.raises(InputError, match=rf"/b\.bin: {100 - (left or 0) // 2} of 100 packed tokens cannot be read"):
+        open_tokens(tmp_path)
 
 
 def trial(*weights: float, seed: int = 0, budget: int = 50 * SEQUENCE) -> Trial:

@@ -5,6 +5,7 @@ from typing import Any
 
 from openclimb.config.load import format_count
 from openclimb.corpus.reading.find import left_out_lines
+from openclimb.corpus.reading.parse import HTML
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
@@ -56,6 +57,7 @@ def _input_lines(inputs: Mapping[str, Any]) -> list[str]:
     kinds = [f"{n:,} {kind}" for kind, n in sorted(inputs["formats"].items())]
     lines = [f"          {', '.join(kinds)}"] if len(kinds) > 1 else []
     lines += ["          token ids, which tokens.tokenizer decodes"] if inputs["token_ids"] else []
+    lines += [f"          no plain text at the beginning of {inputs['pages']}: {HTML}"] if inputs.get("pages") else []
     left = left_out_lines(inputs["left_out"])
     return lines + [f"{'left out' if i == 0 else '':<9} {line}" for i, line in enumerate(left)]
 

@@ -6,7 +6,7 @@ domain), `domains.csv` (every domain: tokens, share, cap, words), `assignment.np
 (source → domain) stands for the assignment, nothing is merged, and a source too small for a trial is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from openclimb.clustering.merge import absorb_small, ward
 from openclimb.clustering.totals import Totals, add_up
 from openclimb.config.load import format_count
 from openclimb.config.schema import DomainsSettings, TargetSettings
+from openclimb.corpus.labels import read_empty_sources
 from openclimb.errors import ConfigError, DomainError, nearest
 from openclimb.mixture import caps
+from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, read_json, write_json
 from openclimb.workspace.tables import write_csv
@@ -50,6 +52,7 @@ def make_domains(
     if target.max_repetitions * int(totals.tokens.sum()) < target.token_budget:
         least = 0  # no mixture meets the caps, which `check_caps` says
     reasons = prune(totals, settings)
+    bare = _name_bare(totals, reasons, read_empty_sources(labels)) if centroids is None else []
     small = _name_small(totals, reasons, least) if centroids is None else []
     kept = np.array([not reason for reason in reasons])
     if not kept.any():
@@ -63,9 +66,10 @@ def make_domains(
     n_domains = int(assignment.max()) + 1
     if n_domains < 2:
         raise DomainError(
-            f"one domain is left, and a mixture needs two{_left_out(small)}",
+            f"one domain is left, and a mixture needs two{_left_out(small)}{_left_out(bare, ', without text')}",
             "set domains.merge_to higher, lower domains.min_share, or prune less"
-            + (", or raise proxy.token_budget" if small else ""),
+            + (", or raise proxy.token_budget" if small else "")
+            + (", or name another corpus.text" if bare else ""),
         )
     words = _words(clusters, totals.names, assignment, n_domains, centroids is None)
     names = [totals.names[i] for i in np.argsort(assignment)[-n_domains:]] if centroids is None else domain_names(words)
@@ -75,6 +79,8 @@ def make_domains(
 
     if small:
         progress.note(f"too small for a trial of proxy.token_budget tokens{_left_out(small)}")
+    if bare:
+        progress.note(f"domains whose documents have no text{_left_out(bare)}")
     _write_clusters(out, clusters, totals, reasons, assignment, names)
     _write_domains(out, totals, assignment, names, words, tokens, limits)
     if centroids is None:
@@ -92,6 +98,7 @@ def make_domains(
         "duplicates": int(totals.duplicates.sum()),
         "names": names,
         **({"too_small": small} if small else {}),
+        **({"without_text": bare} if bare else {}),
     }
 
 
@@ -123,8 +130,19 @@ def _name_small(totals: Totals, reasons: list[str], least: int) -> list[str]:
     return small
 
 
-def _left_out(small: Sequence[str]) -> str:
-    return f"; left out: {', '.join(small[:NAMED])}{' …' if len(small) > NAMED else ''}" if small else ""
+def _name_bare(totals: Totals, reasons: list[str], n_empty: Mapping[str, int]) -> list[str]:
+    """Give a reason to the sources of which no document has text, by their number of documents; return their names."""
+    bare = []
+    for i, name in enumerate(totals.names):
+        if not totals.documents[i]:
+            n = n_empty.get(name, 0)
+            reasons[i] = f"no text in its {counted(n, 'documents')}" if n else "no documents"
+            bare.append(name)
+    return bare
+
+
+def _left_out(names: Sequence[str], why: str = "") -> str:
+    return f"; left out{why}: {', '.join(names[:NAMED])}{' …' if len(names) > NAMED else ''}" if names else ""
 
 
 def prune(totals: Totals, settings: DomainsSettings) -> list[str]:

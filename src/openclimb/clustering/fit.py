@@ -18,6 +18,7 @@ from openclimb.clustering.describe import flat_map, top_words
 from openclimb.clustering.embed import fit_embedder, gpu_share, load_embedder
 from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
+from openclimb.corpus.reading.parse import HTML
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.sample import SampledDocument, draw_sample
 from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer, train_tokenizer
@@ -49,7 +50,8 @@ def fit(
     out, engine, progress, seed = context.folder, context.engine, context.progress, context.seed
     sample = draw_sample(units, corpus, clusters.sample, seed, engine, progress)
     if not sample:
-        raise InputError("the corpus holds no readable document", "see labels/rejected.jsonl, or check corpus.text")
+        archives = f" (of WARC files: {HTML})" if any(unit.format.startswith("warc") for unit in units) else ""
+        raise InputError("the corpus holds no readable document", f"check corpus.paths and corpus.text{archives}")
     texts = [document.text for document in sample]
     make_tokenizer(texts, tokens, out / "tokenizer.json", progress)
     n_documents = _estimate(sample, units, clusters.sample)

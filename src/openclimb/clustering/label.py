@@ -9,7 +9,7 @@ A unit's file appears when it is complete and is not made again; it carries the 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from openclimb.clustering.embed import BATCH, Embedder, gpu_share, load_embedder
 from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
-from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.labels import DONE
+from openclimb.corpus.reading.parse import FOLDERS, HTML, NOT_PLAIN, Document, Rejected
 from openclimb.corpus.reading.read import Unit, content_hash, read_unit
 from openclimb.engines.engine import Resources
 from openclimb.engines.local import set_allocator
@@ -43,6 +44,8 @@ class Done:
     n_documents: int
     rejected: list[dict[str, Any]]
     n_empty: int = 0  # documents without text
+    empty_sources: dict[str, int] = field(default_factory=dict)  # those of each ready-made domain
+    n_not_plain: int = 0  # records of WARC files that hold web pages, pictures and the like
     n_repaired: int = 0  # documents with halves of surrogate pairs
 
 
@@ -80,12 +83,19 @@ def label(
     progress.finish(f"{n_documents:,} documents")
     if n_rejected := _n_rejected(done.values()):
         progress.note(f"{counted(n_rejected, 'documents')} could not be read and are left out: labels/rejected.jsonl")
-    n_empty, n_repaired = (sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_repaired"))
+    n_empty, n_not_plain, n_repaired = (
+        sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_not_plain", "n_repaired")
+    )
     if n_empty:
         progress.note(f"{counted(n_empty, 'documents')} without text are left out")
+    if n_not_plain:
+        progress.note(
+            f"{counted(n_not_plain, 'records')} of WARC files are left out, as they are no plain text: {HTML}"
+        )
     if n_repaired:
         progress.note(f"{counted(n_repaired, 'documents')} had half a surrogate pair, which is U+FFFD now")
     counts = {"documents": n_documents, "rejected": n_rejected, "empty": n_empty, "repaired": n_repaired}
+    counts |= {"not_plain": n_not_plain} if n_not_plain else {}
     return {**counts, "units": len(units), "scores": score_names(scorers)}
 
 
@@ -138,8 +148,8 @@ def _n_rejected(found: Iterable[Done]) -> int:
 
 
 def _say_what_became(writer: Any, done: Done) -> None:
-    kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
-    writer.add_key_value_metadata({"done": json.dumps(kept)})
+    kept = {name: value for name, value in vars(done).items() if name != "n_documents"}
+    writer.add_key_value_metadata({DONE.decode(): json.dumps(kept)})
 
 
 class _TooManyRejected(Exception):
@@ -179,7 +189,7 @@ def _done_before(out: Path, unit: Unit) -> Done | None:
     if not path.is_file():
         return None
     metadata = pq.read_metadata(path)
-    kept = json.loads((metadata.metadata or {})[b"done"])
+    kept = json.loads((metadata.metadata or {})[DONE])
     return Done(metadata.num_rows, **kept)
 
 
@@ -193,6 +203,8 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     clustering = _clustering(work.clusters)
     embedder = None if clustering.centroids is None else load_embedder(work.embed, work.clusters)
     done = Done(0, [])
+    if work.corpus.domains == FOLDERS:
+        done.empty_sources[unit.folder] = 0  # also of a folder without any document
     rows: list[Any] = []
     n_rows = 0
     try:
@@ -220,10 +232,15 @@ def _batches(unit: Unit, corpus: CorpusSettings, n: int, done: Done) -> Iterator
     n_chars = 0
     for found in read_unit(unit, corpus):
         if isinstance(found, Rejected):
-            if found.empty:
-                done.n_empty += 1
+            if found.left_out == NOT_PLAIN:
+                done.n_not_plain += 1
                 continue
-            done.rejected.append({name: value for name, value in asdict(found).items() if name != "empty"})
+            if found.left_out:
+                done.n_empty += 1
+                if found.source:
+                    done.empty_sources[found.source] = done.empty_sources.get(found.source, 0) + 1
+                continue
+            done.rejected.append({name: getattr(found, name) for name in ("file", "position", "line", "reason")})
             if len(done.rejected) > corpus.max_rejected:
                 raise _TooManyRejected
             continue

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.corpus.labels import read_labels
+from openclimb.corpus.labels import read_empty_sources, read_labels
 
 FIXED = ("position", "cluster", "source", "distance", "bytes", "tokens", "hash")  # the other columns are scores
 MOST_HASHES = 8_000_000  # held at once (64 MB); of a larger corpus a share of the hashes is watched for duplicates
@@ -30,7 +30,10 @@ class Totals:
 
 
 def add_up(folder: Path, k: int | None) -> Totals:
-    """Return the sums for clusters 0…k−1, or for every source, in order of its name, when k is None."""
+    """Return the sums for clusters 0…k−1 or, when k is None, for every source, in order of its name.
+
+    Sources that have documents, but none with text, are among them.
+    """
     names = [str(cluster) for cluster in range(k)] if k is not None else _sources(folder)
     n_rows = _n_rows(folder)
     share = max(1, -(-n_rows // MOST_HASHES))  # every share-th hash value is watched
@@ -65,7 +68,7 @@ def _n_rows(folder: Path) -> int:
 
 
 def _sources(folder: Path) -> list[str]:
-    found: set[str] = set()
+    found = set(read_empty_sources(folder))
     for _, labels in read_labels(folder, ["source"]):
         found.update(labels.column("source").unique().to_pylist())
     return sorted(found)

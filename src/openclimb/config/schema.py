@@ -56,7 +56,7 @@ class CorpusSettings:
     """The documents to mix: where they are and how to read them."""
 
     paths: tuple[str, ...] = setting(
-        (), "files, folders, globs or fsspec URLs of Parquet, Arrow, JSON, CSV or plain text"
+        (), "files, folders, globs or fsspec URLs of Parquet, Arrow, JSON, CSV, plain text or WARC"
     )
     text: str = setting("text", "column that holds the text of a document, or a path such as messages.content")
     id: str = setting("", "column that holds a document's id; empty: its place (file and position)")

@@ -159,7 +159,7 @@ def _tokenised(work: _Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> l
     tokenizer = load_tokenizer(work.tokenizer)
     (before, after), dtype = ends_of(work.tokenizer).around, _dtype(tokenizer)
     documents = [d for d in read_unit(unit, work.corpus, chosen.__contains__) if isinstance(d, Document)]
-    stop_if_fewer(unit, len(documents), len(chosen))
+    stop_if_fewer(unit.name, len(documents), len(chosen))
     rows = []
     for i in range(0, len(documents), BATCH):
         batch = documents[i : i + BATCH]

@@ -13,13 +13,18 @@ from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.reading.read import Unit, document_order
 from openclimb.errors import InputError
 
+WAYS = {  # what a later stage reads: how it is made again
+    "labelled documents": "label it again: climb run DIR --redo corpus",
+    "packed tokens": "pack it again: climb run DIR --redo tokens",
+}
 
-def stop_if_fewer(unit: Unit, n_read: int, n_chosen: int) -> None:
-    """Raise InputError when fewer documents of a unit were read than were chosen of those that have labels."""
-    if n_read != n_chosen:
+
+def stop_if_fewer(file: str, n_read: int, n_counted: int, what: str = "labelled documents") -> None:
+    """Raise InputError when less was read of a file than an earlier stage counted in it; `what` is a key of WAYS."""
+    if n_read != n_counted:
         raise InputError(
-            f"{unit.name}: {n_chosen - n_read} of {n_chosen} labelled documents cannot be read any more",
-            "restore the file, or label it again: climb run DIR --redo corpus",
+            f"{file}: {n_counted - n_read} of {n_counted} {what} cannot be read any more",
+            f"restore the file, or {WAYS[what]}",
         )
 
 

@@ -92,7 +92,7 @@ def _make_piece(work: Work, unit: Unit) -> None:
             n_read += len(stretch)
             for table in _groups(work, stretch, chosen):
                 writer.write_table(table)
-    stop_if_fewer(unit, n_read, len(chosen))
+    stop_if_fewer(unit.name, n_read, len(chosen))
 
 
 def _stretches(work: Work, unit: Unit, chosen: dict[int, tuple[int, int]]) -> Iterator[list[Document]]:

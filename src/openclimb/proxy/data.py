@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openclimb.corpus.packed import read_packed
 from openclimb.errors import SearchError
-from openclimb.workspace.files import read_json
 from openclimb.workspace.trials import Trial
 
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly however many are taken (Weyl 1916)
@@ -34,8 +34,8 @@ class Tokens:
 
 
 def open_tokens(folder: Path) -> Tokens:
-    """Open `tokens/` for reading."""
-    facts = read_json(folder / "domains.json")
+    """Open `tokens/` for reading. Raises InputError for a domain of which fewer tokens are there than were packed."""
+    facts = read_packed(folder)
     dtype = np.dtype(facts["dtype"])
     arrays: dict[str, NDArray[Any]] = {
         row["name"]: np.memmap(folder / Path(row["file"]).name, dtype, "r") for row in facts["domains"]

@@ -21,10 +21,11 @@ from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters, rate_at
 from openclimb.corpus.custom_domains import weighed_domains
 from openclimb.corpus.pack import Source, pack
+from openclimb.corpus.packed import read_packed
 from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.tokenizer import same_ids
 from openclimb.engines.engine import Engine
-from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
+from openclimb.errors import ConfigError, InputError, SearchError, StaleError, WorkspaceError
 from openclimb.mixture import Weights
 from openclimb.objectives.run import TrialRunner, read_items
 from openclimb.progress import Progress
@@ -36,10 +37,10 @@ from openclimb.search.space.region import bend, region_of, rounded
 from openclimb.tasks.items import pack_tasks
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.damage import set_damaged_aside
+from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
 from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
 from openclimb.workspace.observations import observed
-from openclimb.workspace.records import Recipe, Workspace, trial_settings
+from openclimb.workspace.records import READ_WHOLE, STAGES, Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation
 from openclimb.workspace.trials import Proposal, Trial, read_trials, reopen, weights_key
 
@@ -130,6 +131,8 @@ def validate(
         stop_if_stale(workspace, config, recipes)
         if workspace.state(recipes["mixture"]).state != "done":
             raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
+        for stage in STAGES:
+            stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)
         _check_tokenizer(workspace.root, plan, config)
         workspace.recover(STAGE)
         n = len(search_budgets(workspace.root, config, trial_data(recipes)))
@@ -294,6 +297,8 @@ class _Work:
         if self.tokens is None or config.objective.external or not longer:
             return self.tokens, self.data
         made, partial = out / "tokens", out / "tokens.partial"
+        if made.is_dir() and not _is_whole(made):
+            shutil.rmtree(made)
         if not made.is_dir():
             partial.mkdir(exist_ok=True)
             source = Source(
@@ -306,6 +311,8 @@ class _Work:
             context = StageContext(partial, self.engine, self.progress, config.seed)
             pack(context, source, config.tokens, proxy, config.target)
             pack_tasks(config.tasks, partial / "tokenizer.json", partial / "tasks", self.progress)
+            workspace = Workspace(self.root)  # a file that changed while it was read is told at once
+            stop_if_stale(workspace, config, {"corpus": current_recipes(workspace, config)["corpus"]})
             partial.rename(made)
         return made, fingerprint([self.data, proxy.token_budget, proxy.sequence])
 
@@ -368,6 +375,15 @@ class _Work:
             **vars(found),
             sentence=sentence(found, target, has_items) + _left_out(self.plan, mixtures[0].search_trials),
         )
+
+
+def _is_whole(tokens: Path) -> bool:
+    """Return whether a folder of packed tokens has as many as were packed."""
+    try:
+        read_packed(tokens)
+    except (InputError, WorkspaceError):
+        return False
+    return True
 
 
 def _own_run_path(folder: Path, name: str) -> Path:

@@ -12,8 +12,9 @@ import pytest
 from pyarrow import feather
 
 from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.reading import tables
 from openclimb.corpus.reading import units as units_module
-from openclimb.corpus.reading.parse import Document, Rejected
+from openclimb.corpus.reading.parse import EMPTY, Document, Rejected
 from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.reading.units import check_inputs, read_units, survey
 from openclimb.corpus.tokenizer import END, load_tokenizer, train_tokenizer
@@ -152,7 +153,7 @@ def test_a_file_of_plain_text_is_a_document(encoding: str, tmp_path: Path) -> No
     (tmp_path / "law" / "c.md").write_bytes(b"")
     documents, rejected = read(tmp_path / "law" / "*", tmp_path, text="body", id="id")
     assert [(d.text, d.id, d.position) for d in documents] == [(text, "a.txt:0", 0)]
-    assert [(one.file, one.empty) for one in rejected] == [("b.md", False), ("c.md", True)]
+    assert [(one.file, one.left_out) for one in rejected] == [("b.md", ""), ("c.md", EMPTY)]
     with pytest.raises(InputError, match=r"no column 'domain'"):
         check_inputs(CorpusSettings(paths=(str(tmp_path / "law"),), domains="column:domain"))
 
@@ -358,7 +359,7 @@ def test_all_pages_of_long_values_are_looked_at(version: str, codec: str, tmp_pa
     headers = column.total_uncompressed_size - sum(sizes)
     assert len(sizes) > 3
     assert 10 * len(sizes) < headers < 1000 * len(sizes)  # statistics of long texts are left out or cut
-    assert [document.text for document in read(path, tmp_path / "out")[0]] == texts
+    assert [document.text for document in read(path, tmp_path)[0]] == texts
 
 
 def test_one_long_text_of_a_dictionary_stands_once_in_the_memory(tmp_path: Path) -> None:
@@ -372,4 +373,4 @@ def test_one_long_text_of_a_dictionary_stands_once_in_the_memory(tmp_path: Path)
         assert pa.types.is_dictionary(first.column(0).type)
         assert pa.default_memory_pool().bytes_allocated() - before < 3 * len(texts[0])  # of 8 rows
         batches.close()
-    assert [len(document.text) for document in read(path, tmp_path / "out")[0]] == [len(text) for text in texts]
+    assert [len(document.text) for document in read(path, tmp_path)[0]] == [len(text) for text in texts]

@@ -34,6 +34,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.share, self.answer, self.tells_size = folder, 0.0, 0, True
+        self.sends_parts = True
         self.rng, self.failed = np.random.default_rng(0), 0
         store_ = self
 
@@ -55,12 +56,13 @@ class Store:
                     self.send_error(status)
                     return
                 data = path.read_bytes()
-                asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+                wanted = self.headers.get("Range", "") if store_.sends_parts else ""
+                asked = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
                 part = data[int(asked[1]) : int(asked[2]) + 1 if asked[2] else None] if asked else data
                 self.send_response(206 if asked else 200)
                 if store_.tells_size:
                     self.send_header("Content-Length", str(len(part)))
-                    self.send_header("Accept-Ranges", "bytes")
+                    self.send_header("Accept-Ranges", "bytes" if store_.sends_parts else "none")
                 if asked:
                     start = int(asked[1])
                     self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
@@ -134,6 +136,20 @@ def test_a_store_that_fails_one_request_in_three_changes_nothing(
     for again in range(4):
         assert read_all(settings, tmp_path / f"again-{again}") == whole
     assert web.failed > 5
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_failing_server_that_sends_no_parts_gives_the_same(
+    name: str, web: Store, texts: list[str], tmp_path: Path
+) -> None:
+    write_lines(web.folder / name, texts)
+    web.sends_parts = False
+    web.share = 1 / 3
+    settings = CorpusSettings(paths=(f"{web.url}/{name}",))
+    assert [text for _, text in read_all(settings, tmp_path / "corpus")] == texts
+    web.rng = np.random.default_rng(1)
+    assert [text for _, text in read_all(settings, tmp_path / "again")] == texts
+    assert web.failed > 2
 
 
 def test_each_document_is_asked_for_once(web: Store, texts: list[str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from openclimb.config.registry import names
 from openclimb.corpus.domains import read_domains
 from openclimb.search.predictors.low_fidelity_store import N_MIXTURES, low_fidelity
 from openclimb.search.space.region import allowed, region_of
+from openclimb.testing.fixtures import complaint
 from openclimb.workspace.observations import LOW_FIDELITY
 
 
@@ -91,6 +92,19 @@ def test_without_low_fidelity_scores_nothing_is_made(copy: Path) -> None:
     domains = read_domains(copy / "domains")
     assert low_fidelity(copy, opened.config, domains) == []
     assert not (copy / "iterations" / "low_fidelity.json").exists()
+
+
+def test_hints_from_fewer_tokens_than_were_packed_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_low_fidelity(copy, "bigram")
+    (copy / "iterations" / "low_fidelity.json").unlink(missing_ok=True)
+    packed = max((copy / "tokens").glob("*.bin"), key=lambda path: path.stat().st_size)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert main(["ask", str(copy), "-n", "1"]) == 1
+    said = complaint(capsys.readouterr().err)
+    assert (
+        f"tokens/{packed.name}: 10 of {packed.stat().st_size // 2 + 10} packed tokens cannot be read any more" in said
+    )
+    assert "climb run DIR --redo tokens" in said
 
 
 def test_before_the_tokens_are_packed_there_is_no_hint(copy: Path) -> None:

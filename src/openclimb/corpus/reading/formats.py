@@ -19,6 +19,8 @@ TEXTS = {
     ".tsv": "tsv",
     ".txt": "text",
     ".md": "text",
+    ".warc": "warc",
+    ".wet": "warc",
 }
 COMPRESSED = {".gz": "gz", ".zst": "zst", ".zstd": "zst", ".bz2": "bz2", ".xz": "xz", ".lz4": "lz4"}
 SUFFIXES = {

@@ -10,6 +10,10 @@ from openclimb.corpus.tokenizer import load_tokenizer
 
 MOST_BYTES = 20_000_000  # of a row; a longer one is rejected and not kept. Also characters of a text
 TOO_LONG = f"longer than {MOST_BYTES // 1_000_000} MB"
+FOLDERS = "folders"  # of corpus.domains
+EMPTY = "empty"  # why a document is left out: it has no text,
+NOT_PLAIN = "not plain text"  # or a WARC file holds something else
+HTML = "HTML is not extracted; use the WET files, or trafilatura first"
 MISSING = object()
 SHOWN = 40  # characters of a column's name in a message: a table without a header has long ones
 TOKEN_IDS = "these are token ids, not text"
@@ -28,13 +32,14 @@ class Document:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A document that cannot be read, or has no text, which is no fault."""
+    """A document that cannot be read; or one that is left out, which is no fault."""
 
     file: str
     position: int
     line: int | None  # counted from 1 within the unit's range; None where there are no lines
     reason: str
-    empty: bool = False
+    left_out: str = ""  # why it is no fault: EMPTY or NOT_PLAIN
+    source: str = ""  # ready-made domain of one that is left out
 
 
 class NotText(Exception):
@@ -99,7 +104,7 @@ class Parser:
         self.text, self.id = settings.text, settings.id
         kind, _, column = settings.domains.partition(":")
         self.source_column = column if kind == "column" else ""
-        self.folder = folder if kind == "folders" else ""
+        self.folder = folder if kind == FOLDERS else ""
         self.columns = [column for column in (self.text, self.id, self.source_column) if column]
 
     def tops(self, names: list[str]) -> list[str]:
@@ -131,15 +136,15 @@ class Parser:
             text = decoded(value, self.tokenizer) if decodes else text_of(value, self.text)
         except NotText as error:
             return self.reject(position, number, str(error))
-        if not text.strip():
-            return Rejected(self.name, position, number, f"'{self.text}' is empty", empty=True)
-        if len(text) > MOST_BYTES:
-            return self.reject(position, number, TOO_LONG)
         source = self.folder
         if self.source_column:
             source = _domain_name(value_at(values, self.source_column))
-            if not source:
-                return self.reject(position, number, f"no name in the domain column '{self.source_column}'")
+        if not text.strip():
+            return Rejected(self.name, position, number, f"'{self.text}' is empty", EMPTY, source)
+        if len(text) > MOST_BYTES:
+            return self.reject(position, number, TOO_LONG)
+        if self.source_column and not source:
+            return self.reject(position, number, f"no name in the domain column '{self.source_column}'")
         found = value_at(values, self.id) if self.id else None
         name = f"{self.name}:{position}" if found is None or found is MISSING else whole(str(found))
         repaired = whole(text)

@@ -35,6 +35,7 @@ from openclimb.corpus.reading.parse import Document, Parser, Rejected
 from openclimb.corpus.reading.store import DamagedError, is_remote, open_file, tries, unreadable, wait
 from openclimb.corpus.reading.tables import arrow_batches, arrow_schema, example_row, parquet_batches, parquet_file
 from openclimb.corpus.reading.text import parse_json, whole
+from openclimb.corpus.reading.warc import DOCUMENTS, PAGES, NotPlain, Unreadable, warc_records
 from openclimb.errors import OpenclimbError
 
 FIRST_BYTES = 4_000_000  # of a file are looked at for its columns
@@ -132,6 +133,8 @@ def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], boo
                 yield from _read_csv(text, kind, parser, wanted)
             elif kind == "text":
                 yield from _read_text(text, parser, wanted)
+            elif kind == "warc":
+                yield from _read_warc(text, parser, wanted)
             else:
                 plain = unit.format == "jsonl" and not translated
                 yield from _read_json(text, unit, plain, parser, wanted)
@@ -163,7 +166,8 @@ def damage() -> Iterator[None]:
 def first_row(path: str, kind: str, column: str) -> dict[str, Any] | None:
     """Return the first row of a file, or one as its types say it may be; None where it cannot be told from a few MB.
 
-    `column` is the name that plain text goes by. Raises ValueError for a first line that is no JSON.
+    {} for a WARC file that holds web pages alone there. `column` is the name that plain text goes by.
+    Raises ValueError for a first line that is no JSON.
     """
     kind, _, compression = kind.partition(".")
     with open_file(path) as stream, damage():
@@ -174,6 +178,8 @@ def first_row(path: str, kind: str, column: str) -> dict[str, Any] | None:
         if kind == "text":
             return {column: "text"}
         text, _ = text_stream(stream, compression)
+        if kind == "warc":
+            return _first_text(text, column)
         if kind in ("csv", "tsv"):
             header = next(_records(text, kind, FIRST_BYTES), (1, []))[1]
             return dict.fromkeys(header, "text") if header else None
@@ -246,6 +252,39 @@ def _read_text(stream: io.BufferedReader, parser: Parser, wanted: Callable[[int]
         yield parser.reject(0, None, f"the text is not UTF-8: {error.reason} at byte {error.start}")
         return
     yield parser.values({parser.text: text}, 0, None)
+
+
+def _read_warc(stream: io.BufferedReader, parser: Parser, wanted: Callable[[int], bool]) -> Iterator[Item]:
+    """Yield documents of a WARC file's records of plain text, by their number; the other contents are left out."""
+    for record in warc_records(stream):
+        if record.kind not in DOCUMENTS or not wanted(record.number):
+            continue
+        try:
+            text = record.text(parse.MOST_BYTES)
+        except NotPlain as what:
+            yield Rejected(parser.name, record.number, None, str(what), parse.NOT_PLAIN)
+        except Unreadable as why:
+            yield parser.reject(record.number, None, str(why))
+        else:
+            yield parser.values({"url": record.url, "id": record.id, parser.text: text}, record.number, None)
+
+
+def _first_text(stream: io.BufferedReader, column: str) -> dict[str, Any] | None:
+    """Return a row of a WARC file that holds plain text in its first MB, {} where it has web pages alone there."""
+    n_read, html = 0, False
+    for record in warc_records(stream):
+        n_read += record.left
+        try:
+            if record.kind in DOCUMENTS:
+                record.text(FIRST_BYTES)
+                return {"url": "text", "id": "text", column: "text"}
+        except NotPlain as what:
+            html = html or str(what) in PAGES
+        except Unreadable:
+            pass
+        if n_read > FIRST_BYTES:
+            break
+    return {} if html else None
 
 
 def _read_table(stream: IO[bytes], unit: Unit, parser: Parser, wanted: Callable[[int], bool]) -> Iterator[Item]:

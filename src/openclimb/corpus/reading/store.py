@@ -5,8 +5,10 @@ short file.
 """
 
 import asyncio
+import contextlib
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ Result = TypeVar("Result")
 
 TRIES = 7  # of a fault that passes: about a minute of waiting in all
 FEW_TRIES = 3  # of a refused request, which refreshed credentials cure, and of a file that seems cut short
+PART = 1 << 24  # bytes that are asked of a remote file at once
 PAUSE = 1.0  # seconds before the second try; each further one waits twice as long
 PACKAGES = {  # of a URL's scheme: the package, and our extra that installs it
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
@@ -58,11 +61,110 @@ def local_path(path: str) -> str:
 def open_file(path: str) -> Any:
     """Return a context in which a file of any store is open for reading bytes."""
     local = local_path(path)
-    if local:
-        return open(local, "rb")
-    import fsspec
+    return open(local, "rb") if local else _RemoteFile(path)
 
-    return fsspec.open(path, "rb")
+
+class _RemoteFile(io.RawIOBase):
+    """A file of another store. After a fault that passes it is opened again, and reading goes on at the same byte.
+
+    Tries count from the last bytes that came: however long a file is and however often its store fails, no more than
+    a request is lost. Raises InputError where they are used up.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.place = path, 0
+        self.stream: Any = self._opened()
+        self.size = getattr(self.stream, "size", None)  # bytes; None where the store does not say
+
+    def _opened(self) -> Any:
+        import fsspec
+
+        return fsspec.open(self.path, "rb").open()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self.stream.seekable())
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set where the next bytes are read, which asks the store for nothing."""
+        if whence == io.SEEK_END and self.size is None:
+            raise OSError(f"the store does not say where {without_secrets(self.path)} ends")
+        self.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size or 0}[whence]
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return so many bytes, or all up to the end: fewer at the end alone."""
+        n = -1 if size is None else size
+        if self.size is not None:
+            left = max(0, self.size - self.place)
+            n = left if n < 0 else min(n, left)
+        tried = 0
+        while n:
+            try:
+                data = self._read(n)
+                self.place += len(data)
+                return data
+            except OpenclimbError:
+                raise
+            except Exception as error:
+                tried += 1
+                if tried >= tries(error, remote=True):
+                    raise unreadable(self.path, error) from error
+                self._leave()
+                wait(self.path, tried)
+        return b""
+
+    def _read(self, n: int) -> bytes:
+        if self.stream is None:
+            self.stream = self._opened()
+            if getattr(self.stream, "size", None) != self.size:
+                raise DamagedError("its size changed while it was read")
+        if self.stream.tell() != self.place:
+            self._go()
+        data = b"".join(self._parts(n))
+        if self.size is not None and len(data) < n:
+            raise DamagedError(f"its store sent {len(data):,} of {n:,} bytes")
+        return data
+
+    def _go(self) -> None:
+        """Set the stream to the place; a server that sends no parts of a file sends all before it again."""
+        try:
+            self.stream.seek(self.place)
+        except ValueError:
+            if self.stream.tell() > self.place:
+                self._leave()
+                self.stream = self._opened()
+            for _ in self._parts(self.place - self.stream.tell()):
+                pass
+
+    def _parts(self, n: int) -> Iterator[bytes]:
+        """Yield what the stream gives of the next n bytes, or of all that follow where n is −1."""
+        while n and (part := self.stream.read(min(n, PART) if n > 0 else PART)):
+            yield bytes(part)
+            n -= len(part) if n > 0 else 0
+
+    def _leave(self) -> None:
+        stream, self.stream = self.stream, None
+        with contextlib.suppress(Exception):  # one that failed may not close either
+            stream.close()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._leave()
+        super().close()
 
 
 def tries(error: Exception, remote: bool) -> int:

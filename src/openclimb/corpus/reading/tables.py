@@ -53,7 +53,7 @@ def _large_dictionaries(stream: IO[bytes], group: Any, names: list[str]) -> set[
     for i in range(group.num_columns):
         column = group.column(i)
         path = column.path_in_schema
-        if column.total_uncompressed_size <= LARGE_DICTIONARY or path.partition(".")[0] not in names:
+        if column.total_uncompressed_size <= min(LARGE_DICTIONARY, MOST_PAGE) or path.partition(".")[0] not in names:
             continue
         sizes = list(_page_sizes(stream, column))
         if sizes[0] > LARGE_DICTIONARY and column.dictionary_page_offset is not None:

@@ -16,7 +16,7 @@ from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.find import Found, LeftOut, find_files, summary
 from openclimb.corpus.reading.formats import format_of, text_stream
 from openclimb.corpus.reading.lines import is_array
-from openclimb.corpus.reading.parse import MISSING, TOKEN_IDS, NotText, is_token_ids, shown, text_of, value_at
+from openclimb.corpus.reading.parse import FOLDERS, MISSING, TOKEN_IDS, NotText, is_token_ids, shown, text_of, value_at
 from openclimb.corpus.reading.read import Unit, damage, first_row
 from openclimb.corpus.reading.store import open_file, patiently
 from openclimb.corpus.reading.tables import parquet_file
@@ -101,9 +101,9 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
     """
     files, left = look(settings)
     kind, _, column = settings.domains.partition(":")
-    if settings.domains and (kind, bool(column)) not in (("column", True), ("folders", False)):
+    if settings.domains and (kind, bool(column)) not in (("column", True), (FOLDERS, False)):
         raise ConfigError(f"corpus.domains = '{settings.domains}' is not known", 'write "column:NAME", "folders" or ""')
-    if kind == "folders":
+    if kind == FOLDERS:
         folders = {file.folder for file in files}
         if len(folders) < 2:
             raise InputError(
@@ -111,10 +111,12 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
                 "put the files into folders named for their domains, and name those or the folder above",
             )
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
-    decoded = False
+    decoded, pages = False, ""
     for file in files[:: max(1, len(files) // CHECKED_FILES)]:
         row = _first_row(file, settings.text)
-        if row is not None:
+        if row == {} and file.format.startswith("warc"):
+            pages = pages or file.name
+        elif row is not None:
             _check_columns(file, row, wanted)
             decoded |= _check_text(file, row, settings.text, tokenizer)
     return {
@@ -123,6 +125,7 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
         "formats": dict(Counter(file.format for file in files)),
         "left_out": summary(left),
         "token_ids": decoded,
+        "pages": pages,  # a WARC file that begins with web pages, without any plain text
     }
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openclimb.corpus.packed import read_packed
 from openclimb.mixture import Weights
 from openclimb.tasks.items import gold_pairs
-from openclimb.workspace.files import read_json
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,8 +104,11 @@ class Ngrams:
 
 
 def count_ngrams(tokens: Path, token_budget: int, order: int) -> Ngrams:
-    """Count the packed domains of a workspace for proxies of that token budget; a gram has `order` ≥ 2 tokens."""
-    facts = read_json(tokens / "domains.json")
+    """Count the packed domains of a workspace for proxies of that token budget; a gram has `order` ≥ 2 tokens.
+
+    Raises InputError for a domain of which fewer tokens are there than were packed.
+    """
+    facts = read_packed(tokens)
     size = int(facts["vocab_size"])
     share = min(1.0, MOST_TOKENS / max(1, sum(row["n_read"] for row in facts["domains"])))
     arrays = [
