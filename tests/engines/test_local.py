@@ -46,6 +46,41 @@ def die(x: int) -> int:
     return x
 
 
+def die_and_count(folder: Path, x: int) -> int:
+    (folder / f"{'death' if x == 1 else 'done'}-{time.monotonic_ns()}-{x}").touch()
+    return die(x)
+
+
+def die_once(folder: Path, x: int) -> int:
+    if x == 2 and not (folder / "died").exists():
+        (folder / "died").touch()
+        die(1)
+    return x
+
+
+def die_always(_: int) -> int:
+    return die(1)
+
+
+def see(_: int) -> tuple[str | None, int]:
+    time.sleep(0.05)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
+
+
+def fail_on(device: str, folder: Path, _: int) -> str:
+    """Return the GPU that is seen; fail as PyTorch does on the GPU of that name, on all where it is ""."""
+    time.sleep(0.02)
+    seen = os.environ["CUDA_VISIBLE_DEVICES"]
+    if device in ("", seen):
+        (folder / f"{time.monotonic_ns()}").touch()
+        raise RuntimeError("CUDA error: unspecified launch failure")
+    return seen
+
+
+def double(data: bytes) -> bytes:
+    return data + data
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_with_their_index(workers: int) -> None:
     assert sorted(LocalEngine(workers).map(square, list(range(20)))) == [(i, i * i) for i in range(20)]
@@ -72,9 +107,85 @@ def test_an_error_in_a_worker_comes_back_whole() -> None:
     assert (caught.value.message, caught.value.fix) == ("item 3 is bad", "mend it")
 
 
-def test_a_worker_that_dies_is_told() -> None:
-    with pytest.raises(OpenclimbError, match="worker processes died of 1, 3 times"):
+def test_an_item_that_kills_its_workers_is_named() -> None:
+    with pytest.raises(OpenclimbError, match="worker processes died of 1, 3 times: killed with signal 9"):
         list(LocalEngine(2).map(die, list(range(6))))
+
+
+def test_an_item_that_kills_its_workers_is_set_aside(tmp_path: Path) -> None:
+    said = list[str]()
+    engine = LocalEngine(2, note=said.append)
+    found = dict(engine.map(partial(die_and_count, tmp_path), list(range(6)), lost=lambda item, how: f"{item} {how}"))
+    engine.release()
+    how = "its worker died 3 times, the last while nothing else ran: killed with signal 9, often for want of memory"
+    assert found == {0: 0, 1: f"1 {how}", **{i: i for i in range(2, 6)}}
+    deaths = sorted(tmp_path.glob("death-*"))
+    assert len(deaths) == 3
+    last = int(deaths[-1].name.split("-")[1])
+    assert all(int(done.name.split("-")[1]) < last for done in tmp_path.glob("done-*")), "the last time it is alone"
+    assert len(said) == 3
+    assert "a worker on 1 killed with signal 9" in said[0]
+
+
+def test_a_death_that_was_no_fault_of_its_item_is_survived(tmp_path: Path) -> None:
+    engine = LocalEngine(2)
+    assert sorted(engine.map(partial(die_once, tmp_path), list(range(6)))) == [(i, i) for i in range(6)]
+    engine.release()
+
+
+def test_where_every_item_kills_its_worker_the_map_stops() -> None:
+    engine = LocalEngine(2)
+    with pytest.raises(OpenclimbError, match="worker processes died of"):
+        list(engine.map(die_always, list(range(40)), lost=lambda _item, _how: 0))
+    engine.release()
+
+
+def test_each_worker_sees_one_gpu() -> None:
+    engine = LocalEngine(8, ["3", "5"])
+    assert engine.gpus == 2
+    found = dict(engine.map(see, list(range(8)), Resources(gpus=1)))
+    assert {device for device, _ in found.values()} == {"3", "5"}
+    assert len({pid for _, pid in found.values()}) == 2, "one process a GPU"
+    shared = dict(engine.map(see, list(range(24)), Resources(gpus=0.25)))
+    assert {device for device, _ in shared.values()} == {"3", "5"}
+    assert 2 < len({pid for _, pid in shared.values()}) <= 8, "four processes a GPU"
+    assert {pid for _, pid in found.values()} <= {pid for _, pid in shared.values()}, "warm ones are kept"
+    engine.release()
+
+
+def test_without_gpus_work_for_them_runs_on_cores_that_see_none() -> None:
+    engine = LocalEngine(2, [])
+    assert {device for device, _ in dict(engine.map(see, list(range(4)), Resources(gpus=0.25))).values()} == {None}
+    engine.release()
+    hidden = LocalEngine(2, ())
+    assert {device for device, _ in dict(hidden.map(see, list(range(4)))).values()} == {""}
+    hidden.release()
+
+
+def test_the_work_of_a_gpu_that_fails_goes_to_the_others(tmp_path: Path) -> None:
+    said = list[str]()
+    engine = LocalEngine(8, ["0", "1", "2"], said.append)
+    found = dict(engine.map(partial(fail_on, "1", tmp_path), list(range(12)), Resources(gpus=1)))
+    assert sorted(found) == list(range(12))
+    assert set(found.values()) == {"0", "2"}
+    assert engine.gpus == 2, "it is left out of later maps too"
+    assert said == ["GPU 1 failed 2 times and is left out: CUDA error: unspecified launch failure"]
+    assert len(list(tmp_path.iterdir())) == 2
+    engine.release()
+
+
+def test_where_every_gpu_fails_the_run_says_so(tmp_path: Path) -> None:
+    engine = LocalEngine(8, ["0", "1"])
+    with pytest.raises(OpenclimbError, match="GPU"):
+        list(engine.map(partial(fail_on, "", tmp_path), list(range(12)), Resources(gpus=1)))
+    engine.release()
+
+
+def test_large_items_and_results_pass_while_workers_are_busy() -> None:
+    engine = LocalEngine(2)
+    items = [bytes(3_000_000) for _ in range(12)]
+    assert [len(result) for _, result in engine.map(double, items)] == [6_000_000] * 12
+    engine.release()
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

@@ -371,6 +371,6 @@ def test_one_long_text_of_a_dictionary_stands_once_in_the_memory(tmp_path: Path)
         batches = tables.parquet_batches(file, 0, 1, lambda names: names)
         first = next(batches)
         assert pa.types.is_dictionary(first.column(0).type)
-        assert pa.default_memory_pool().bytes_allocated() - before < 3 * len(texts[0])  # of 8 rows
+        assert pa.default_memory_pool().bytes_allocated() - before < 6 * len(texts[0])  # 8 rows would have 8
         batches.close()
     assert [len(document.text) for document in read(path, tmp_path)[0]] == [len(text) for text in texts]
