@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from openclimb.engines import interruption
 from openclimb.engines.interruption import Interrupted
 from openclimb.errors import OpenclimbError
+from openclimb.masking import mask_error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -135,6 +136,9 @@ def _results(
             except Interrupted:  # the signal went to that worker alone
                 stopping = True
                 continue
+            except Exception as error:
+                mask_error(error)  # its traceback in the worker comes along as text
+                raise
             yield index, result
     if stopping:
         raise Interrupted
