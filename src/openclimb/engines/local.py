@@ -190,9 +190,15 @@ def _without_unguarded_script() -> Iterator[None]:
 
 
 def _is_guarded(file: str | None) -> bool:
-    """Return whether a script asks for its `__name__`. One that cannot be read is left to multiprocessing."""
+    """Return whether a script asks for its `__name__`; True too without one, as in a notebook.
+
+    A program that comes through a pipe has a file that is none ("<stdin>"): workers cannot import it. One that cannot
+    be read is left to multiprocessing.
+    """
     try:
         return file is None or "__name__" in Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
     except (OSError, UnicodeDecodeError):
         return True
 
