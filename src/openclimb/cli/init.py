@@ -11,6 +11,7 @@ from openclimb.cli.options import Command, Several, assign, workspace
 from openclimb.config.load import from_dict, parse_count
 from openclimb.config.scales import SCALES
 from openclimb.errors import ConfigError
+from openclimb.printable import say
 
 TWO_KINDS = "give either a corpus or a file of domains"
 
@@ -59,7 +60,7 @@ class Given:
 )
 def init(**options: Any) -> None:
     given = Given(**options)
-    print("\n".join(_new(given) if given.old is None else _from_old(given, given.old)))
+    say("\n".join(_new(given) if given.old is None else _from_old(given, given.old)))
 
 
 def _new(given: Given) -> list[str]:

@@ -18,6 +18,7 @@ from openclimb.cli.options import DEBUG, HELP, PLACES
 from openclimb.engines import interruption
 from openclimb.errors import MissingDependency, OpenclimbError, nearest
 from openclimb.masking import replaced, secret_values, without_secrets
+from openclimb.printable import printable
 from openclimb.system_errors import system_error
 
 COMMANDS = {  # where each stands, so that `climb --help` imports none of them; what it does
@@ -103,7 +104,7 @@ def _invoke(context: click.Context, words: Sequence[str]) -> int:
     except Exception as error:
         told = _told(error, context)
         if told is None or context.meta.get(DEBUG):
-            print(_masked_traceback(error, context, words), end="", file=sys.stderr)
+            print(printable(_masked_traceback(error, context, words)), end="", file=sys.stderr)
         return _complain(*((told.message, told.fix) if told else UNKNOWN))
 
 
@@ -147,9 +148,9 @@ def _usage(error: click.UsageError) -> tuple[str, str]:
 
 
 def _complain(message: str, fix: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     if fix:
-        print(f"fix: {fix}", file=sys.stderr)
+        print(f"fix: {printable(fix)}", file=sys.stderr)
     return 1
 
 

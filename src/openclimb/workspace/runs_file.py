@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from openclimb.errors import InputError, nearest
+from openclimb.printable import one_line
 from openclimb.progress import counted
 from openclimb.workspace.sheet import Sheet, is_numberlike, read_numbers, read_sheet
 from openclimb.workspace.tables import unguarded
@@ -289,6 +290,6 @@ def _some(what: str, names: Sequence[str]) -> list[str]:
 
 def listed(names: Iterable[str]) -> str:
     """Return names as a list of which the first few are shown."""
-    names = list(names)
+    names = list(map(one_line, names))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
