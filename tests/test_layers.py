@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"corpus", "tasks", "stats"},
     {"engines", "workspace", "progress"},
     {"config"},
-    {"mixture", "errors", "system_errors", "masking", "seeds"},
+    {"mixture", "errors", "system_errors", "masking", "printable", "seeds"},
 ]
 SIBLINGS = ({"clustering", "search", "proxy"}, {"validation", "export"})  # none imports another
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -3,13 +3,19 @@
 import contextlib
 import http.server
 import json
+import re
 import stat
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from openclimb.cli.main import main
 from openclimb.config.load import from_dict, recorded_settings
@@ -18,7 +24,7 @@ from openclimb.corpus.reading.read import read_unit
 from openclimb.corpus.reading.units import read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError
-from openclimb.masking import is_secret, masked_words, secret_values, without_secrets
+from openclimb.masking import StreamMask, is_secret, masked_words, secret_values, without_secrets
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import make_tiny_workspace
 from openclimb.workspace.context import StageContext
@@ -178,3 +184,77 @@ def test_units_find_the_addresses_that_were_left_out(address: str, tmp_path: Pat
     (named,), (unit,) = read_units(tmp_path), read_units(tmp_path, settings)
     assert (named.path, unit.path, unit.name) == ("", address, "corpus.jsonl")
     assert len(list(read_unit(unit, settings))) > 100
+
+
+def refuse(texts: Sequence[str]) -> list[float]:
+    """A scorer whose errors show what they should not: an address, a token, a whole command."""
+    try:
+        raise FileNotFoundError(
+            2, f"no such key hf_{CANARY}0123456789abcdef", f"s3://me:{CANARY}1@bucket/a?sig={CANARY}2"
+        )
+    except FileNotFoundError:
+        raise subprocess.CalledProcessError(1, ["true", "--password", f"{CANARY}3"]) from None
+
+
+def test_a_traceback_of_an_error_that_nobody_foresaw_shows_no_secret(
+    tiny_tasks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = tmp_path / "two"
+    for name in ("a", "b"):
+        (two / name).mkdir(parents=True)
+        (two / name / "c.jsonl").write_text('{"text": "some words of a document"}\n' * 5)
+    changes = {
+        "quality": {"scorers": [f"{__name__}:refuse"]},
+        "objective": {"command": ["true", "--password", f"{CANARY}3"]},
+        "corpus": {"domains": "folders"},
+        "run": {"workers": 2},
+    }
+    root = make_tiny_workspace(tmp_path / "run", two, tiny_tasks, **changes)
+    assert main(["run", str(root), "--quiet"]) == 1
+    told = capfd.readouterr().err
+    assert CANARY not in told
+    assert "in refuse" in told
+    assert "Command '['true', '--password', '***']' returned non-zero exit status 1" in told
+    assert "error: nobody foresaw this one" in told
+
+
+def leak(_: int) -> None:
+    """A function whose error names a signed address, and comes from one with a password in its file name."""
+    try:
+        open(f"s3://me:{CANARY}1@bucket/a?sig={CANARY}2")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise ValueError(f"cannot read https://host/a?sig={CANARY}") from error
+
+
+def test_an_error_of_a_worker_comes_without_secrets() -> None:
+    engine = LocalEngine(2)
+    with pytest.raises(ValueError, match="cannot read https://host/a$") as caught:
+        list(engine.map(leak, [0, 1, 2]))
+    engine.release()
+    text = "".join(traceback.format_exception(caught.value))
+    assert "in leak" in text
+    assert "s3://bucket/a" in text
+    assert f"{CANARY}1" not in text.replace("{CANARY}", "")
+
+
+@hypothesis.given(
+    text=st.lists(st.sampled_from(["abcd", "abcdef", "cdxy", "ab", "x", "\n", "cd", "éé"]), max_size=12).map("".join),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+)
+def test_a_stream_is_masked_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    secrets = ["abcdef", "abcd", "cdxy", "ééé"]
+    data = text.encode()
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    mask = StreamMask(secrets)
+    written = b""
+    for start, end in pairwise(edges):
+        written += mask.feed(data[start:end])
+        assert not any(value.encode() in written for value in secrets)
+    whole = re.sub("abcdef|abcd|cdxy|ééé", "***", text)
+    assert (written + mask.rest()).decode() == whole
+
+
+def test_a_stream_without_secrets_is_passed_on_at_once() -> None:
+    assert StreamMask([]).feed(b"abc") == b"abc"
+    assert StreamMask(["abcd"]).feed(b"12 % abX") == b"12 % abX"
+    assert StreamMask(["abcd"]).feed(b"12 % ab") == b"12 % "

@@ -16,6 +16,8 @@ class OpenclimbError(Exception):
         super().__init__(without_secrets(message))  # an address in it may be signed
         self.message = without_secrets(message)
         self.fix = without_secrets(fix)
+        if fix:
+            self.add_note(f"fix: {self.fix}")  # a notebook shows it under the message
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.message, self.fix)  # crosses process borders whole

@@ -4,6 +4,7 @@ A query is taken out whole, as that of a signed URL is its key. An argument is j
 `--api-key=X`, `HF_TOKEN=X`, `Authorization: X`; `--token-budget 5M` and `--tokenizer X` are none.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -54,6 +55,64 @@ def replaced(text: str, secrets: Sequence[str]) -> str:
     for value in secrets:
         text = text.replace(value, MASK)
     return text
+
+
+def mask_error(error: BaseException | None) -> None:
+    """Take the secrets of addresses and known forms out of an error in place, and out of those that it came from.
+
+    Covers the texts it was made with, the file names of an OSError, and the traceback that a worker sent along.
+    """
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.args = tuple(without_secrets(each) if isinstance(each, str) else each for each in one.args)
+        for name in ("filename", "filename2", "strerror", "tb"):
+            if isinstance(text := getattr(one, name, None), str):
+                setattr(one, name, without_secrets(text))
+        waiting += [one.__cause__, one.__context__]
+
+
+class StreamMask:
+    """Masks secrets in bytes that come piece by piece, wherever the pieces are cut.
+
+    It holds back no more than what may be the beginning of a secret.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        """`secrets`: none empty, the longest first."""
+        self._secrets = [os.fsencode(value) for value in secrets]
+        self._pattern = re.compile(b"|".join(map(re.escape, self._secrets)) if self._secrets else b"(?!)")
+        self._longest = max(map(len, self._secrets), default=0)
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be written by now."""
+        data = self._held + data
+        begin = self._begun(data, 0)
+        done, written = 0, []
+        for match in self._pattern.finditer(data):
+            if match.start() >= begin:  # perhaps a longer secret
+                break
+            written += [data[done : match.start()], MASK.encode()]
+            done = match.end()
+        begin = begin if begin >= done else self._begun(data, done)
+        self._held = data[begin:]
+        return b"".join([*written, data[done:begin]])
+
+    def rest(self) -> bytes:
+        """Return what was held back, when nothing more comes."""
+        held, self._held = self._held, b""
+        return self._pattern.sub(MASK.encode(), held)
+
+    def _begun(self, data: bytes, start: int) -> int:
+        """Return where the longest end of the data from `start` on begins that begins a secret; its length for none."""
+        for i in range(max(start, len(data) - self._longest + 1), len(data)):
+            if any(len(data) - i < len(value) and value.startswith(data[i:]) for value in self._secrets):
+                return i
+        return len(data)
 
 
 def is_secret(name: str, value: str) -> bool:

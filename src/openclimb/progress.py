@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Any, Protocol, TextIO
 
+from openclimb.printable import printable
+
 
 def silent(text: str) -> None:
     """Say nothing."""
@@ -63,7 +65,7 @@ class PlainProgress(Progress):
         self._line(f"{self.label}: done in {_span(time.monotonic() - self.began)}{f' · {text}' if text else ''}")
 
     def _line(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.stream, flush=True)
+        print(f"{time.strftime('%H:%M:%S')}  {printable(text)}", file=self.stream, flush=True)
 
 
 class JsonProgress(Progress):
@@ -117,7 +119,7 @@ class LiveProgress(Progress):
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("[dim]{task.fields[result]}"),
+            TextColumn("{task.fields[result]}", style="dim", markup=False),
             console=Console(stderr=True),
         )
         self.bars.start()
@@ -131,12 +133,12 @@ class LiveProgress(Progress):
             self.bars.advance(self.task, n)
 
     def note(self, text: str) -> None:
-        self.bars.console.print(text, style="dim", markup=False, highlight=False)
+        self.bars.console.print(printable(text), style="dim", markup=False, highlight=False)
 
     def finish(self, text: str = "") -> None:
         if self.task is not None:
             total = self.bars.tasks[self.task].total or 1
-            self.bars.update(self.task, total=total, completed=total, result=text)
+            self.bars.update(self.task, total=total, completed=total, result=printable(text))
             self.task = None
 
     def close(self) -> None:

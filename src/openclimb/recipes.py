@@ -44,10 +44,13 @@ def recipes(
 
     seed = {"seed": config.seed}
     tokenizer = {"tokens.tokenizer": config.tokens.tokenizer, "tokens.vocab_size": config.tokens.vocab_size}
+    embed = _named(config, "embed")
+    if not config.embed.revision:
+        del embed["embed.revision"]  # nothing is pinned
     add("corpus", _named(config, "corpus"), (), input_files=input_files)
     add(
         "clusters",
-        {**_named(config, "embed"), **_named(config, "clusters"), **tokenizer, **seed},
+        {**embed, **_named(config, "clusters"), **tokenizer, **seed},
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=tokenizer_fingerprint(config.tokens.tokenizer),

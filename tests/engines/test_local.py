@@ -220,6 +220,20 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("flag", ["-", "-i"])
+def test_a_program_that_is_no_file_has_workers(flag: str) -> None:
+    code = (
+        "import math\n"
+        "from openclimb.engines.local import LocalEngine\n"
+        "print(sorted(LocalEngine(2).map(math.sqrt, [1.0, 4.0, 9.0])))\n"
+        "print(globals().get('__file__'))\n"
+    )
+    done = subprocess.run([sys.executable, flag], input=code, capture_output=True, text=True, check=False)
+    file = {"-": "<stdin>", "-i": "None"}[flag]  # a notebook has none either
+    assert done.stdout.splitlines() == ["[(0, 1.0), (1, 2.0), (2, 3.0)]", file], done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("guard", ["", "if __name__ == '__main__':\n    "])
 def test_a_script_without_a_main_guard_works_and_runs_once(guard: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"

@@ -31,7 +31,7 @@ def test_names_cannot_put_markup_or_rows_on_the_card() -> None:
     assert {len(row) for row in cells} == {8}
     names = [row[1].strip() for row in cells]
     assert names[:2] == ["a\\|b c", "\\<script>\\`x\\`"]
-    assert names[2] == "\\[y](http://z) \\&lt; \\*so\\*"
+    assert names[2] == "\\[y](http\\://z) \\&lt; \\*so\\*"
     assert names[3] == "\\_u\\_ arc_easy"
     assert "It beats \\<natural>." in card
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from openclimb.cli.main import main
 from openclimb.config.schema import ObjectiveSettings, TasksSettings
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import ConfigError, SearchError
+from openclimb.masking import StreamMask
 from openclimb.mixture import Domain
+from openclimb.objectives.command import _copied
 from openclimb.objectives.function import OneByOne
 from openclimb.objectives.run import load_score, run_trials
 from openclimb.progress import Progress
@@ -140,6 +143,86 @@ def test_a_command_that_takes_too_long_is_killed_with_all_its_processes(tmp_path
         run(tmp_path, settings)
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         wait_for_end(pid)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from openclimb.mixture import Domain
+from openclimb.objectives.command import Command
+from openclimb.testing.fixtures import make_domains, make_trial
+
+domains = make_domains(2)
+words = (sys.executable, "train.py", "--token", "CANARYvalue")
+Command(words, 60.0, Path.cwd(), tuple(domains), 1000, None)(make_trial(1, domains, (0.5, 0.5), {}), Path("trial"))
+"""
+
+
+def test_a_log_holds_no_secret_while_its_command_runs_nor_after_ours_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "train.py").write_text(
+        "import os, sys, time\n"
+        "print('called with', sys.argv, os.getpid(), flush=True)\n"
+        "sys.stdout.write('1 % CANARY')\n"
+        "sys.stdout.flush()\n"
+        "time.sleep(600)\n"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path)
+    log = tmp_path / "trial" / "log.txt"
+    try:
+        deadline = time.monotonic() + 60
+        while not log.is_file() or "1 % " not in log.read_text():
+            assert time.monotonic() < deadline
+            assert ours.poll() is None
+            time.sleep(0.05)
+        found = re.search(r"called with \['train.py', '--token', '\*\*\*'\] (\d+)", log.read_text())
+        assert found, log.read_text()
+    finally:
+        ours.kill()
+        ours.wait()
+    wait_for_end(int(found[1]))
+    assert "CANARY" not in log.read_text()
+
+
+def test_a_process_that_outlives_its_command_and_holds_its_output_is_not_waited_for(tmp_path: Path) -> None:
+    fork = (
+        "import pathlib, subprocess, sys\n"
+        "print('first', flush=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "pathlib.Path('pid').write_text(str(child.pid))\n"
+    )
+    began = time.monotonic()
+    try:
+        (trial,) = run(tmp_path, trainer(tmp_path, fork + GOOD))
+        assert time.monotonic() - began < 30
+        os.kill(int((tmp_path / "pid").read_text()), 0)  # it is still there
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert trial.scores["tasks"] == 1.0
+    assert "first\ntrained on" in (tmp_path / "trials" / "0001" / "log.txt").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_that_cannot_be_written_stops_the_run_and_not_the_command() -> None:
+    source, sink = os.pipe()
+
+    def copy() -> None:
+        with open("/dev/full", "wb", buffering=0) as log, _copied(source, log, StreamMask([])):
+            for _ in range(30):
+                os.write(sink, b"x" * 100_000)  # more than a pipe holds: somebody must read it
+
+    with pytest.raises(OSError, match="No space left"):
+        copy()
+    os.close(sink)
+    os.close(source)
+
+
+def test_much_output_without_a_line_is_kept_whole(tmp_path: Path) -> None:
+    many = "import sys\nsys.stdout.write('x' * 3_000_000)\nsys.stdout.flush()\n"
+    run(tmp_path, trainer(tmp_path, many + GOOD))
+    text = (tmp_path / "trials" / "0001" / "log.txt").read_text()
+    assert text.count("x") >= 3_000_000
+    assert "trained on" in text
 
 
 def test_scores_of_other_tasks_fail_their_trial(tmp_path: Path) -> None:

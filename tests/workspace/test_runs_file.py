@@ -10,6 +10,7 @@ from openclimb.errors import InputError
 from openclimb.testing.fixtures import complaint
 from openclimb.workspace.runs_file import Directions, RunTables, read_runs
 from openclimb.workspace.sheet import read_numbers, read_sheet
+from openclimb.workspace.tables import csv_text
 
 DOMAINS = ("web", "code", "books")
 RATIOS = "run,web,code,books\na,0.5,0.3,0.2\nb,0.1,0.2,0.7\n"
@@ -122,6 +123,40 @@ def test_dialects_of_spreadsheets(ratios: bytes, dialect: str, tmp_path: Path) -
     assert (f"r.csv is read as: {dialect}" in found.notes) == bool(dialect)
 
 
+def test_a_table_saved_as_csv_ansi_is_read_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d.csv").write_bytes("name;tokens\nAktenzüge – „Recht“;8M\nCafé;2M\n".encode("cp1252"))
+    (tmp_path / "r.csv").write_bytes("run;Aktenzüge – „Recht“;Café\na;0,5;0,5\nb;0,9;0,1\n".encode("cp1252"))
+    (tmp_path / "m.csv").write_bytes("run;Qualität\na;1,5\nb;1,25\n".encode("cp1252"))
+    root = tmp_path / "run"
+    arguments = ["--domains-file", str(tmp_path / "d.csv"), "--target-tokens", "1M"]
+    assert main(["init", str(root), *arguments]) == 0
+    assert "d.csv is read as: Windows-1252, as it is not UTF-8" in capsys.readouterr().out
+    assert main(["import", str(root), str(tmp_path / "r.csv"), str(tmp_path / "m.csv")]) == 0
+    told = capsys.readouterr().out
+    for name in ("r.csv", "m.csv"):
+        assert f"{name} is read as: Windows-1252, as it is not UTF-8" in told
+    trials = openclimb.open(root).trials()
+    assert [trial.scores for trial in trials] == [{"Qualität": 1.5}, {"Qualität": 1.25}]
+    assert trials[0].mixture.as_dict() == {"Aktenzüge – „Recht“": 0.5, "Café": 0.5}
+
+
+def test_names_with_the_apostrophe_of_our_own_tables_are_taken_back(tmp_path: Path) -> None:
+    domains = ["=web", "'@code", "books"]
+    ratios = csv_text(("run", *domains), [("a", 0.5, 0.25, 0.25), ("b", 0.25, 0.5, 0.25)])
+    metrics = csv_text(("run", "-task"), [("a", 1.0), ("b", 2.0)])
+    assert ratios.startswith("run,'=web,''@code,books\n")
+    (tmp_path / "r.csv").write_text(ratios)
+    (tmp_path / "m.csv").write_text(metrics)
+    found = read_runs(tmp_path / "r.csv", tmp_path / "m.csv", domains, Directions(), {"-task"})
+    assert found.runs[0].weights == (0.5, 0.25, 0.25)
+    assert found.runs[1].scores == {"-task": 2.0}
+    (tmp_path / "r.csv").write_text(ratios.replace("''@", "'@"))  # as it stands, where that is its name
+    assert read_runs(tmp_path / "r.csv", tmp_path / "m.csv", domains, Directions()).runs[0].weights == (0.5, 0.25, 0.25)
+    (tmp_path / "r.csv").write_text(ratios.replace("books", "'books"))  # no table of ours has that
+    with pytest.raises(InputError, match="no column for the domain 'books'"):
+        read_runs(tmp_path / "r.csv", tmp_path / "m.csv", domains, Directions())
+
+
 def test_weights_in_percent_without_the_sign(tmp_path: Path) -> None:
     found = read(tmp_path, "run,web,code,books\na,50,30,20\nb,10.1,20,70\n")
     assert found.runs[0].weights == pytest.approx((0.5, 0.3, 0.2))
@@ -149,7 +184,9 @@ def test_commas_before_decimals_and_thousands(text: str, numbers: list[float], t
     ("data", "message"),
     [
         (b"PK\x03\x04\xff\xfe" + bytes(range(128, 256)), "is an Excel workbook"),
-        (b"run,web\n\xe9\xff,1\n", "is not a CSV file"),
+        (b"run,web\n\xe9\x81,1\n", "is not a CSV file"),  # no character of Windows-1252
+        (b"run,web\n\xe9\x01,1\n", "is not a CSV file"),
+        ("run,web,caf\u00e9\na,0.5,0.5\n".encode() + b"\xe9", "is not a CSV file"),  # UTF-8 with a damaged byte
         (b"run;web;code;books\na;0,5;0.3;0,2\n", "commas or points"),
         (b"run,web,code,books\na,0,5,0,3,0,2\n", "has 7 cells, not 4"),
         (b"run,web,code,books\na,0.5,0.3\n", "has 3 cells, not 4"),

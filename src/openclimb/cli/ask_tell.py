@@ -8,6 +8,7 @@ import click
 import openclimb
 from openclimb.cli.options import Command, workspace
 from openclimb.errors import SearchError
+from openclimb.printable import say
 from openclimb.progress import counted
 
 
@@ -34,7 +35,7 @@ def tell(workspace: str, trial: int, scores: Path | None, failed: str | None) ->
     opened = openclimb.open(workspace)
     if failed is not None and scores is None:
         opened.tell_failed(trial, failed)
-        print(f"trial {trial} is closed without scores: {failed or 'no reason given'}")
+        say(f"trial {trial} is closed without scores: {failed or 'no reason given'}")
         return
     if failed is not None or scores is None:
         raise SearchError(f"trial {trial}: give a file of scores, or --failed MESSAGE", "climb tell --help")
@@ -44,7 +45,7 @@ def tell(workspace: str, trial: int, scores: Path | None, failed: str | None) ->
         raise SearchError(f"{scores} is missing", f"write the scores into it: {EXAMPLE}") from None
     except OSError as error:
         raise SearchError(f"{scores} cannot be read: {error.strerror}", "give a JSON file of scores") from None
-    print("\n".join(opened.tell(trial, parse_scores(data, str(scores))).sentences()))
+    say("\n".join(opened.tell(trial, parse_scores(data, str(scores))).sentences()))
 
 
 @click.command("import", cls=Command)
@@ -63,5 +64,5 @@ def import_runs(workspace: str, ratios: Path, metrics: Path, losses: bool, lower
     trials = found.trials
     numbers = [trial.number for trial in trials]
     where = f"trial {numbers[0]}" if len(numbers) == 1 else f"trials {min(numbers)} to {max(numbers)}"
-    print(f"{counted(len(trials), 'runs')}, {found.new} of them new: {where}")
-    print("\n".join(f"- {note}" for note in found.notes))
+    say(f"{counted(len(trials), 'runs')}, {found.new} of them new: {where}")
+    say("\n".join(f"- {note}" for note in found.notes))

@@ -7,6 +7,7 @@ import click
 
 import openclimb
 from openclimb.cli.options import Command, as_json, workspace
+from openclimb.printable import say
 
 
 @click.command(cls=Command)
@@ -21,7 +22,7 @@ def best(workspace: str, pareto: tuple[str, str] | None, as_json: bool) -> None:
     opened = openclimb.open(workspace)
     if pareto:
         front = opened.front(pareto)
-        print(json.dumps(front, indent=1) if as_json else front_text(front))
+        say(json.dumps(front, indent=1) if as_json else front_text(front))
     else:
         found = opened.best()
-        print(json.dumps(asdict(found), indent=1) if as_json else best_text(found))
+        say(json.dumps(asdict(found), indent=1) if as_json else best_text(found))

@@ -8,6 +8,7 @@ import click
 import openclimb
 from openclimb.cli.options import Command, as_json, workspace
 from openclimb.errors import WorkspaceError
+from openclimb.printable import say
 
 
 @click.command(cls=Command)
@@ -18,7 +19,7 @@ def check(workspace: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     elif found:
-        print("\n".join(f"{one.file} {one.what} · {one.fix}" for one in found))
+        say("\n".join(f"{one.file} {one.what} · {one.fix}" for one in found))
     else:
         print("every file is as it was made")
     if found:

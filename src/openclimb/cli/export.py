@@ -8,6 +8,7 @@ import click
 import openclimb
 from openclimb.cli.options import Command, with_progress, workspace
 from openclimb.config.registry import names
+from openclimb.printable import say
 from openclimb.progress import choose_progress
 
 
@@ -24,4 +25,4 @@ def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: str, fo
 
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
         facts = openclimb.open(workspace).export(parse_count(tokens), out, format, progress)
-    print(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, without_secrets(out)))
+    say(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, without_secrets(out)))

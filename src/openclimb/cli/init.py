@@ -11,6 +11,7 @@ from openclimb.cli.options import Command, Several, assign, workspace
 from openclimb.config.load import from_dict, parse_count
 from openclimb.config.scales import SCALES
 from openclimb.errors import ConfigError
+from openclimb.printable import say
 
 TWO_KINDS = "give either a corpus or a file of domains"
 
@@ -59,7 +60,7 @@ class Given:
 )
 def init(**options: Any) -> None:
     given = Given(**options)
-    print("\n".join(_new(given) if given.old is None else _from_old(given, given.old)))
+    say("\n".join(_new(given) if given.old is None else _from_old(given, given.old)))
 
 
 def _new(given: Given) -> list[str]:
@@ -80,9 +81,10 @@ def _new(given: Given) -> list[str]:
         return [f"made {opened.workspace.config_path}", f"next: climb plan {given.workspace}"]
     raw["corpus"] = {"paths": [], "domains": SETTING}
     config = from_dict(raw)
-    opened = create_custom(given.workspace, config, read_custom(given.domains_file, config.target))
+    notes: list[str] = []
+    opened = create_custom(given.workspace, config, read_custom(given.domains_file, config.target, notes.append))
     follow = f"run {given.workspace}" if config.objective.external else f"ask {given.workspace} -n 8"
-    return [f"made {opened.workspace.config_path}", f"next: climb {follow}"]
+    return [*notes, f"made {opened.workspace.config_path}", f"next: climb {follow}"]
 
 
 def _from_old(given: Given, old: Path) -> list[str]:
@@ -109,10 +111,12 @@ def _from_old(given: Given, old: Path) -> list[str]:
     if by_hand:
         raw["corpus"] |= {"paths": [], "domains": SETTING}
     config = from_dict(raw)
-    domains = read_custom(given.domains_file or given_table(old, before), config.target) if by_hand else []
+    notes: list[str] = []
+    table = given.domains_file or given_table(old, before)
+    domains = read_custom(table, config.target, notes.append) if by_hand else []
     opened, said = create_from(given.workspace, config, old, domains, given.map)
     follow = f"ask {given.workspace} -n 8" if by_hand else f"plan {given.workspace}"
-    return [f"made {opened.workspace.config_path}", *said, f"next: climb {follow}"]
+    return [*notes, f"made {opened.workspace.config_path}", *said, f"next: climb {follow}"]
 
 
 def _with_inputs(raw: dict[str, Any], given: Given) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 import contextlib
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ from openclimb import __version__
 from openclimb.cli.options import DEBUG, HELP, PLACES
 from openclimb.engines import interruption
 from openclimb.errors import MissingDependency, OpenclimbError, nearest
+from openclimb.masking import replaced, secret_values, without_secrets
+from openclimb.printable import printable
 from openclimb.system_errors import system_error
 
 COMMANDS = {  # where each stands, so that `climb --help` imports none of them; what it does
@@ -33,6 +36,10 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "import": ("ask_tell:import_runs", "make completed trials of runs that were finished elsewhere"),
     "tasks": ("tasks:tasks", "convert an evaluation suite to task files"),
 }
+UNKNOWN = (
+    "nobody foresaw this one: it is a fault of Openclimb or of a function that the settings name",
+    "report it with the traceback above, in which secrets are masked, or correct that function",
+)
 
 
 class Commands(click.Group):
@@ -67,9 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     After those two signals the states of running trials are kept.
     """
     interruption.catch()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with climb.make_context("climb", list(sys.argv[1:] if arguments is None else arguments)) as context:
-            return _invoke(context)
+        with climb.make_context("climb", list(words)) as context:
+            return _invoke(context, words)
     except click.exceptions.Exit as done:  # after --help and --version
         return done.exit_code
     except click.UsageError as error:
@@ -86,22 +94,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _invoke(context: click.Context) -> int:
+def _invoke(context: click.Context, words: Sequence[str]) -> int:
     try:
         climb.invoke(context)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError:
+    except (BrokenPipeError, click.ClickException, click.exceptions.Exit):
         raise
-    except (OpenclimbError, OSError, MemoryError, RuntimeError, ImportError) as error:
+    except Exception as error:
         told = _told(error, context)
         if told is None or context.meta.get(DEBUG):
-            raise
-        return _complain(told.message, told.fix)
+            print(printable(_masked_traceback(error, context, words)), end="", file=sys.stderr)
+        return _complain(*((told.message, told.fix) if told else UNKNOWN))
+
+
+def _masked_traceback(error: Exception, context: click.Context, words: Sequence[str]) -> str:
+    """Return the traceback without secrets of addresses, known forms, the command line and the workspace's settings."""
+    secrets = secret_values(words)
+    if workspace := context.meta.get(PLACES, {}).get("workspace"):
+        with contextlib.suppress(Exception):  # settings that cannot be read have no part in this
+            from openclimb.config.load import secrets_of
+            from openclimb.workspace.records import Workspace
+
+            secrets += secrets_of(Workspace(workspace).config())
+    text = "".join(traceback.format_exception(error))
+    return without_secrets(replaced(text, sorted(secrets, key=len, reverse=True)))
 
 
 def _told(error: Exception, context: click.Context) -> OpenclimbError | None:
-    """Return an error as one that has a fix; None for what only a bug explains."""
+    """Return an error as one that has a fix; None for one that nobody foresaw."""
     if isinstance(error, OpenclimbError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -127,9 +148,9 @@ def _usage(error: click.UsageError) -> tuple[str, str]:
 
 
 def _complain(message: str, fix: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     if fix:
-        print(f"fix: {fix}", file=sys.stderr)
+        print(f"fix: {printable(fix)}", file=sys.stderr)
     return 1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from openclimb.cli.options import Command, as_json, workspace
+from openclimb.printable import say
 
 
 @click.command(cls=Command)
@@ -16,7 +17,7 @@ def plan(workspace: str, as_json: bool) -> None:
     from openclimb.cli.text import plan_text
 
     facts = planned(Path(workspace))
-    print(json.dumps(facts, indent=1) if as_json else plan_text(facts))
+    say(json.dumps(facts, indent=1) if as_json else plan_text(facts))
 
 
 @click.command(cls=Command)
@@ -27,4 +28,4 @@ def status(workspace: str, as_json: bool) -> None:
     from openclimb.cli.text import status_text
 
     facts = state(Path(workspace))
-    print(json.dumps(facts, indent=1) if as_json else status_text(facts))
+    say(json.dumps(facts, indent=1) if as_json else status_text(facts))

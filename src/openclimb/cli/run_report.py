@@ -8,6 +8,7 @@ import click
 
 import openclimb
 from openclimb.cli.options import Command, with_progress, workspace
+from openclimb.printable import say
 from openclimb.progress import choose_progress
 
 
@@ -33,10 +34,10 @@ def run(workspace: str, quiet: bool, as_json: bool, redo: str, retry: bool) -> N
     if as_json:
         print(json.dumps({"event": "answer", "mixture": asdict(answer), "report": str(written)}))
         return
-    print(f"{answer_text(answer)}\n\nreport: {written}")
+    say(f"{answer_text(answer)}\n\nreport: {written}")
     if opened.config.corpus.paths:
         budget = format_count(opened.config.target.token_budget)
-        print(f"next: climb export {workspace} --tokens {budget} --out FOLDER")
+        say(f"next: climb export {workspace} --tokens {budget} --out FOLDER")
 
 
 @click.command(cls=Command)
@@ -45,7 +46,7 @@ def report(workspace: str) -> None:
     from openclimb.cli.planning import status
 
     opened = openclimb.open(workspace)
-    print(opened.report())
+    say(str(opened.report()))
     stale = [row["stage"] for row in status(opened.workspace.root)["stages"] if row["state"] == "stale"]
     if stale:
         print(

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from openclimb.cli.options import Command, Several
+from openclimb.printable import say
 
 
 @click.command(cls=Command)
@@ -22,4 +23,4 @@ def tasks(source: str, out: Path, only: tuple[str, ...]) -> None:
     else:
         counts = convert(Path(source), out, only)
     for name, n in counts.items():
-        print(f"{name}: {n} items")
+        say(f"{name}: {n} items")

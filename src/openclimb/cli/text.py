@@ -6,6 +6,7 @@ from typing import Any
 from openclimb.config.load import format_count
 from openclimb.corpus.reading.find import left_out_lines
 from openclimb.corpus.reading.parse import HTML
+from openclimb.printable import one_line, short_names
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
@@ -27,7 +28,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         else "reads     nothing: the domains are given by hand",
         *_input_lines(inputs),
         *(
-            f"task      {name}: {task['search']:,} search items, {task['report']:,} report items"
+            f"task      {one_line(name)}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
         ),
         *_tokenizer_lines(facts["tokenizer"]),
@@ -97,7 +98,7 @@ def answer_text(answer: Answer) -> str:
     baselines, the rounds.
     """
     what = "on report items" if answer.has_items else "scores"
-    names = [*(row.name for row in answer.domains), *(row.name for row in answer.mixtures)]
+    names = [*short_names([row.name for row in answer.domains]), *(row.name for row in answer.mixtures)]
     width = max(map(len, [what, *names, *(f"found − {name}" for name in answer.margins)]))
     chance = f", the best of those compared with {answer.probability_best:.0%}"
     lines = [answer.sentence, *_outlook_lines(answer, answer.has_items, chance), "", *_weight_lines(answer, width)]
@@ -117,11 +118,13 @@ def answer_text(answer: Answer) -> str:
 
 def export_text(facts: Mapping[str, Any], out: str) -> str:
     """Return what an export wrote as people read it: the shares asked for and realised, and where it is."""
-    width = max(len(row["name"]) for row in facts["domains"])
+    rows = sorted(facts["domains"], key=lambda row: -row["weight"])
+    names = short_names([row["name"] for row in rows])
+    width = max(map(len, names))
     lines = [f"{'domain':<{width}}  asked for  realised  repetitions"]
     lines += [
-        f"{row['name']:<{width}}  {row['weight']:9.2%}  {row['realised']:8.2%}  {row['repetitions']:11.2f}"
-        for row in sorted(facts["domains"], key=lambda row: -row["weight"])
+        f"{name:<{width}}  {row['weight']:9.2%}  {row['realised']:8.2%}  {row['repetitions']:11.2f}"
+        for name, row in zip(names, rows, strict=True)
     ]
     lines += [
         "",
@@ -135,15 +138,15 @@ def export_text(facts: Mapping[str, Any], out: str) -> str:
 
 def best_text(answer: Best) -> str:
     """Return the best expected mixture as people read it: what it promises, its weights, and which of them matter."""
-    width = max(6, *(len(row.name) for row in answer.domains))
+    width = max(6, *map(len, short_names([row.name for row in answer.domains])))
     lines = [
         *_outlook_lines(answer, answer.has_items),
         f"from {counted(answer.trials, 'trials')}{_old(answer.transferred)}; the natural mixture is expected at "
         f"{answer.expected_natural:+.4f}",
         *(["a prediction from all trials; what the selection chose is in mixture/"] if answer.tested else []),
         *(
-            f"{row['task']} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} with probability "
-            f"{row['probability']:.0%}"
+            f"{one_line(row['task'])} is expected at {row['expected']:+.4f}, and at least {row['least']:+.4f} "
+            f"with probability {row['probability']:.0%}"
             for row in answer.thresholds
         ),
         "",
@@ -162,7 +165,11 @@ def front_text(facts: Mapping[str, Any], shown: int = 4) -> str:
             low, high = point["interval_80"][goal]
             cells.append(f"{point['expected'][goal]:+.4f} ± {(high - low) / 2:.4f}")
         largest = sorted(point["weights"].items(), key=lambda item: -item[1])[:shown]
-        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in largest if weight > 0)
+        weights = ", ".join(
+            f"{name} {weight:.0%}"
+            for name, (_, weight) in zip(short_names([n for n, _ in largest]), largest, strict=True)
+            if weight > 0
+        )
         rows.append((str(i), *cells, f"{point['effective_domains']:.1f}", weights))
     rows.append(("", *(f"{facts['natural'][goal]:+.4f}" for goal in goals), "", "the natural mixture"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -192,10 +199,11 @@ def _outlook_lines(answer: Outlook, has_items: bool, chance: str = "") -> list[s
 def _weight_lines(answer: Outlook, width: int) -> list[str]:
     """Return a line a domain: weight, natural share, repetitions, and what the expected score loses without some."""
     lines = [f"{'domain':<{width}}  weight  natural  repetitions  loss of moving 5 points to the others"]
+    rows = sorted(answer.domains, key=lambda row: -row.weight)
     lines += [
-        f"{row.name:<{width}}  {row.weight:6.1%}  {row.natural:7.1%}  {row.repetitions:11.2f}  "
+        f"{name:<{width}}  {row.weight:6.1%}  {row.natural:7.1%}  {row.repetitions:11.2f}  "
         + (f"{row.loss:+.4f}" if row.moved else "–")
-        for row in sorted(answer.domains, key=lambda row: -row.weight)
+        for name, row in zip(short_names([row.name for row in rows]), rows, strict=True)
     ]
     return lines
 

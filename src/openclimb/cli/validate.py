@@ -11,6 +11,7 @@ import openclimb
 from openclimb.cli.options import Command, assign, with_progress, workspace
 from openclimb.config import registry
 from openclimb.errors import ConfigError
+from openclimb.printable import say
 from openclimb.progress import choose_progress
 
 
@@ -59,4 +60,4 @@ def validate(
     if as_json:
         print(json.dumps({"event": "validation", **asdict(table), "report": str(report)}))
     else:
-        print(f"{validation_text(table)}\n\nreport: {report}")
+        say(f"{validation_text(table)}\n\nreport: {report}")

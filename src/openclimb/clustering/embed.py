@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openclimb.clustering.remote_code import mapped_classes, remote_classes, stop_on_remote_code
 from openclimb.config.registry import load, names
 from openclimb.config.schema import EmbedSettings
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, WorkspaceError
@@ -93,9 +94,11 @@ def static(settings: EmbedSettings, _folder: Path) -> Embedder:
         from model2vec import StaticModel
     except ImportError:
         raise MissingDependency("model2vec", "pip install 'openclimb[embed]'") from None
-    model = _pretrained(
-        settings, lambda name: StaticModel.from_pretrained(name, quantize_to="float32", force_download=False)
-    )
+
+    def load_static(name: str) -> Any:
+        return StaticModel.from_pretrained(_pinned(settings, name), quantize_to="float32", force_download=False)
+
+    model = _pretrained(settings, load_static)
     return partial(model.encode, use_multiprocessing=False, batch_size=STATIC_BATCH)
 
 
@@ -104,38 +107,82 @@ def transformer(settings: EmbedSettings, _folder: Path) -> Embedder:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise MissingDependency("sentence-transformers", "pip install 'openclimb[embed]'") from None
-    model = _pretrained(settings, SentenceTransformer)
+    stop_on_remote_code(settings, _known_classes(settings))
+    trusted, revision = settings.trust_remote_code, settings.revision or None
+    model = _pretrained(settings, lambda name: SentenceTransformer(name, trust_remote_code=trusted, revision=revision))
     return partial(model.encode, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
 
 
 def check_model(settings: EmbedSettings) -> None:
-    """Raise ConfigError when there is no such folder, nor a model of that name in the hub's cache or on the hub.
+    """Raise ConfigError when there is no such folder, nor a model of that name in the hub's cache or on the hub, or
+    when it brings code that may not run.
 
     Fetches nothing; asks the hub only for a model that is not in the cache.
     """
     name = settings.model
-    if Path(name).expanduser().is_dir():
-        return
-    if not HUB_NAME.fullmatch(name):
-        raise ConfigError(f"embed.model: there is no folder '{name}'", FIX)
-    from huggingface_hub import HfApi, try_to_load_from_cache  # both libraries of models bring it
+    _check_name(settings)
+    if Path(name).expanduser().is_dir() or _cached(settings):
+        classes = _known_classes(settings)
+    else:
+        from huggingface_hub import HfApi
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    try:
-        HfApi().model_info(name, timeout=HUB_SECONDS)
-    except Exception as error:  # network, authentication, name: the hub's client raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        try:
+            found = HfApi().model_info(name, revision=settings.revision or None, timeout=HUB_SECONDS)
+        except Exception as error:  # network, authentication, name: the hub's client raises many kinds
+            raise ConfigError(
+                f"embed.model: '{name}' is not in the hub's cache and cannot be fetched from here: {_reason(error)}",
+                FIX,
+            ) from None
+        classes = mapped_classes(found.config or {})
+    if settings.embedder == "sentence-transformers":  # a static model has no code
+        stop_on_remote_code(settings, classes)
+
+
+def _check_name(settings: EmbedSettings) -> None:
+    """Raise ConfigError for a name that is neither a folder nor one that a hub can have."""
+    is_folder = Path(settings.model).expanduser().is_dir()
+    if not is_folder and not HUB_NAME.fullmatch(settings.model):
+        raise ConfigError(f"embed.model: there is no folder '{settings.model}'", FIX)
+    if is_folder and settings.revision:
         raise ConfigError(
-            f"embed.model: '{name}' is not in the hub's cache and cannot be fetched from here: {reason}", FIX
-        ) from None
+            f"embed.revision is of a model on the hub, and '{settings.model}' is a folder",
+            'set embed.revision = "", or give the name on the hub',
+        )
+
+
+def _cached(settings: EmbedSettings) -> Path | None:
+    """Return the folder of the hub's cache that holds a model's files; None when it was never fetched."""
+    from huggingface_hub import try_to_load_from_cache  # both libraries of models bring it
+
+    found = try_to_load_from_cache(settings.model, "config.json", revision=settings.revision or None)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _known_classes(settings: EmbedSettings) -> list[str]:
+    """Return the classes in a model's own code, as its files on this machine name them; the hub is not asked."""
+    _check_name(settings)
+    path = Path(settings.model).expanduser()
+    folder = path if path.is_dir() else _cached(settings)
+    return remote_classes(folder) if folder else []
+
+
+def _pinned(settings: EmbedSettings, name: str) -> str:
+    """Return where the pinned revision of a hub's model is, fetched if need be; the name itself where none is given."""
+    if not settings.revision:
+        return name
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name, revision=settings.revision))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _pretrained(settings: EmbedSettings, load: Callable[[str], Any]) -> Any:
+    _check_name(settings)
     name = settings.model
     path = Path(name).expanduser()
-    if not path.is_dir() and not HUB_NAME.fullmatch(name):
-        raise ConfigError(f"embed.model: there is no folder '{name}'", FIX)
     quiet = [logging.getLogger(library) for library in ("transformers", "sentence_transformers", "model2vec")]
     levels = [logger.level for logger in quiet]
     for logger in quiet:
@@ -145,8 +192,11 @@ def _pretrained(settings: EmbedSettings, load: Callable[[str], Any]) -> Any:
     except OpenclimbError:
         raise
     except Exception as error:  # each library and hub client has its own; all mean the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"embed.model: cannot load '{name}' as a {settings.embedder} model: {reason}", FIX) from error
+        if "trust_remote_code" in str(error):  # of the hub, and fetched only now
+            stop_on_remote_code(settings, _known_classes(settings) or ["its own classes"])
+        raise ConfigError(
+            f"embed.model: cannot load '{name}' as a {settings.embedder} model: {_reason(error)}", FIX
+        ) from error
     finally:
         for logger, level in zip(quiet, levels, strict=True):
             logger.setLevel(level)

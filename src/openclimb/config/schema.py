@@ -75,6 +75,10 @@ class EmbedSettings:
         open_choice=True,
     )
     model: str = setting("minishlab/potion-base-8M", "folder or hub name of the model; unused by hashing")
+    revision: str = setting("", "commit, tag or branch of a hub's model; empty: the newest")
+    trust_remote_code: bool = setting(
+        False, "run Python code that comes with the model; read it before, and pin it with revision", where=True
+    )
 
 
 @dataclass(frozen=True)

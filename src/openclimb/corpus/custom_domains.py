@@ -4,7 +4,7 @@
 writes that table; caps follow from [target] whenever it is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openclimb.config.load import parse_count
@@ -12,7 +12,7 @@ from openclimb.config.schema import Config, TargetSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.errors import ConfigError, InputError, WorkspaceError
 from openclimb.mixture import Domain, caps
-from openclimb.progress import counted
+from openclimb.progress import counted, silent
 from openclimb.workspace.tables import read_csv, write_csv
 
 FILE = "domains.csv"
@@ -48,12 +48,14 @@ def stop_without_corpus(root: Path, config: Config) -> None:
         )
 
 
-def read_custom(path: Path, target: TargetSettings) -> list[Domain]:
+def read_custom(path: Path, target: TargetSettings, note: Callable[[str], None] = silent) -> list[Domain]:
     """Return the domains in a table with the columns name and tokens ("40B" is a count), with their caps.
+
+    `note` is given what is unusual about the file.
 
     Raises InputError when it cannot be read: a column is missing, a name repeats, tokens are no positive count.
     """
-    rows = read_csv(path, ("name", "tokens"))
+    rows = read_csv(path, ("name", "tokens"), note)
     names = [row["name"] or "" for row in rows]
     _check_names(path, names)
     tokens = [_count(path, name, row["tokens"]) for name, row in zip(names, rows, strict=True)]

@@ -24,6 +24,8 @@ from openclimb.engines import interruption
 from openclimb.engines.devices import VISIBLE, is_fault
 from openclimb.engines.engine import DeviceLost
 from openclimb.engines.interruption import Interrupted
+from openclimb.errors import OpenclimbError
+from openclimb.masking import mask_error, without_secrets
 
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
@@ -139,13 +141,15 @@ def _send(connection: Connection, said: tuple[str, Any]) -> None:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """Return an error that can be sent, with its traceback as a note."""
-    error.add_note("".join(traceback.format_exception(error)))
+    """Return an error that can be sent, without secrets; one that nobody foresaw has its traceback as a note."""
+    mask_error(error)
+    if not isinstance(error, OpenclimbError):
+        error.add_note(without_secrets("".join(traceback.format_exception(error))))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was dumped here
     except Exception:  # some errors cannot be made again from their arguments
         told = RuntimeError(f"{type(error).__name__}: {error}")
-        told.__notes__ = error.__notes__
+        told.__notes__ = list(getattr(error, "__notes__", []))
         return told
     return error
 
@@ -194,9 +198,15 @@ def _without_unguarded_script() -> Iterator[None]:
 
 
 def _is_guarded(file: str | None) -> bool:
-    """Return whether a script asks for its `__name__`. One that cannot be read is left to multiprocessing."""
+    """Return whether a script asks for its `__name__`; True too without one, as in a notebook.
+
+    A program that comes through a pipe has a file that is none ("<stdin>"): workers cannot import it. One that cannot
+    be read is left to multiprocessing.
+    """
     try:
         return file is None or "__name__" in Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
     except (OSError, UnicodeDecodeError):
         return True
 

@@ -7,6 +7,7 @@ from typing import Any
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
 from openclimb.export.writers import find_writer
+from openclimb.printable import printable
 from openclimb.progress import counted
 from openclimb.workspace.files import file_names
 
@@ -21,7 +22,7 @@ SIZES = {
     10**12: "n>1B",
 }
 LEAST_FIXED = 1e-3
-MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)")  # an underscore inside a word is none
+MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")  # an underscore inside a word is none
 
 
 def megatron_line(domains: Sequence[Mapping[str, Any]]) -> str:
@@ -67,7 +68,7 @@ def _escape(value: Any) -> Any:
     """Return a text on one line, with a backslash before what Markdown reads as markup; `|safe` is left alone."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return MARKUP.sub(r"\\\g<0>", " ".join(value.split()))
+    return MARKUP.sub(r"\\\g<0>", " ".join(printable(value).split()))
 
 
 def _number(value: float, form: str) -> str:

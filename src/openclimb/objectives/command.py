@@ -8,10 +8,13 @@ trial's folder.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,14 +23,17 @@ import numpy as np
 
 from openclimb.engines import interruption, watchdog
 from openclimb.errors import SearchError
-from openclimb.masking import MASK, masked_words, secret_values
+from openclimb.masking import StreamMask, masked_words, secret_values
 from openclimb.mixture import Domain, repetitions
 from openclimb.objectives.base import parse_scores
-from openclimb.workspace.files import atomic, write_json
+from openclimb.workspace.files import write_json
 from openclimb.workspace.trials import Trial
 
 GRACE = 2.0  # seconds between asking a command's processes to end and killing them
 SIGNALLED = {n for number in interruption.SIGNALS for n in (-number, 128 + number)}  # exit statuses: itself, its shell
+POLL = 200  # milliseconds between two looks whether the command has ended
+DRAIN = 2.0  # seconds for what stands in its pipe then
+PIPE_BYTES = 1 << 16  # read at once
 LAST_LINES = 6  # of the log, in the message of a failure
 LAST_CHARACTERS = 600
 
@@ -53,10 +59,7 @@ class Command:
         with open(log, "ab") as file:
             file.write(f"{output.name}: {json.dumps(masked_words(self.words))}\n".encode())
             file.flush()
-            try:
-                status = self._run(request, file)
-            finally:
-                _mask_log(log, secret_values(self.words))
+            status = self._run(request, file)
         if status is None:
             raise SearchError(f"the command ran longer than {self.timeout:g} s and was killed{_end_of(log)}")
         if status in SIGNALLED:  # perhaps the signal went to us too, and means no fault of the trial
@@ -91,12 +94,14 @@ class Command:
         with interruption.postponed():  # from when it is started to when its end is seen to
             try:
                 process = subprocess.Popen(
-                    self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True,
+                    self.words, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, bufsize=0, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise SearchError(f"the command cannot be started: {error}", "correct objective.command") from None
-            with process, _watched(process.pid):
+            assert process.stdout is not None
+            mask = StreamMask(secret_values(self.words))
+            with process, _watched(process.pid), _copied(process.stdout.fileno(), log, mask):
                 try:
                     with interruption.at_once():
                         return process.wait(self.timeout or None)
@@ -125,16 +130,54 @@ def _fresh(folder: Path) -> Path:
     return output
 
 
-def _mask_log(log: Path, secrets: Sequence[str]) -> None:
-    """Mask what a command was given and has printed: many print their arguments."""
-    if secrets:
-        text = log.read_bytes()
-        masked = text
-        for value in secrets:
-            masked = masked.replace(value.encode(), MASK.encode())
-        if masked != text:
-            with atomic(log) as temporary:
-                temporary.write_bytes(masked)
+@contextlib.contextmanager
+def _copied(source: int, log: IO[bytes], mask: StreamMask) -> Iterator[None]:
+    """Have what comes through a pipe written to `log` inside the block, masked, as it comes.
+
+    A process that outlives the command and holds the pipe is waited for no longer than DRAIN seconds. Raises OSError
+    after the block when the log could not be written.
+    """
+    ended = threading.Event()
+    faults: list[OSError] = []
+    copier = threading.Thread(target=_copy, args=(source, log, mask, ended, faults), daemon=True)
+    copier.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        copier.join()
+    if faults:
+        raise faults[0]
+
+
+def _copy(source: int, log: IO[bytes], mask: StreamMask, ended: threading.Event, faults: list[OSError]) -> None:
+    """Copy a pipe until it is closed or, once `ended` is set, empty. What cannot be written is read all the same."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the thread that waits
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
+    deadline = float("inf")
+    while time.monotonic() < deadline:
+        last = ended.is_set()
+        deadline = min(deadline, time.monotonic() + DRAIN) if last else deadline
+        if not ready.poll(0 if last else POLL):
+            if last:
+                break
+            continue
+        data = os.read(source, PIPE_BYTES)
+        if not data:
+            break
+        _write(log, mask.feed(data), faults)
+    _write(log, mask.rest(), faults)
+
+
+def _write(log: IO[bytes], data: bytes, faults: list[OSError]) -> None:
+    if faults:
+        return
+    try:
+        log.write(data)
+        log.flush()
+    except OSError as error:
+        faults.append(error)
 
 
 def _end_of(log: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from openclimb.printable import short_names
 from openclimb.report.facts import Facts
 from openclimb.workspace.results import Answer, MarginRow, Prediction
 from openclimb.workspace.trials import Trial
@@ -13,6 +14,7 @@ Figure = dict[str, Any]
 Trace = dict[str, Any]
 
 OURS, NATURAL, MUTED = "#2f6fde", "#8a8f98", "#b9bec7"
+LABEL = 32  # characters of a name in a chart
 NAMES = {"ticksuffix": "  "}  # an axis of names
 # Tableau 20 in its order of contrast: neighbours in the legend are told apart in light and dark
 PALETTE = (
@@ -51,7 +53,7 @@ def colours(domains: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def weights_chart(answer: Answer) -> Figure:
     """The answer's weights against natural, domain by domain, with the cap as a tick."""
     rows = sorted(answer.domains, key=lambda row: row.weight)
-    names = [_short(row.name) for row in rows]
+    names = _labels([row.name for row in rows])
     between: dict[str, list[Any]] = {"x": [], "y": []}
     for name, row in zip(names, rows, strict=True):
         between["x"] += [row.natural, row.weight, None]
@@ -83,7 +85,7 @@ def losses_chart(answer: Answer) -> Figure:
         "type": "bar",
         "orientation": "h",
         "x": [row.loss for row in rows],
-        "y": [_short(row.name) for row in rows],
+        "y": _labels([row.name for row in rows]),
         "marker": {"color": [OURS if row.loss > 0 else MUTED for row in rows]},
         "text": [f"{row.moved:.1%} of the tokens moved" for row in rows],
         "textposition": "none",
@@ -201,4 +203,9 @@ def _hover(point: Mapping[str, Any]) -> str:
 
 
 def _short(name: str) -> str:
-    return html.escape(name if len(name) <= 32 else name[:30] + "…")
+    return _labels([name])[0]
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Return short names; an axis puts what has one name in one place, so different ones stay different."""
+    return [html.escape(name) for name in short_names(names, LABEL)]

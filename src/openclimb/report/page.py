@@ -10,6 +10,7 @@ from typing import Any
 
 from openclimb import __version__
 from openclimb.errors import MissingDependency
+from openclimb.printable import printable
 from openclimb.progress import counted
 from openclimb.report.charts import colours, draw
 from openclimb.report.facts import Facts, read_facts
@@ -55,6 +56,7 @@ def _render(**values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("openclimb.report"),
         autoescape=True,
+        finalize=_printable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -64,6 +66,11 @@ def _render(**values: Any) -> str:
     environment.tests["significant"] = significant
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     return environment.get_template("page.html").render(values)
+
+
+def _printable(value: Any) -> Any:
+    """Return a text of the workspace without what steers the page's reading direction; markup of ours as it is."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _number(value: float | None, form: str) -> str:

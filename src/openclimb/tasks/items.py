@@ -22,6 +22,7 @@ from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
 from openclimb.errors import ConfigError, InputError, nearest
 from openclimb.masking import without_secrets
+from openclimb.printable import one_line
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, fingerprint, write_json
 
@@ -128,7 +129,7 @@ def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Pr
         facts[name] = {part: len(items) for part, items in parts.items()}
         progress.advance()
     write_json(out / "tasks.json", facts)
-    progress.finish(", ".join(files))
+    progress.finish(", ".join(map(one_line, files)))
     return facts
 
 

@@ -18,6 +18,7 @@ from openclimb.errors import WorkspaceError
 from openclimb.system_errors import with_number
 
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
+DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no file of Windows can have such a name
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
 
 
@@ -99,6 +100,7 @@ def file_names(names: Sequence[str], reserved: Sequence[str] = ()) -> list[str]:
     No two are the same, nor one of `reserved`, on disks that ignore case either; none leaves its folder.
     """
     plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "domain" for name in names]
+    plain = [f"domain-{word}" if DEVICE.fullmatch(word) else word for word in plain]
     times = Counter(word.lower() for word in (*plain, *reserved))
     hashed = [f"{word}-{fingerprint(name)}" for word, name in zip(plain, names, strict=True)]
     found = [

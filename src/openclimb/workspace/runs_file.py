@@ -5,13 +5,15 @@ Reads `ratios.csv` (name, then one weight a domain) and `metrics.csv` (name, the
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from openclimb.errors import InputError, nearest
+from openclimb.printable import one_line
 from openclimb.progress import counted
 from openclimb.workspace.sheet import Sheet, is_numberlike, read_numbers, read_sheet
+from openclimb.workspace.tables import unguarded
 from openclimb.workspace.trials import Trial
 
 KEYS = ("run", "run_id", "id", "trial", "name", "index", "")  # which shared column names a run; "" as pandas writes it
@@ -81,7 +83,7 @@ def read_runs(
     score that was not measured. Raises InputError for domains without a column, columns of weights without a domain,
     weights that are negative or do not sum to 1, numbers that cannot be, names that repeat, and no run in both tables.
     """
-    first, second = read_sheet(ratios, FIX), read_sheet(metrics, FIX)
+    first, second = _known_by(read_sheet(ratios, FIX), domains), _known_by(read_sheet(metrics, FIX), known)
     key = shared_column(first, second, domains)
     names, others = _names(first, key[0]), _names(second, key[1])
     left_out = [column for column in first.head if column != key[0] and column not in domains]
@@ -124,6 +126,14 @@ def read_runs(
         *_empty(runs, tasks),
     ]
     return RunTables(runs, tuple(tasks), tuple(notes))
+
+
+def _known_by(sheet: Sheet, known: Collection[str]) -> Sheet:
+    """Return a table whose columns have the known names, where our own tables have an apostrophe before them."""
+    found = [unguarded(name) if name not in known and unguarded(name) in known else name for name in sheet.head]
+    return replace(
+        sheet, head=tuple(new if found.count(new) == 1 else old for old, new in zip(sheet.head, found, strict=True))
+    )
 
 
 def plain(column: str) -> str:
@@ -280,6 +290,6 @@ def _some(what: str, names: Sequence[str]) -> list[str]:
 
 def listed(names: Iterable[str]) -> str:
     """Return names as a list of which the first few are shown."""
-    names = list(names)
+    names = list(map(one_line, names))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

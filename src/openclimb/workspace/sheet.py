@@ -1,7 +1,8 @@
 """Tables as people write them: CSV in the dialects of spreadsheets, and numbers with a decimal comma or a percent sign.
 
-Reads UTF-8 and, with a byte order mark or zero bytes, UTF-16 and UTF-32; separators , ; tab and |; the first line
-`sep=;` that Excel reads. What cannot be told for sure (is 1,234 one or a thousand?) is refused.
+Reads UTF-8 and, with a byte order mark or zero bytes, UTF-16 and UTF-32; what is none of them is read as Windows-1252,
+in which Excel saves "CSV". Separators are , ; tab and |, or what Excel's first line `sep=;` says. What cannot be told
+for sure (is 1,234 one or a thousand?) is refused.
 """
 
 import codecs
@@ -24,6 +25,8 @@ MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+ANSI = "cp1252"  # what Windows calls so in western Europe and America, and Excel writes without being asked
+NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f]")  # characters that no table has
 LOOK = 50  # rows from which the separator is told
 SPACES = str.maketrans({" ": "", "\u00a0": "", "\u202f": "", "'": "", "’": "", "\u2212": "-"})  # in and before numbers
 DIGITS = re.compile(r"[+-]?[0-9.,]*[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?")
@@ -54,6 +57,8 @@ class Sheet:
     def dialect(self) -> str:
         """What is unusual about the file, in words; empty for UTF-8 with commas."""
         encoding = "" if self.encoding.startswith("utf-8") else self.encoding.upper()
+        if self.encoding == ANSI:
+            encoding = "Windows-1252, as it is not UTF-8 (check names with accents, or save it as CSV UTF-8)"
         separator = "" if self.separator == "," else f"separator {SEPARATORS.get(self.separator, self.separator)}"
         return ", ".join(filter(None, (encoding, separator)))
 
@@ -113,9 +118,25 @@ def read_table_text(path: Path, missing: str) -> tuple[str, str]:
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
+        if (ansi := _decode_ansi(data)) is not None and encoding == "utf-8":
+            return ansi, ANSI
         what = "an Excel workbook" if data.startswith(b"PK") else f"not a CSV file: {error}"
         fix = "in Excel: Save as, CSV UTF-8" if data.startswith(b"PK") else "write it as comma-separated UTF-8 text"
         raise InputError(f"{path} is {what}", fix) from None
+
+
+def _decode_ansi(data: bytes) -> str | None:
+    """Return the text of a table in Windows-1252; None for no text, and for UTF-8 that is damaged in places.
+
+    A character of UTF-8 beyond ASCII is two or more bytes that hardly stand beside each other in words of Windows-1252.
+    """
+    if not data.decode("utf-8", errors="ignore").isascii():
+        return None
+    try:
+        text = data.decode(ANSI)
+    except UnicodeDecodeError:
+        return None
+    return None if NO_TEXT.search(text) else text
 
 
 def choose_separator(text: str) -> tuple[str, str, int]:

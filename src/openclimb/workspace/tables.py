@@ -9,11 +9,12 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openclimb.errors import InputError, WorkspaceError, nearest
+from openclimb.progress import silent
 from openclimb.workspace.files import write_text
 from openclimb.workspace.sheet import read_sheet
 
@@ -21,20 +22,23 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")
 MIXTURE = ("name", "weight", "natural", "cap", "tokens", "repetitions")  # columns of mixture.csv; "domain" for the name
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_csv(path: Path, columns: Sequence[str], note: Callable[[str], None] = silent) -> list[dict[str, str]]:
     """Return the rows of a CSV file by column, stripped; a cell that a short line leaves out is empty.
 
+    `note` is given the encoding and the separator where they are unusual.
     Raises InputError when the file is missing, is not CSV or lacks one of `columns`.
     """
     first_line = ",".join(columns)
     sheet = read_sheet(path, f"write a CSV file with the columns {first_line}", ragged=True)
-    head = [_plain(column) for column in sheet.head]
+    if sheet.dialect:
+        note(f"{path.name} is read as: {sheet.dialect}")
+    head = [unguarded(column) for column in sheet.head]
     for wanted in columns:
         if wanted not in head:
             raise InputError(
                 f"{path} has no column '{wanted}'{nearest(wanted, head)}", f"its first line must be: {first_line}"
             )
-    return [dict(zip(head, map(_plain, row), strict=True)) for row in sheet.rows]
+    return [dict(zip(head, map(unguarded, row), strict=True)) for row in sheet.rows]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -42,7 +46,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)  # the user's own domain names may be of any length
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return [{_plain(name): _plain(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+            return [{unguarded(name): unguarded(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing", "run the stage that makes it: climb run") from None
 
@@ -64,8 +68,8 @@ def _guarded(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) and not _is_number(cell) else cell
 
 
-def _plain(cell: Any) -> Any:
-    """Return what `_guarded` was given."""
+def unguarded(cell: Any) -> Any:
+    """Return a cell without the apostrophe that `csv_text` put before it; any other as it is."""
     return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and FORMULA.match(cell) else cell
 
 

@@ -18,6 +18,7 @@ from openclimb.corpus.reading.formats import ENDINGS, format_of, stem_of
 from openclimb.corpus.reading.store import local_path, open_store, patiently, tries
 from openclimb.errors import InputError
 from openclimb.masking import without_secrets
+from openclimb.printable import one_line
 from openclimb.progress import counted, size_text
 
 HIDDEN = "hidden"
@@ -112,7 +113,7 @@ def left_out_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         more = ", …" if row["files"] > len(row["named"]) else ""
-        named = ", ".join(row["named"])
+        named = ", ".join(map(one_line, row["named"]))
         lines.append(f"{counted(row['files'], 'files')}, {size_text(row['bytes'])}: {row['reason']} ({named}{more})")
     return lines
 
