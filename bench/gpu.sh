@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is measured on one GPU, in at most nine minutes: bench/gpu.sh OUT [--tiny] [--part NAME] [--minilm FOLDER]
+# What is measured on one GPU, in at most ten minutes: bench/gpu.sh OUT [--tiny] [--part NAME] [--minilm FOLDER]
 # Runs the code of this checkout with the Python that is there (PYTHON=...); packages that it lacks come from .wheels/,
 # which bench/gpu_wheels.sh fills on a machine with a network. Nothing is fetched here.
 set -eu
