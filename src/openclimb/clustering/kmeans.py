@@ -12,6 +12,7 @@ MOST_CLUSTERS = 1000  # the paper's K_init, for 800B tokens
 EARLY_STOP = 1e-5  # of the objective, relative
 ROUNDS = 50  # most, of assignment and update
 STARTS = 6  # of k-means, of which the best goes on
+PRODUCTS = 16_000_000  # of vectors and centroids held at once: 64 MB
 FIRST_ROUNDS = 6  # of each start; then the best one goes on alone
 
 
@@ -65,11 +66,15 @@ def fit_kmeans(vectors: Vectors, k: int, seed: int, rounds: int = ROUNDS, restar
 
 def assign(vectors: Vectors, centroids: Vectors) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return each unit vector's nearest centroid and its Euclidean distance to it (0 to 2), both of shape (n,)."""
-    products = vectors @ centroids.T
-    cluster = products.argmax(axis=1)
-    nearest = np.take_along_axis(products, cluster[:, None], axis=1)[:, 0]
+    cluster, nearest = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
+    step = max(1, PRODUCTS // max(1, len(centroids)))
+    for begin in range(0, len(vectors), step):
+        products = vectors[begin : begin + step] @ centroids.T
+        best = products.argmax(axis=1)
+        cluster[begin : begin + step] = best
+        nearest[begin : begin + step] = np.take_along_axis(products, best[:, None], axis=1)[:, 0]
     # |a − b|² = 2 − 2 a·b for unit vectors; rounding can make it a little negative.
-    return cluster.astype(np.int32), np.sqrt(np.maximum(0, 2 - 2 * nearest)).astype(np.float32)
+    return cluster, np.sqrt(np.maximum(0, 2 - 2 * nearest))
 
 
 def _unit(vectors: Vectors) -> Vectors:
