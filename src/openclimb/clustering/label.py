@@ -65,11 +65,15 @@ def label(
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
     work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)
+    n_rejected = sum(len(result.rejected) for result in done.values())
     for index, result in context.engine.map(partial(_label_unit, work), waiting):
         done[waiting[index].number] = result
-        _stop_if_too_many(done, corpus.max_rejected, out)
+        n_rejected += len(result.rejected)
+        if n_rejected > corpus.max_rejected:
+            break
         progress.advance()
-    _stop_if_too_many(done, corpus.max_rejected, out)
+    if n_rejected > corpus.max_rejected:
+        raise _too_many(done, corpus.max_rejected, out)
     rejected = _write_rejected(done, out)
     n_documents = sum(result.n_documents for result in done.values())
     if not n_documents:
@@ -179,7 +183,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
             kept = {"rejected": done.rejected, "n_empty": done.n_empty, "n_repaired": done.n_repaired}
             writer.add_key_value_metadata({"done": json.dumps(kept)})
     except _TooManyRejected:
-        pass  # `label` stops for them
+        pass  # `label` raises for them
     return done
 
 
@@ -256,14 +260,12 @@ def _joined(tables: list[Any]) -> Any:
     return pa.concat_tables(tables).unify_dictionaries()
 
 
-def _stop_if_too_many(done: dict[int, Done], most: int, out: Path) -> None:
-    n_rejected = sum(len(result.rejected) for result in done.values())
-    if n_rejected <= most:
-        return
+def _too_many(done: dict[int, Done], most: int, out: Path) -> InputError:
+    """Return the error for more than `most` documents that could not be read; write which they are."""
     rejected = _write_rejected(done, out)
     files = Counter(row["file"] for row in rejected).most_common(5)
     listed = ", ".join(f"{file} ({n})" for file, n in files)
-    raise InputError(
+    return InputError(
         f"more than {most} documents could not be read: {listed}; first reason: {rejected[0]['reason']}",
         f"see {out / 'rejected.jsonl'}; repair the files, or raise corpus.max_rejected and run again",
     )
