@@ -1,18 +1,23 @@
-"""Seekable zstd is cut into units that hold each document once; files without a table are read whole."""
+"""Seekable zstd is cut into units that hold each document once; large files that cannot be cut are named."""
 
+import gzip
+import hashlib
 import json
 import struct
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from openclimb.cli.text import large_lines
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import units as units_module
 from openclimb.corpus.reading.parse import Document
 from openclimb.corpus.reading.read import Unit, read_unit
 from openclimb.corpus.reading.seekable import SEEKABLE, SKIPPABLE
-from openclimb.corpus.reading.units import read_units, survey
+from openclimb.corpus.reading.units import check_inputs, read_units, survey
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import InputError
 from openclimb.progress import Progress
@@ -88,3 +93,36 @@ def test_a_frame_that_is_damaged_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(bytes(data))
     with pytest.raises(InputError, match="damaged or cut short"):
         texts(units, settings)
+
+
+ROWS = [{"text": f"document {i} {hashlib.sha512(str(i).encode()).hexdigest()}"} for i in range(2000)]
+
+
+def test_only_files_that_cannot_be_cut_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    (tmp_path / "plain.jsonl").write_bytes(lines)
+    (tmp_path / "array.json").write_text(json.dumps(ROWS))
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(lines, 0))
+    (tmp_path / "small.jsonl.gz").write_bytes(gzip.compress(lines[:900], 0))
+    write(tmp_path / "seekable.jsonl.zst", lines, 5000)
+    write(tmp_path / "frames.jsonl.zst", lines, 5000, table=False)
+    table = pa.Table.from_pylist(ROWS)
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=50, compression="none", use_dictionary=False)
+    pq.write_table(table, tmp_path / "one-group.parquet", compression="none", use_dictionary=False)
+    settings = CorpusSettings(paths=(str(tmp_path),))
+    assert check_inputs(settings)["large_units"] == []
+    monkeypatch.setattr(units_module, "UNIT_BYTES", 10_000)
+    monkeypatch.setattr(units_module, "LARGE_UNIT", 60_000)
+    found = {row["name"]: row["bytes"] for row in check_inputs(settings)["large_units"]}
+    assert sorted(found) == ["array.json", "frames.jsonl.zst", "one-group.parquet", "packed.jsonl.gz"]
+    assert found["array.json"] == (tmp_path / "array.json").stat().st_size
+    assert found["packed.jsonl.gz"] == 3 * (tmp_path / "packed.jsonl.gz").stat().st_size
+
+
+def test_the_plan_names_the_largest_and_counts_the_others() -> None:
+    assert large_lines([]) == []
+    rows = [{"name": f"{i}.jsonl.gz", "bytes": i * 10**9} for i in range(2, 7)]
+    first = large_lines(rows)[0]
+    assert "6.jsonl.gz (about 6 GB of text), 5.jsonl.gz" in first
+    assert "2.jsonl.gz" not in first
+    assert first.endswith("and 2 more")

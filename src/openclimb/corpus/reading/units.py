@@ -33,6 +33,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 UNIT_BYTES = 64_000_000  # input is cut into units of about so many
+LARGE_UNIT = 1_000_000_000  # bytes of text: a larger unit is named, as it is redone whole and holds up one worker
 ENDS = 1 << 16  # bytes at each end of a local file that its fingerprint covers
 THREADS = 16  # that look at files at once: stores take tens of milliseconds to answer
 CHECKED_FILES = 64  # files whose columns are looked at before anything runs
@@ -144,8 +145,30 @@ def _checked(settings: CorpusSettings, tokenizer: str) -> tuple[dict[str, Any], 
         "formats": dict(Counter(file.format for file in files)),
         "left_out": summary(left),
         "token_ids": decoded,
+        "large_units": large_units(files),
     }
     return facts, files
+
+
+def large_units(files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """Return name and bytes of text, about, of the largest unit of each file that has one over `LARGE_UNIT`.
+
+    What stands in a file's name is enough for most formats; of the others, `CHECKED_FILES` are looked at.
+    """
+    large = [file for file in files if file.size * PACKED > LARGE_UNIT]
+    named = [file for file in large if not _may_be_cut(file)]
+    looked = [file for file in large if _may_be_cut(file)]
+    looked = looked[:: max(1, len(looked) // CHECKED_FILES)]
+    rows = [(file, file.size * (PACKED if "." in file.format else 1)) for file in named]
+    cuts = at_once(lambda file: patiently(file.path, partial(_cut, file, UNIT_BYTES)), looked)
+    for file, (kind, pieces) in zip(looked, cuts, strict=True):
+        packed = PACKED if kind == "jsonl.zst" or kind == "json.zst" else 1
+        rows.append((file, packed * max((n_bytes for _, _, n_bytes, _ in pieces), default=0)))
+    return [{"name": file.name, "bytes": n_bytes} for file, n_bytes in rows if n_bytes > LARGE_UNIT]
+
+
+def _may_be_cut(file: InputFile) -> bool:
+    return file.format in ("parquet", "json", "jsonl", "json.zst", "jsonl.zst")
 
 
 def _first_row(file: InputFile, column: str) -> dict[str, Any] | None:
