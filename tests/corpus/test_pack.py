@@ -14,7 +14,7 @@ import openclimb
 from openclimb.config.schema import TargetSettings
 from openclimb.corpus import pack as pack_module
 from openclimb.corpus.domains import read_domains
-from openclimb.corpus.pack import MOST_POOL, POOL, Source, _units_read, n_pooled, n_read, pack
+from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack, units_read
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.reading.units import read_units, write_units
 from openclimb.corpus.select_documents import DocumentChoice
@@ -100,15 +100,15 @@ def test_of_many_units_only_some_are_read_and_more_where_a_domain_is_rare(
     choice = DocumentChoice(tmp_path / "labels", tmp_path / "domains", 0.0, 0, (1.0, 1.0, 1.0))
     context = StageContext(tmp_path, LocalEngine(1), Progress())
     everything = np.array([[59_400, 60, 0], [5940, 6, 0]], dtype=np.float64)
-    read, held = _units_read(units, choice, np.array([500, 10, 0]), everything, context)
+    read, held = units_read(units, choice, np.array([500, 10, 0]), everything, context)
     assert (list(read), held.tolist()) == (units, everything.tolist())
     monkeypatch.setattr(pack_module, "MAX_UNITS", 4)
-    read, held = _units_read(units, choice, np.array([500, 10, 0]), everything, context)
+    read, held = units_read(units, choice, np.array([500, 10, 0]), everything, context)
     rare = [unit for unit in read if unit.number % 10 == 0]
     assert len(rare) == 2  # SPARE_UNITS times one document
     assert len(read) - len(rare) <= 4
     assert held.tolist() == [[990 * len(read), 20, 0], [99 * len(read), 2, 0]]
-    read, _ = _units_read(units, choice, np.array([500, 60, 0]), everything, context)
+    read, _ = units_read(units, choice, np.array([500, 60, 0]), everything, context)
     assert sum(unit.number % 10 == 0 for unit in read) == 6  # all there are
 
 

@@ -9,5 +9,10 @@ def read_labels(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     """Yield (unit number, pyarrow.Table of the columns) for each unit, in order."""
     import pyarrow.parquet as pq
 
-    for path in sorted(folder.glob("unit-*.parquet")):
-        yield int(path.stem.removeprefix("unit-")), pq.read_table(path, columns=list(columns) if columns else None)
+    for number, path in label_files(folder):
+        yield number, pq.read_table(path, columns=list(columns) if columns else None)
+
+
+def label_files(folder: Path) -> list[tuple[int, Path]]:
+    """Return (unit number, path) of each unit's file, in order of the numbers."""
+    return sorted((int(path.stem.removeprefix("unit-")), path) for path in folder.glob("unit-*.parquet"))

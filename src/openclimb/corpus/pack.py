@@ -85,7 +85,7 @@ def pack(
     n_documents.append(round(sum(n_documents) * tokens.heldout))
     held = np.array([[*(domain.n_tokens for domain in domains), heldout_tokens], n_documents], dtype=np.float64)
     every = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, (1.0,) * held.shape[1])
-    units, held = _units_read(source.units, every, np.array([*needed, HELDOUT_TOKENS]), held, context)
+    units, held = units_read(source.units, every, np.array([*needed, HELDOUT_TOKENS]), held, context)
     rates = map(pick_rate, (*needed, HELDOUT_TOKENS), *np.rint(held).astype(np.int64).tolist())
     copy_tokenizer(source.tokenizer, out / "tokenizer.json")
     choice = replace(every, rates=tuple(rates))
@@ -117,7 +117,7 @@ def pack(
     return {**fixed, "n_tokens": sum(row["n_tokens"] for row in rows), "n_tokens_heldout": heldout["n_tokens"]}
 
 
-def _units_read(
+def units_read(
     units: Sequence[Unit],
     choice: DocumentChoice,
     needed: NDArray[np.int64],
