@@ -23,7 +23,7 @@ from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, sta
 from openclimb.workspace.trials import Trial, read_trials
 
 BY_HAND = "trials completed or imported by hand"  # how the recipe of the search names them
-VERSIONS = {**dict.fromkeys(STAGES, 1), "corpus": 2, "clusters": 3, "labels": 3, "tokens": 5, "mixture": 2}
+VERSIONS = {**dict.fromkeys(STAGES, 1), "corpus": 3, "clusters": 4, "labels": 3, "tokens": 6, "mixture": 2}
 
 
 def recipes(

@@ -1,10 +1,14 @@
 """Spherical k-means finds groups that are there, gives the same each time, and counts what it made."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from openclimb.clustering import kmeans, torch_kmeans
 from openclimb.clustering.kmeans import assign, choose_k, fit_kmeans
+from openclimb.clustering.torch_kmeans import KINDS, TorchKMeans
 from openclimb.errors import InputError
 
 
@@ -52,6 +56,56 @@ def test_fewer_documents_than_clusters_is_told() -> None:
     with pytest.raises(InputError, match="3 documents are fewer than 8 clusters") as caught:
         fit_kmeans(cones(3, 1)[0], 8, 0, 10, 1)
     assert "at most 3" in caught.value.fix
+
+
+def mixed(n: int, n_groups: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors of overlapping groups, of sizes that differ tenfold."""
+    rng = np.random.default_rng(seed)
+    shares = np.exp(rng.normal(size=n_groups))
+    group = rng.choice(n_groups, n, p=shares / shares.sum())
+    vectors = rng.normal(size=(n_groups, dim))[group] + rng.normal(scale=0.7, size=(n, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_clusters_as_well_as_faiss(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = mixed(3000, 40, 24)
+    monkeypatch.setattr(torch_kmeans, "PRODUCTS", 7000)  # many blocks, the last one smaller
+    monkeypatch.setattr(kmeans, "TorchKMeans", partial(TorchKMeans, kind=kind))
+    other, found, again = (fit_kmeans(vectors, 40, 0, device=device) for device in ("faiss", "cpu", "cpu"))
+    assert found.inertia == pytest.approx(other.inertia, rel=0.015)
+    assert found.sizes.sum() == 3000
+    np.testing.assert_array_equal(found.centroids, again.centroids)
+    cluster, distance = assign(vectors, found.centroids)
+    assert found.inertia == pytest.approx(float(np.mean(distance**2)), abs=2e-3)
+    assert (np.bincount(cluster) == found.sizes).mean() > (0.5 if kind == "bf16" else 0.95)
+
+
+def test_torch_fills_clusters_that_come_out_empty() -> None:
+    vectors = mixed(600, 5, 8)
+    start = np.repeat(vectors[:1], 6, axis=0)  # all alike: five of them are nobody's nearest
+    centroids, _ = TorchKMeans(vectors, "cpu").train(6, 0, 30, 1e-6, start=start)
+    sizes = np.bincount(assign(vectors, centroids)[0], minlength=6)
+    assert sizes.min() > 0
+    two = np.repeat(np.eye(4, dtype=np.float32)[:2], 10, axis=0)
+    assert fit_kmeans(two, 5, 0, 20, 1, device="cpu").sizes.sum() == 20
+
+
+@pytest.mark.parametrize("device", ["faiss", "cpu"])
+def test_a_start_in_two_levels_is_as_good(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = mixed(4000, 120, 24)
+    flat = fit_kmeans(vectors, 120, 0, device=device)
+    monkeypatch.setattr(kmeans, "HIERARCHICAL", 100)
+    assert len(kmeans.hierarchical_start(vectors, 120, 0)) == 120
+    found = fit_kmeans(vectors, 120, 0, device=device)
+    assert not np.array_equal(found.centroids, flat.centroids)
+    assert found.inertia < 1.02 * flat.inertia
+    assert len(found.sizes) == 120
+
+
+def test_two_levels_give_every_cluster_though_vectors_repeat() -> None:
+    repeated = np.repeat(mixed(30, 5, 8), 20, axis=0)
+    assert len(kmeans.hierarchical_start(repeated, 150, 0)) == 150
 
 
 def test_the_number_of_clusters_grows_with_the_corpus_up_to_the_papers() -> None:

@@ -6,19 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import openclimb
 from openclimb.config.schema import TargetSettings
+from openclimb.corpus import pack as pack_module
 from openclimb.corpus.domains import read_domains
-from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack
+from openclimb.corpus.pack import MOST_POOL, POOL, Source, n_pooled, n_read, pack, units_read
+from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.reading.units import read_units, write_units
+from openclimb.corpus.select_documents import DocumentChoice
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError, InputError
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.files import file_names, read_json
+from openclimb.workspace.files import file_names, read_json, write_json
 
 
 def _pack(root: Path, out: Path, budget: int, workers: int = 1, target: int = 100_000) -> dict:
@@ -78,6 +83,33 @@ def test_a_larger_budget_packs_the_same_documents_and_more(finished: Path, tmp_p
         )
         assert len(more) > len(first) == one["n_tokens"]
         assert (more[: len(first)] == first).all()
+
+
+def test_of_many_units_only_some_are_read_and_more_where_a_domain_is_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    units = [Unit(i, "", f"{i}.jsonl", "jsonl", 0, 1, 1, 0, 1, "") for i in range(60)]
+    write_json(tmp_path / "domains" / "sources.json", {"web": 0, "rare": 1, "pruned": -1})
+    for unit in units:  # every tenth has one of the rare documents
+        sources = ["web"] * 99 + ["pruned"] + ["rare"] * (unit.number % 10 == 0)
+        n = len(sources)
+        labels = {"source": sources, "tokens": np.full(n, 10), "hash": rng.integers(0, 2**64, n, dtype=np.uint64)}
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        pq.write_table(pa.table(labels), tmp_path / "labels" / f"unit-{unit.number:05d}.parquet")
+    choice = DocumentChoice(tmp_path / "labels", tmp_path / "domains", 0.0, 0, (1.0, 1.0, 1.0))
+    context = StageContext(tmp_path, LocalEngine(1), Progress())
+    everything = np.array([[59_400, 60, 0], [5940, 6, 0]], dtype=np.float64)
+    read, held = units_read(units, choice, np.array([500, 10, 0]), everything, context)
+    assert (list(read), held.tolist()) == (units, everything.tolist())
+    monkeypatch.setattr(pack_module, "MAX_UNITS", 4)
+    read, held = units_read(units, choice, np.array([500, 10, 0]), everything, context)
+    rare = [unit for unit in read if unit.number % 10 == 0]
+    assert len(rare) == 2  # SPARE_UNITS times one document
+    assert len(read) - len(rare) <= 4
+    assert held.tolist() == [[990 * len(read), 20, 0], [99 * len(read), 2, 0]]
+    read, _ = units_read(units, choice, np.array([500, 60, 0]), everything, context)
+    assert sum(unit.number % 10 == 0 for unit in read) == 6  # all there are
 
 
 def test_a_document_begins_with_the_token_that_scored_texts_begin_with(

@@ -1,6 +1,6 @@
 """What the commands print: a plan, the status, the answer, an export, as people read them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openclimb.config.load import format_count
@@ -10,6 +10,8 @@ from openclimb.printable import one_line, short_names
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
+
+NAMED_LARGE = 3  # files with large units that a plan names
 
 
 def _more(costs: Mapping[str, Any]) -> str:
@@ -59,6 +61,7 @@ def _input_lines(inputs: Mapping[str, Any]) -> list[str]:
     lines = [f"          {', '.join(kinds)}"] if len(kinds) > 1 else []
     lines += ["          token ids, which tokens.tokenizer decodes"] if inputs["token_ids"] else []
     lines += [f"          no plain text at the beginning of {inputs['pages']}: {HTML}"] if inputs.get("pages") else []
+    lines += large_lines(inputs["large_units"])
     left = left_out_lines(inputs["left_out"])
     return lines + [f"{'left out' if i == 0 else '':<9} {line}" for i, line in enumerate(left)]
 
@@ -227,3 +230,17 @@ def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
 
 def _hours(hours: float) -> str:
     return counted(max(1, round(hours * 60)), "minutes") if hours < 2 else counted(round(hours), "hours")
+
+
+def large_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what is said of files that have units of more than a gigabyte of text, a line each."""
+    if not rows:
+        return []
+    first = sorted(rows, key=lambda row: -int(row["bytes"]))[:NAMED_LARGE]
+    named = ", ".join(f"{row['name']} (about {size_text(row['bytes'])} of text)" for row in first)
+    more = f" and {len(rows) - len(first):,} more" if len(rows) > len(first) else ""
+    return [
+        f"          not cut into units of at most 1 GB of text: {named}{more}",
+        "          each such unit is read by one worker and, after an interruption, from its start; to avoid it,",
+        "          split the file, or write it as Parquet or seekable zstd",
+    ]

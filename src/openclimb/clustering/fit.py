@@ -2,10 +2,12 @@
 
 Reads a sample of the input. Writes `clusters/`: `centroids.npy` (k, dim), `embedder.npz` (hashing only),
 `tokenizer.json`, `token_rates.json` (tokens a byte, by cluster; tokens around a document), `words.json` (top words, by
-cluster), `sample.parquet` (one row a sampled document), `fit.json`. With ready-made domains there is nothing to
-cluster, and sources stand in the clusters' place.
+cluster), `sample.parquet` (one row a sampled document, of a large sample the first ones), `fit.json`. With ready-made
+domains there is nothing to cluster, and sources stand in the clusters' place. Texts (`drawn/`) and vectors
+(`vectors.npy`) of the sample lie there while the stage works, so that memory need not hold them.
 """
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.reading.parse import HTML
 from openclimb.corpus.reading.read import Unit
-from openclimb.corpus.sample import SampledDocument, draw_sample
+from openclimb.corpus.sample import Block, Sample, SampledDocument, draw_sample
 from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer, train_tokenizer
 from openclimb.engines.engine import Engine, Resources
 from openclimb.errors import InputError
@@ -28,7 +30,8 @@ from openclimb.progress import Progress
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, write_json
 
-BLOCK = 512  # documents embedded by one call of a worker
+BATCH = 512  # texts tokenised at once
+VECTORS = "vectors.npy"
 N_TOKENIZER_TEXTS = 10_000  # about 20 MB: more changes a vocabulary little
 N_RATE_TEXTS = 2000  # in all clusters together, at least 50 a cluster
 RATE_CHARS = 2000  # of a text that are counted
@@ -48,33 +51,36 @@ def fit(
     Raises InputError when the corpus has fewer documents than clusters, ConfigError for a model that cannot be loaded.
     """
     out, engine, progress, seed = context.folder, context.engine, context.progress, context.seed
-    sample = draw_sample(units, corpus, clusters.sample, seed, engine, progress)
-    if not sample:
+    sample = draw_sample(units, corpus, clusters.sample, seed, engine, progress, out)
+    if not len(sample):
         archives = f" (of WARC files: {HTML})" if any(unit.format.startswith("warc") for unit in units) else ""
         raise InputError("the corpus holds no readable document", f"check corpus.paths and corpus.text{archives}")
-    texts = [document.text for document in sample]
+    shown = sample.shown
+    texts = [document.text for document in shown]
     make_tokenizer(texts, tokens, out / "tokenizer.json", progress)
     n_documents = _estimate(sample, units, clusters.sample)
     facts: dict[str, Any] = {"n_sample": len(sample), "n_documents_estimate": n_documents}
     if corpus.domains:
-        names = sorted({document.source for document in sample})
+        names = sorted({document.source for document in shown})
         place = {name: index for index, name in enumerate(names)}
-        groups = np.array([place[document.source] for document in sample], dtype=np.int32)
-        _describe(
-            sample, groups, names, np.zeros(len(sample), np.float32), np.full((len(sample), 2), np.nan), True, out
-        )
+        groups = np.array([place[document.source] for document in shown], dtype=np.int32)
+        _describe(shown, groups, names, np.zeros(len(shown), np.float32), np.full((len(shown), 2), np.nan), True, out)
         facts["sources"] = len(names)
     else:
-        vectors = _embed_sample(texts, embed, seed, out, engine, progress)
+        vectors = _embed_sample(sample, texts, embed, seed, out, engine, progress)
         k = clusters.k or choose_k(n_documents)
         progress.start(f"cluster into {k}")
         kmeans = fit_kmeans(vectors, k, seed)
-        found, distance = assign(vectors, kmeans.centroids)
+        first = vectors[: len(shown)]
+        found, distance = assign(first, kmeans.centroids)
         names = [str(cluster) for cluster in range(len(kmeans.centroids))]
-        _describe(sample, found, names, distance, flat_map(vectors, seed), False, out)
+        _describe(shown, found, names, distance, flat_map(first, seed), False, out)
         _save_centroids(kmeans.centroids, out)
         facts |= _kmeans_facts(kmeans, k)
         progress.finish(f"{facts['k']} clusters")
+        del vectors, first
+    shutil.rmtree(out / "drawn", ignore_errors=True)
+    (out / VECTORS).unlink(missing_ok=True)
     write_json(out / "fit.json", facts)
     return {name: value for name, value in facts.items() if name != "sizes"}
 
@@ -109,8 +115,8 @@ def token_rates(
             rows.append(row)
     loaded = load_tokenizer(tokenizer)
     n_tokens, n_bytes = np.zeros(n_groups), np.zeros(n_groups)
-    for begin in range(0, len(rows), BLOCK):
-        block = rows[begin : begin + BLOCK]
+    for begin in range(0, len(rows), BATCH):
+        block = rows[begin : begin + BATCH]
         for row, ids in zip(block, encode_batch(loaded, [texts[row][:RATE_CHARS] for row in block]), strict=True):
             n_tokens[groups[row]] += len(ids)
             n_bytes[groups[row]] += len(texts[row][:RATE_CHARS].encode("utf-8", "replace"))
@@ -120,23 +126,27 @@ def token_rates(
 
 
 def _embed_sample(
-    texts: list[str], embed: EmbedSettings, seed: int, out: Path, engine: Engine, progress: Progress
+    sample: Sample, texts: list[str], embed: EmbedSettings, seed: int, out: Path, engine: Engine, progress: Progress
 ) -> NDArray[np.float32]:
-    progress.start("embed the sample", len(texts), "documents")
+    """Return the vectors of the sample, (n, dim), in a file that is mapped into memory; `texts` are the first ones."""
+    progress.start("embed the sample", len(sample), "documents")
     fit_embedder(embed, texts, seed, out)
-    blocks = [texts[i : i + BLOCK] for i in range(0, len(texts), BLOCK)]
-    parts: dict[int, NDArray[np.float32]] = {}
-    for index, vectors in engine.map(
-        partial(_embed_block, embed, out), blocks, Resources(gpus=gpu_share(embed)), folder=out
-    ):
-        parts[index] = vectors
-        progress.advance(len(vectors))
+    vectors: NDArray[np.float32] | None = None
+    share = Resources(gpus=gpu_share(embed))
+    for index, found in engine.map(partial(_embed_block, embed, out), sample.blocks, share, folder=out):
+        if vectors is None:
+            shape = (len(sample), found.shape[1])
+            vectors = np.lib.format.open_memmap(out / VECTORS, "w+", np.float32, shape)
+        vectors[sample.blocks[index].places] = found
+        progress.advance(len(found))
     progress.finish()
-    return np.concatenate([parts[index] for index in range(len(blocks))])
+    if vectors is None:
+        raise InputError("the corpus holds no readable document", "check corpus.text")
+    return vectors
 
 
-def _embed_block(embed: EmbedSettings, folder: Path, texts: list[str]) -> NDArray[np.float32]:
-    return load_embedder(embed, folder)(texts)
+def _embed_block(embed: EmbedSettings, folder: Path, block: Block) -> NDArray[np.float32]:
+    return load_embedder(embed, folder)(block.texts())
 
 
 def _describe(
@@ -190,9 +200,8 @@ def _kmeans_facts(kmeans: KMeans, asked: int) -> dict[str, Any]:
     return {"k": k, "k_asked": asked, "dim": dim, "inertia": round(kmeans.inertia, 6), "sizes": kmeans.sizes.tolist()}
 
 
-def _estimate(sample: Sequence[SampledDocument], units: Sequence[Unit], wanted: int) -> int:
+def _estimate(sample: Sample, units: Sequence[Unit], wanted: int) -> int:
     """Return about how many documents the corpus has: exact when the sample holds them all, else from the bytes."""
     if len(sample) < wanted:
         return len(sample)
-    mean = sum(document.n_bytes for document in sample) / len(sample)
-    return max(len(sample), round(sum(unit.n_bytes for unit in units) / max(1.0, mean)))
+    return max(len(sample), round(sum(unit.n_bytes for unit in units) / max(1.0, float(sample.n_bytes.mean()))))

@@ -71,17 +71,21 @@ def label(
     work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)
     rejecting = partial(_set_aside, work, units, done)
     embeds = Resources(gpus=gpu_share(embed)) if (clusters / "centroids.npy").is_file() else Resources()
+    n_rejected = _n_rejected(done.values())
     for index, result in context.engine.map(partial(_label_unit, work), waiting, embeds, folder=out, lost=rejecting):
         done[waiting[index].number] = result
-        _stop_if_too_many(done, corpus.max_rejected, out)
+        n_rejected += _n_rejected([result])
+        if n_rejected > corpus.max_rejected:
+            break
         progress.advance()
-    _stop_if_too_many(done, corpus.max_rejected, out)
+    if n_rejected > corpus.max_rejected:
+        raise _too_many(done, corpus.max_rejected, out)
     _write_rejected(done, out)
     n_documents = sum(result.n_documents for result in done.values())
     if not n_documents:
         raise InputError("the corpus holds no readable document", f"see {out / 'rejected.jsonl'}, or check corpus.text")
     progress.finish(f"{n_documents:,} documents")
-    if n_rejected := _n_rejected(done.values()):
+    if n_rejected:
         progress.note(f"{counted(n_rejected, 'documents')} could not be read and are left out: labels/rejected.jsonl")
     n_empty, n_not_plain, n_repaired = (
         sum(getattr(one, what) for one in done.values()) for what in ("n_empty", "n_not_plain", "n_repaired")
@@ -222,7 +226,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
                 writer.write_table(_joined(rows))
             _say_what_became(writer, done)
     except _TooManyRejected:
-        pass  # `label` stops for them
+        pass  # `label` raises for them
     return done
 
 
@@ -304,15 +308,14 @@ def _joined(tables: list[Any]) -> Any:
     return pa.concat_tables(tables).unify_dictionaries()
 
 
-def _stop_if_too_many(done: dict[int, Done], most: int, out: Path) -> None:
-    if _n_rejected(done.values()) <= most:
-        return
+def _too_many(done: dict[int, Done], most: int, out: Path) -> InputError:
+    """Return the error for more than `most` documents that could not be read; write which they are."""
     rejected = _write_rejected(done, out)
     files = Counter[str]()
     for row in rejected:
         files[row["file"]] += row.get("documents", 1)
     listed = ", ".join(f"{file} ({n})" for file, n in files.most_common(5))
-    raise InputError(
+    return InputError(
         f"more than {most} documents could not be read: {listed}; first reason: {rejected[0]['reason']}",
         f"see {out / 'rejected.jsonl'}; repair the files, or raise corpus.max_rejected and run again",
     )

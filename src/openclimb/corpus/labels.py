@@ -13,8 +13,13 @@ def read_labels(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     """Yield (unit number, pyarrow.Table of the columns) for each unit, in order."""
     import pyarrow.parquet as pq
 
-    for path in sorted(folder.glob("unit-*.parquet")):
-        yield int(path.stem.removeprefix("unit-")), pq.read_table(path, columns=list(columns) if columns else None)
+    for number, path in label_files(folder):
+        yield number, pq.read_table(path, columns=list(columns) if columns else None)
+
+
+def label_files(folder: Path) -> list[tuple[int, Path]]:
+    """Return (unit number, path) of each unit's file, in order of the numbers."""
+    return sorted((int(path.stem.removeprefix("unit-")), path) for path in folder.glob("unit-*.parquet"))
 
 
 def read_empty_sources(folder: Path) -> dict[str, int]:
@@ -22,7 +27,7 @@ def read_empty_sources(folder: Path) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     found: Counter[str] = Counter()
-    for path in folder.glob("unit-*.parquet"):
+    for _, path in label_files(folder):
         metadata = pq.read_metadata(path).metadata or {}
         found.update(json.loads(metadata.get(DONE, b"{}")).get("empty_sources", {}))
     return dict(found)

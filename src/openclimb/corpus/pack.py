@@ -3,6 +3,9 @@
 A domain's array holds several times what one trial reads of it: each seed draws its own part, so that intervals over
 seeds also cover which documents stand for a domain.
 
+Of a corpus of many units only some are read, those of the sample and more where a domain needs them: a compressed file
+is decompressed whole for any document of it.
+
 Reads labels/, domains/ and the chosen documents of the input. Writes `tokens/`: tokenizer.json, one array a domain
 (an end token after each document and, where the tokenizer puts a token of its own first, that one before),
 heldout.bin and heldout.json, domains.json.
@@ -11,7 +14,7 @@ heldout.bin and heldout.json, domains.json.
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ from numpy.typing import NDArray
 from openclimb.config.schema import CorpusSettings, ProxySettings, TargetSettings, TokensSettings
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.reading.parse import Document
-from openclimb.corpus.reading.read import Unit, read_unit
+from openclimb.corpus.reading.read import Unit, place_hash, read_unit
+from openclimb.corpus.sample import MAX_UNITS, SPARE_UNITS
 from openclimb.corpus.select_documents import DocumentChoice, stop_if_fewer
 from openclimb.corpus.tokenizer import copy_tokenizer, encode_batch, ends_of, load_tokenizer
 from openclimb.errors import DomainError
@@ -67,22 +71,24 @@ def pack(
 
     A trial reads at most min(tokens × proxy budget ÷ target budget, proxy budget × cap) different tokens of a domain
     (`n_read` in domains.json); POOL times as many are packed, in the order of a hash of the documents' places: a larger
-    budget packs the same documents and more.
+    budget packs the same documents and more, where it needs no more units.
     Raises DomainError for a domain that cannot fill one sequence, InputError when labelled documents are gone.
     """
-    out, progress, units = context.folder, context.progress, source.units
+    out, progress = context.folder, context.progress
     domains = read_domains(source.domains)
     read = [n_read(domain, proxy.token_budget, target.token_budget) for domain in domains]
     _check_lengths(domains, read, proxy.sequence)
     needed = [min(n_pooled(n), domain.n_tokens) for n, domain in zip(read, domains, strict=True)]
-    n_documents = [int(row["documents"]) for row in read_rows(source.domains / "domains.csv")]
-    rates = [pick_rate(need, domain.n_tokens, n) for need, domain, n in zip(needed, domains, n_documents, strict=True)]
     total = sum(domain.n_tokens for domain in domains)
-    rates.append(
-        pick_rate(HELDOUT_TOKENS, max(1, int(total * tokens.heldout)), round(sum(n_documents) * tokens.heldout))
-    )
+    heldout_tokens = max(1, int(total * tokens.heldout))
+    n_documents = [int(row["documents"]) for row in read_rows(source.domains / "domains.csv")]
+    n_documents.append(round(sum(n_documents) * tokens.heldout))
+    held = np.array([[*(domain.n_tokens for domain in domains), heldout_tokens], n_documents], dtype=np.float64)
+    every = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, (1.0,) * held.shape[1])
+    units, held = units_read(source.units, every, np.array([*needed, HELDOUT_TOKENS]), held, context)
+    rates = map(pick_rate, (*needed, HELDOUT_TOKENS), *np.rint(held).astype(np.int64).tolist())
     copy_tokenizer(source.tokenizer, out / "tokenizer.json")
-    choice = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, tuple(rates))
+    choice = replace(every, rates=tuple(rates))
     work = _Work(choice, out / "tokenizer.json", source.corpus, out / "pieces")
     progress.start("pack", len(units), "units")
     for _ in context.engine.map(partial(_pack_unit, work), units):
@@ -109,6 +115,40 @@ def pack(
     shutil.rmtree(out / "pieces", ignore_errors=True)
     progress.finish(f"{sum(row['n_tokens'] for row in rows):,} tokens")
     return {**fixed, "n_tokens": sum(row["n_tokens"] for row in rows), "n_tokens_heldout": heldout["n_tokens"]}
+
+
+def units_read(
+    units: Sequence[Unit],
+    choice: DocumentChoice,
+    needed: NDArray[np.int64],
+    held: NDArray[np.float64],
+    context: StageContext,
+) -> tuple[Sequence[Unit], NDArray[np.float64]]:
+    """Return the units to read, and the tokens and documents of each domain in them, (2, domains + 1).
+
+    All, of which `held` says the same, where they are at most `MAX_UNITS`. Else the first in the order of a hash, which
+    the sample was drawn from, and of the others in that order each that has something of a domain of which those
+    before hold less than `SPARE_UNITS` times what is needed.
+    """
+    if len(units) <= MAX_UNITS:
+        return units, held
+    order = sorted(units, key=lambda unit: place_hash(unit.name, unit.start, context.seed))
+    counts = np.zeros((len(order), *held.shape), dtype=np.float32)
+    context.progress.start("count tokens", len(order), "units")
+    for index, count in context.engine.map(choice.count, order):
+        counts[index] = count
+        context.progress.advance()
+    context.progress.finish()
+    taken = list(range(MAX_UNITS))
+    found = counts[:MAX_UNITS].sum(axis=0, dtype=np.float64)
+    for index in range(MAX_UNITS, len(order)):
+        short = found[0] < SPARE_UNITS * needed
+        if not short.any():
+            break
+        if counts[index, 0, short].any():
+            taken.append(index)
+            found += counts[index]
+    return [order[index] for index in sorted(taken, key=lambda index: order[index].number)], found
 
 
 def n_read(domain: Domain, proxy_token_budget: int, target_token_budget: int) -> int:

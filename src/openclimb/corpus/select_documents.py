@@ -5,8 +5,10 @@ Packing and export choose by the same rule, so that a larger share holds the sam
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openclimb.corpus.domains import read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
@@ -40,15 +42,27 @@ class DocumentChoice:
 
     def documents(self, unit: Unit) -> dict[int, tuple[int, int]]:
         """Return position → (domain, order) of the chosen documents of a unit; held-out ones have the last number."""
-        import pyarrow.parquet as pq
-
-        columns = ["position", "hash", read_assignment_column(self.domains)]
-        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=columns)
+        table, domain = self._labels(unit, "position")
         position = table.column("position").to_numpy()
-        domain = read_assignment(self.domains)(table).astype(np.int64)
-        domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
         order = document_order(unit, position, self.seed)
         bounds = np.array(self.rates, dtype=np.float64)[np.maximum(domain, 0)] * 2.0**64
         chosen = (domain >= 0) & (bounds > 0) & (order.astype(np.float64) <= bounds)
         rows = zip(position[chosen].tolist(), domain[chosen].tolist(), order[chosen].tolist(), strict=True)
         return {place: (of, key) for place, of, key in rows}
+
+    def count(self, unit: Unit) -> NDArray[np.float64]:
+        """Return the tokens and the documents of each domain in a unit, whatever the rates: (2, domains + 1)."""
+        table, domain = self._labels(unit, "tokens")
+        tokens = table.column("tokens").to_numpy()[domain >= 0]
+        of = domain[domain >= 0]
+        return np.stack([np.bincount(of, weights, len(self.rates)) for weights in (tokens, np.ones(len(of)))])
+
+    def _labels(self, unit: Unit, column: str) -> tuple[Any, NDArray[np.int64]]:
+        """Return the labels of a unit with this column, and each document's domain."""
+        import pyarrow.parquet as pq
+
+        columns = [column, "hash", read_assignment_column(self.domains)]
+        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=columns)
+        domain = read_assignment(self.domains)(table).astype(np.int64)
+        domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
+        return table, domain

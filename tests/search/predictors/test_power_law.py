@@ -7,6 +7,7 @@ import pytest
 
 from openclimb.baselines.fits import exponential_law as exponential
 from openclimb.baselines.fits.exponential_law import ExponentialLaw, log_linear
+from openclimb.search.predictors import mixing_law
 from openclimb.search.predictors import power_law as power
 from openclimb.search.predictors.mixing_law import fit_law
 from openclimb.search.predictors.power_law import PowerLaw
@@ -37,6 +38,20 @@ def test_slopes_are_exact(name: str) -> None:
     assert slopes == pytest.approx(numeric, rel=1e-4, abs=1e-5)
     pull = rng.standard_normal(9)
     assert back(pull) == pytest.approx(pull @ slopes)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_many_trials_are_linearised_by_parameters_to_the_same_numbers(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.dirichlet(np.ones(5), 120)
+    scores = exponential_scores(weights) + 0.02 * rng.standard_normal(120)
+    by_trials = make_predictor(name).fit(weights, scores)
+    monkeypatch.setattr(mixing_law, "MOST_BY_TRIALS", 50)
+    by_parameters = make_predictor(name).fit(weights, scores)
+    for what in ("loo_mean", "loo_sd", "noise"):
+        assert getattr(by_parameters, what) == pytest.approx(getattr(by_trials, what), rel=1e-5), what
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Callable
 from typing import IO, Any
 
+from openclimb.corpus.reading.seekable import SeekableFrames, seek_table
 from openclimb.masking import without_secrets
 
 TEXTS = {
@@ -30,6 +31,7 @@ SUFFIXES = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+SEEKABLE_ZST = "seekable-zst"  # of a unit: zstd that is read from anywhere; its places are those of the text
 ENDINGS = f".parquet, .arrow, .feather, {', '.join(TEXTS)}; all but the first three also with {', '.join(COMPRESSED)}"
 BLOCK = 1 << 20
 FEED = 2048  # bytes of zstd decompressed at once: 4 bytes can stand for 128 kB, so these for 64 MB
@@ -77,6 +79,11 @@ def decompressed(stream: Any, compression: str) -> io.BufferedReader:
 
         context = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
         return io.BufferedReader(_Frames(stream, context.decompressobj, FEED), BLOCK)
+    if compression == SEEKABLE_ZST:
+        table = seek_table(stream, stream.seek(0, io.SEEK_END))
+        if table is None:
+            raise EOFError("its table of frames is gone")
+        return io.BufferedReader(SeekableFrames(stream, table), BLOCK)
     if compression == "lz4":
         import pyarrow as pa
 

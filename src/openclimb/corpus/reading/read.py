@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import parse
-from openclimb.corpus.reading.formats import text_stream
+from openclimb.corpus.reading.formats import SEEKABLE_ZST, text_stream
 from openclimb.corpus.reading.lines import (
     BOM,
     all_lines,
@@ -39,6 +39,8 @@ from openclimb.corpus.reading.warc import DOCUMENTS, PAGES, NotPlain, Unreadable
 from openclimb.errors import OpenclimbError
 
 FIRST_BYTES = 4_000_000  # of a file are looked at for its columns
+CUT = ("jsonl", f"jsonl.{SEEKABLE_ZST}")  # formats of units that are byte ranges
+PACKED = 3  # times its bytes that a compressed file has of text, about
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele et al. 2014)
 
 Item = Document | Rejected
@@ -52,9 +54,9 @@ class Unit:
     path: str  # as `open_file` takes it
     name: str  # below the common parent of all files; stands in hashes, so that a corpus can be moved
     format: str
-    start: int  # jsonl: first byte; parquet: first row group; else 0
+    start: int  # jsonl: first byte (seekable zstd: of the text); parquet: first row group; else 0
     stop: int  # jsonl: last byte + 1; parquet: last row group + 1; else the file's size
-    n_bytes: int
+    n_bytes: int  # of text, but of a compressed file that is one unit: its own
     first_row: int  # parquet: number of its first row in the file; else 0
     size: int  # of the whole file, bytes
     fingerprint: str  # of the whole file
@@ -136,7 +138,7 @@ def _read_once(unit: Unit, settings: CorpusSettings, wanted: Callable[[int], boo
             elif kind == "warc":
                 yield from _read_warc(text, parser, wanted)
             else:
-                plain = unit.format == "jsonl" and not translated
+                plain = unit.format in CUT and not translated
                 yield from _read_json(text, unit, plain, parser, wanted)
 
 

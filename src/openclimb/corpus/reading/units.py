@@ -6,18 +6,20 @@ Nothing is copied. A file is known by its size, its time (or ETag) and, on this 
 import hashlib
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.find import Found, LeftOut, find_files, summary
-from openclimb.corpus.reading.formats import format_of, text_stream
+from openclimb.corpus.reading.formats import SEEKABLE_ZST, format_of, text_stream
 from openclimb.corpus.reading.lines import is_array
 from openclimb.corpus.reading.parse import FOLDERS, MISSING, TOKEN_IDS, NotText, is_token_ids, shown, text_of, value_at
-from openclimb.corpus.reading.read import Unit, damage, first_row
+from openclimb.corpus.reading.read import PACKED, Unit, damage, first_row
+from openclimb.corpus.reading.seekable import SeekTable, seek_table
 from openclimb.corpus.reading.store import open_file, patiently
 from openclimb.corpus.reading.tables import parquet_file
 from openclimb.corpus.tokenizer import load_tokenizer
@@ -27,8 +29,13 @@ from openclimb.progress import counted
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, fingerprint, read_json, write_json
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 UNIT_BYTES = 64_000_000  # input is cut into units of about so many
+LARGE_UNIT = 1_000_000_000  # bytes of text: a larger unit is named, as it is redone whole and holds up one worker
 ENDS = 1 << 16  # bytes at each end of a local file that its fingerprint covers
+THREADS = 16  # that look at files at once: stores take tens of milliseconds to answer
 CHECKED_FILES = 64  # files whose columns are looked at before anything runs
 LEFT_OUT = "left_out.json"
 STAMPS = ("ETag", "etag", "blob_id", "LastModified", "mtime", "created")  # what stores say that changes with a file
@@ -58,11 +65,21 @@ def look(settings: CorpusSettings) -> tuple[list[InputFile], list[LeftOut]]:
             "corpus.paths is empty", "name the files to read in climb.toml, or climb init DIR --corpus PATH"
         )
     found, left = find_files(settings.paths)
-    files = []
-    for file, name in zip(found, names_of([file.path for file in found]).values(), strict=True):
-        known = patiently(file.path, partial(_file_fingerprint, file))
-        files.append(InputFile(file.path, name, format_of(file.path), file.size, known, _folder(file)))
-    return files, left
+    names = names_of([file.path for file in found]).values()
+    known = at_once(lambda file: patiently(file.path, partial(_file_fingerprint, file)), found)
+    return [
+        InputFile(file.path, name, format_of(file.path), file.size, mark, _folder(file))
+        for file, name, mark in zip(found, names, known, strict=True)
+    ], left
+
+
+def at_once(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield function(item) in the order of the items; several wait for their stores at once, in threads."""
+    with ThreadPoolExecutor(max(1, min(THREADS, len(items)))) as pool:
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _folder(file: Found) -> str:
@@ -99,6 +116,11 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
 
     Raises InputError when no file matches or the text column is missing or no text, naming the columns there are.
     """
+    return _checked(settings, tokenizer)[0]
+
+
+def _checked(settings: CorpusSettings, tokenizer: str) -> tuple[dict[str, Any], list[InputFile]]:
+    """Return the facts of `check_inputs`, and the files."""
     files, left = look(settings)
     kind, _, column = settings.domains.partition(":")
     if settings.domains and (kind, bool(column)) not in (("column", True), (FOLDERS, False)):
@@ -112,21 +134,44 @@ def check_inputs(settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any
             )
     wanted = {"text": settings.text, "id": settings.id, "domains": column}
     decoded, pages = False, ""
-    for file in files[:: max(1, len(files) // CHECKED_FILES)]:
-        row = _first_row(file, settings.text)
+    some = files[:: max(1, len(files) // CHECKED_FILES)]
+    for file, row in zip(some, at_once(partial(_first_row, column=settings.text), some), strict=True):
         if row == {} and file.format.startswith("warc"):
             pages = pages or file.name
         elif row is not None:
             _check_columns(file, row, wanted)
             decoded |= _check_text(file, row, settings.text, tokenizer)
-    return {
+    facts = {
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "formats": dict(Counter(file.format for file in files)),
         "left_out": summary(left),
         "token_ids": decoded,
         "pages": pages,  # a WARC file that begins with web pages, without any plain text
+        "large_units": large_units(files),
     }
+    return facts, files
+
+
+def large_units(files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """Return name and bytes of text, about, of the largest unit of each file that has one over `LARGE_UNIT`.
+
+    What stands in a file's name is enough for most formats; of the others, `CHECKED_FILES` are looked at.
+    """
+    large = [file for file in files if file.size * PACKED > LARGE_UNIT]
+    named = [file for file in large if not _may_be_cut(file)]
+    looked = [file for file in large if _may_be_cut(file)]
+    looked = looked[:: max(1, len(looked) // CHECKED_FILES)]
+    rows = [(file, file.size * (PACKED if "." in file.format else 1)) for file in named]
+    cuts = at_once(lambda file: patiently(file.path, partial(_cut, file, UNIT_BYTES)), looked)
+    for file, (kind, pieces) in zip(looked, cuts, strict=True):
+        packed = PACKED if kind == "jsonl.zst" or kind == "json.zst" else 1
+        rows.append((file, packed * max((n_bytes for _, _, n_bytes, _ in pieces), default=0)))
+    return [{"name": file.name, "bytes": n_bytes} for file, n_bytes in rows if n_bytes > LARGE_UNIT]
+
+
+def _may_be_cut(file: InputFile) -> bool:
+    return file.format in ("parquet", "json", "jsonl", "json.zst", "jsonl.zst")
 
 
 def _first_row(file: InputFile, column: str) -> dict[str, Any] | None:
@@ -182,12 +227,11 @@ def _check_text(file: InputFile, row: dict[str, Any], column: str, tokenizer: st
 def survey(context: StageContext, settings: CorpusSettings, tokenizer: str = "") -> dict[str, Any]:
     """Cut the input into units and write them to units.parquet, and what is left out to left_out.json; return facts."""
     progress = context.progress
-    facts = check_inputs(settings, tokenizer)
-    files = list_files(settings)
+    facts, files = _checked(settings, tokenizer)
     progress.start("survey", len(files), "files")
     units: list[Unit] = []
-    for file in files:
-        kind, pieces = patiently(file.path, partial(_cut, file, UNIT_BYTES))
+    cut = at_once(lambda file: patiently(file.path, partial(_cut, file, UNIT_BYTES)), files)
+    for file, (kind, pieces) in zip(files, cut, strict=True):
         for start, stop, n_bytes, first in pieces:
             fixed = (file.size, file.fingerprint, file.folder)
             units.append(Unit(len(units), file.path, file.name, kind, start, stop, n_bytes, first, *fixed))
@@ -260,19 +304,34 @@ def _file_fingerprint(file: Found) -> str:
 def _cut(file: InputFile, unit_bytes: int) -> tuple[str, list[tuple[int, int, int, int]]]:
     """Return the format of a file's units, and (start, stop, bytes, first row) of each.
 
-    Only JSON lines in UTF-8 and Parquet can be read from anywhere but their start.
+    Only JSON lines in UTF-8, plain or in seekable zstd, and Parquet can be read from anywhere but their start.
     """
     if file.format == "parquet":
         return file.format, _cut_parquet(file, unit_bytes)
-    if file.format in ("json", "jsonl") and file.size > unit_bytes:
-        with open_file(file.path) as stream:
-            text, translated = text_stream(stream, "")
-            whole = translated or (file.format == "json" and is_array(text))
+    kind, _, packed = file.format.partition(".")
+    size = file.size
+    if packed == "zst" and size * PACKED > unit_bytes:
+        table = _seek_table(file)
+        size, packed = (table.plain[-1], SEEKABLE_ZST) if table else (size, packed)
+    if kind in ("json", "jsonl") and packed in ("", SEEKABLE_ZST) and size > unit_bytes:
+        with open_file(file.path) as stream, damage():
+            text, translated = text_stream(stream, packed)
+            whole = translated or (kind == "json" and is_array(text))
         if not whole:
-            n = -(-file.size // unit_bytes)
-            edges = [file.size * i // n for i in range(n + 1)]
-            return "jsonl", [(start, stop, stop - start, 0) for start, stop in zip(edges, edges[1:], strict=False)]
+            n = -(-size // unit_bytes)
+            edges = [size * i // n for i in range(n + 1)]
+            pieces = [(start, stop, stop - start, 0) for start, stop in zip(edges, edges[1:], strict=False)]
+            return f"jsonl.{packed}".rstrip("."), pieces
     return file.format, [(0, file.size, file.size, 0)]
+
+
+def _seek_table(file: InputFile) -> SeekTable | None:
+    """Return the table of frames of a zstd file; None where it has none, or its store cannot read from anywhere."""
+    with open_file(file.path) as stream:
+        try:
+            return seek_table(stream, file.size)
+        except (ValueError, NotImplementedError):
+            return None
 
 
 def _cut_parquet(file: InputFile, unit_bytes: int) -> list[tuple[int, int, int, int]]:

@@ -20,6 +20,7 @@ Evaluate = Callable[[Floats], tuple[Floats, Callable[[Floats], Floats]]]
 
 FIRST_VARIANCE = 0.05  # of the noise of standardised scores, until the fit tells it
 LEAST_VARIANCE = 1e-3
+MOST_BY_TRIALS = 500  # matrices have a row a trial up to so many, of more a row a parameter
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def _noise_variance(law: Law, theta: Floats, weights: Weights, targets: Floats) 
     trials are few.
     """
     value, slopes = law.slopes(theta, weights)
-    prior = (slopes * law.deviation**2) @ slopes.T
+    scaled = slopes * law.deviation
+    prior = scaled @ scaled.T if len(targets) <= MOST_BY_TRIALS else scaled.T @ scaled  # the same eigenvalues but zeros
     used = float(np.trace(np.linalg.solve(prior + FIRST_VARIANCE * np.eye(len(prior)), prior)))
     rest = targets - value
     return max(float(rest @ rest) / max(len(targets) - used, 1.0), LEAST_VARIANCE)
@@ -99,16 +101,21 @@ def _linearise(
 ) -> FittedLaw:
     """Return the law with the posterior of θ, and leave-one-out predictions, as if it were linear near θ.
 
-    Seen as a Gaussian process with that linear kernel (Rasmussen and Williams, equation 5.12): the form by leverages
-    divides nothing by nothing where parameters are as many as trials.
+    Seen as a Gaussian process with that linear kernel (Rasmussen and Williams, equation 5.12): the form by leverages,
+    which many trials take, divides nothing by nothing where parameters are as many as trials.
     """
     value, slopes = law.slopes(theta, weights)
     precision = slopes.T @ slopes / variance + np.diag(law.deviation**-2)
     covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
     before = value + slopes @ (law.mean - theta)
-    inverse = np.linalg.inv((slopes * law.deviation**2) @ slopes.T + variance * np.eye(len(targets)))
-    alone = np.diag(inverse)
-    loo_mean = (targets - inverse @ (targets - before) / alone) * spread + mean
+    if len(targets) <= MOST_BY_TRIALS:
+        inverse = np.linalg.inv((slopes * law.deviation**2) @ slopes.T + variance * np.eye(len(targets)))
+        alone, pulled = np.diag(inverse), inverse @ (targets - before)
+    else:  # the same inverse by Woodbury's identity
+        rest, solved = targets - before, slopes @ covariance
+        alone = (1.0 - (solved * slopes).sum(1) / variance) / variance
+        pulled = (rest - solved @ (slopes.T @ rest) / variance) / variance
+    loo_mean = (targets - pulled / alone) * spread + mean
     loo_sd = np.sqrt(1.0 / alone) * spread
     noise = float(np.sqrt(variance) * spread)
     return FittedLaw(law, theta, covariance, variance, mean, spread, loo_mean, loo_sd, noise)
