@@ -50,8 +50,8 @@ from openclimb.proxy.stack.program import program_for  # noqa: E402
 from openclimb.proxy.train import KEPT_BLOCK  # noqa: E402
 from openclimb.workspace.context import StageContext  # noqa: E402
 
-TURNS, CLUSTERS = 3, 24
-SIZES = ("1M", "5M", "20M")  # of `proxy.size`, beside the scales' own
+TURNS, CLUSTERS = 2, 24
+SIZES = ("1M", "5M")  # of `proxy.size`, beside the scales' own
 MOST_TOKENS = 1 << 12  # of a step
 CONTEXT, ANSWER = 60, 20  # tokens of an item that is scored
 

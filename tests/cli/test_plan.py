@@ -155,4 +155,10 @@ def test_a_plan_fits_a_terminal(finished: Path, options: list[str], capsys: pyte
 def test_numbers_are_short() -> None:
     assert [short_count(n) for n in (0, 7, 6302, 147_000, 1e9, 4e12)] == ["–", "7", "6.3k", "147k", "1B", "4T"]
     assert [short_flops(n) for n in (0, 4.71e14)] == ["–", "4.7e14"]
-    assert [time_text(s / 3600) for s in (0.3, 38, 720, 16_560, 1_116_000)] == ["0.3 s", "38 s", "12 min", "4.6 h", "310 h"]
+    assert [time_text(s / 3600) for s in (0.3, 38, 720, 16_560, 1_116_000)] == [
+        "0.3 s",
+        "38 s",
+        "12 min",
+        "4.6 h",
+        "310 h",
+    ]

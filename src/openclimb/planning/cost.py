@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from openclimb.clustering.describe import CHARS_READ
+from openclimb.clustering.fit import EXCERPT, N_TOKENIZER_TEXTS
 from openclimb.clustering.kmeans import FIRST_ROUNDS, ROUNDS, STARTS, choose_k
 from openclimb.config.schema import Config
 from openclimb.corpus.reading.size import CorpusSize
@@ -14,16 +16,16 @@ from openclimb.planning.embedder import Embedder, embedder_of
 from openclimb.planning.machine import Machine
 from openclimb.planning.work import Packed, Proxy, Tasks, by_hand, evaluation_flops, packed
 
-TOKENIZER_TEXTS, RATE_BYTES = 10_000, 4_000_000  # as `clustering.fit` takes them
-WORDS_CHARS = 2500  # of a document, as `clustering.describe` reads them
+
+RATE_BYTES = 4_000_000  # of texts that `clustering.fit` counts tokens of
 DIM = 256  # of a static embedder's vectors
-LABEL_BYTES = 50  # of a document's row in labels/, compressed
-KEPT_BYTES = 900  # of a sampled document in clusters/sample.parquet
-ITEM_BYTES = 12  # of an item's numbers in items.npz, compressed
-TRIAL_BYTES = 20_000  # of the other files of a trial
+LABEL_BYTES = 30  # of a document's row in labels/, compressed
+KEPT_BYTES = 300  # of a sampled document in clusters/sample.parquet
+ITEM_BYTES = 10  # of an item's numbers in items.npz, compressed
+TRIAL_BYTES = 7_000  # of the other files of a trial
 STATE_BYTES = 12  # of a parameter in a trial's state
 PARQUET = 0.45  # of the text's bytes, compressed
-BASE, LABELLING, TORCH = 3.5e8, 2.4e8, 4.5e8  # bytes of a process: the first one, one that labels, one that trains
+BASE, TORCH = 6e8, 4e8  # bytes of the first process, and of one that trains before it has a proxy
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def _clusters(job: Job, corpus: CorpusSize) -> Row:
     looked = min(1.0, MAX_UNITS / corpus.units)
     reading = (looked * corpus.text_bytes / rates.SKIP + n * mean / rates.READ) * beside(corpus.units, cores)
     kept = min(mean, KEPT_CHARS)
-    alone = min(n, TOKENIZER_TEXTS) * kept / rates.FIT_TOKENIZER if not config.tokens.tokenizer else 0.0
-    alone += n * min(mean, WORDS_CHARS) / rates.WORDS + min(RATE_BYTES, n * head) / rates.TOKENISE
+    alone = min(n, N_TOKENIZER_TEXTS) * kept / rates.FIT_TOKENIZER if not config.tokens.tokenizer else 0.0
+    alone += n * min(mean, CHARS_READ) / rates.WORDS + min(RATE_BYTES, n * head) / rates.TOKENISE
     embedding = flops = gpu = 0.0
     if not config.corpus.domains:
         embedder = embedder_of(config.embed)
@@ -185,7 +187,7 @@ def _labels(job: Job, corpus: CorpusSize) -> Row:
         flops,
         seconds,
         _gpus(job, gpu),
-        max(BASE, LABELLING),
+        BASE,
         0.0,
         LABEL_BYTES * corpus.documents,
     )
@@ -196,7 +198,9 @@ def _gpus(job: Job, seconds: float) -> int:
 
 
 def _domains(job: Job, corpus: CorpusSize) -> Row:
-    seconds = 0.5 + corpus.documents / rates.SUM / job.machine.core.text_share
+    sample = min(float(job.config.clusters.sample), corpus.documents)
+    words = sample * min(corpus.text_bytes / corpus.documents, EXCERPT)
+    seconds = 0.3 + (corpus.documents / rates.SUM + words / rates.WORDS) / job.machine.core.text_share
     n_bytes = LABEL_BYTES * corpus.documents
     return Row("domains", 0, corpus.documents, n_bytes, 0.0, seconds, 0, BASE + 1e8, 0.0, 1e5)
 
@@ -238,11 +242,11 @@ def _trials(job: Job, stage: str, n_trials: Sequence[int], stack: Stack | None, 
     scoring = 0.0 if elsewhere(config) else evaluation_flops(proxy, job.tasks, config.tasks, job.rate, report)
     if stack and machine.card:
         seconds = sum(_stacks(job, n, stack, training, scoring, compiled) for n in n_trials)
-        memory = 2 * BASE + TORCH
+        memory = BASE + TORCH
     else:
         one = trial_seconds(machine, proxy, training, scoring)
         seconds = one * sum(math.ceil(n / at_once(job)) for n in n_trials)
-        memory = TORCH + 20.0 * proxy.parameters + 1e8
+        memory = max(BASE + 3e8, TORCH + 20.0 * proxy.parameters + 5e7)
     n, items = (
         sum(n_trials),
         sum(size.items for parts in job.tasks.values() for part, size in parts.items() if report or part == "search"),

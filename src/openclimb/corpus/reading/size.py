@@ -50,7 +50,7 @@ def estimate_size(settings: CorpusSettings, tokenizer: str = "") -> CorpusSize:
         some = [file for file in files if file.format == kind]
         n_bytes = sum(file.size for file in some)
         totals += n_bytes * _ratios(some, settings, tokenizer)
-    units = sum(max(1, round(file.size / UNIT_BYTES)) for file in files)
+    units = sum(max(1, -(-file.size // UNIT_BYTES)) for file in files)
     documents, text_bytes, head_bytes = totals.tolist()
     return CorpusSize(documents, float(sum(file.size for file in files)), text_bytes, head_bytes, units)
 
