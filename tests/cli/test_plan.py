@@ -134,9 +134,10 @@ def test_what_ran_stands_beside_what_was_predicted(finished: Path, ask: Any) -> 
     whole = json.loads((finished / "mixture" / "record.json").read_text())["seconds"]
     parts = sum(rows[stage]["real_hours"] for stage in ("search", "selection", "predictions"))
     assert parts >= whole / 3600 * 0.999
+    assert plan["total"]["real_hours"] == pytest.approx(sum(row["real_hours"] for row in plan["rows"]))
     assert plan["corpus"]["known"] == "as labelled"
     other = ask(finished, "--cores", "64")["plan"]
-    assert all(row["real_hours"] is None for row in other["rows"])
+    assert all(row["real_hours"] is None for row in [*other["rows"], other["total"]])
 
 
 @pytest.mark.parametrize("options", [[], ["--gpus", "8", "--gpu", "rtx4090"]])

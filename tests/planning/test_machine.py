@@ -65,6 +65,17 @@ def test_the_machine_is_this_one_or_the_one_that_is_described(another: Path) -> 
     assert machine_of(0, "auto", gpus=2, gpu="h200", cores=24).cores == 24
 
 
+def test_a_card_here_counts_as_the_tables_or_is_said_to_be_unknown(
+    another: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "card_here", lambda: "NVIDIA H100 80GB HBM3")
+    assert machine_of(4, "auto").described == "1 × NVIDIA H100, 4 cores"
+    assert machine_of(4, "cpu").card is None
+    monkeypatch.setattr(machines, "card_here", lambda: "Tesla K80")
+    here = machine_of(4, "auto")
+    assert (here.card, here.gpus, here.unknown) == (None, 0, "Tesla K80")
+
+
 def test_a_card_is_known_by_its_name() -> None:
     assert card_name("NVIDIA H100 80GB HBM3") == "h100"
     assert card_name("NVIDIA GeForce RTX 4090") == "rtx4090"

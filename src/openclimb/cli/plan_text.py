@@ -103,7 +103,8 @@ def cost_lines(costs: Mapping[str, Any], stages: list[dict[str, Any]]) -> list[s
         lines.append(f"GPU-hours  {_amount(costs['gpu_hours_held'])} if all cards are held from start to end")
     if stack := costs["stack"]:
         memory = size_text(max(row["gpu_memory_bytes"] for row in rows))
-        lines.append(f"each card  {counted(stack['models'], 'proxies')} as one program, {memory} of its memory")
+        proxies = "1 proxy" if stack["models"] == 1 else f"{stack['models']:,} proxies"
+        lines.append(f"each card  {proxies} as one program, {memory} of its memory")
     lines += _wrapped("assumes", costs["assumptions"])
     return lines + _state_lines(stages)
 

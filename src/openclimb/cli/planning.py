@@ -16,7 +16,7 @@ from openclimb.planning.plan import Plan, make_plan, plan_facts
 from openclimb.planning.real import real
 from openclimb.planning.work import by_hand, given_size
 from openclimb.recipes import current_recipes
-from openclimb.search.selection.halving import UNIFORM_SEEDS
+from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
 from openclimb.search.transfer.store import transfer_facts
 from openclimb.workspace.files import free_bytes
 from openclimb.workspace.records import STAGES, Workspace
@@ -134,7 +134,7 @@ def _trials(config: Config, made: Plan) -> dict[str, Any]:
         "search": counts["search"],
         "replicates": config.search.replicates,
         "iterations": len(config.search.trials),
-        "selection": counts.get("selection", 0),
+        "selection": most_trials(config.selection) if "selection" in counts else 0,
         "finalists": config.selection.finalists,
         "seeds": config.selection.seeds,
         "uniform_seeds": min(UNIFORM_SEEDS, config.selection.seeds),

@@ -16,7 +16,6 @@ from openclimb.planning.embedder import Embedder, embedder_of
 from openclimb.planning.machine import Machine
 from openclimb.planning.work import Packed, Proxy, Tasks, by_hand, evaluation_flops, packed
 
-
 RATE_BYTES = 4_000_000  # of texts that `clustering.fit` counts tokens of
 DIM = 256  # of a static embedder's vectors
 LABEL_BYTES = 30  # of a document's row in labels/, compressed
@@ -100,7 +99,8 @@ def export_row(job: Job) -> Row | None:
     text = job.config.target.token_budget / job.rate
     documents = text * job.corpus.documents / max(1.0, job.corpus.text_bytes)
     core = job.machine.core
-    seconds = job.corpus.text_bytes / rates.SKIP + text / rates.EXPORT
+    once = min(text, job.corpus.text_bytes)  # a document that is repeated is tokenised once
+    seconds = job.corpus.text_bytes / rates.SKIP + once / rates.TOKENISE + text / rates.EXPORT
     seconds = rates.START + seconds / core.text_share / job.machine.cores
     return Row("export", 0, documents, job.corpus.file_bytes, 0.0, seconds, 0, 2 * BASE, 0.0, PARQUET * text)
 
@@ -221,7 +221,7 @@ def _tokens(job: Job, corpus: CorpusSize) -> Row:
 def trial_rows(job: Job) -> list[Row]:
     """Return the rows of the trials: replicates, search and selection, with the evaluation of their items."""
     rows = []
-    stack = stack_of(job, max(job.config.search.trials)) if job.machine.card else None
+    stack = stack_of(job) if job.machine.card else None
     compiled: set[int] = set()
     first = rates.START / job.machine.core.text_share
     for stage, n_trials in job.batches.items():
@@ -285,13 +285,13 @@ def trial_seconds(machine: Machine, proxy: Proxy, training: float, scoring: floa
     return training / (rate * faster) + scoring / (rate * rates.at_width(rates.SCORE, width))
 
 
-def stack_of(job: Job, n_trials: int) -> Stack:
-    """Return how so many trials run on one card: as many as fit, a power of two, as the run itself plans it."""
+def stack_of(job: Job) -> Stack:
+    """Return how trials run on one card: as many as fit, a power of two, as the run itself plans it."""
     from openclimb.proxy.stack.memory import need_of, plan, planned_bytes
 
     card, shape = job.machine.card, job.proxy.settings
     assert card
-    each = math.ceil(n_trials / job.machine.gpus)
+    each = math.ceil(max(n for counts in job.batches.values() for n in counts) / job.machine.gpus)
     need = need_of(shape, job.proxy.vocab_size)
     room = plan(need, shape, job.proxy.vocab_size, 0.98 * card.memory, 1 << (each - 1).bit_length())
     return Stack(room.stack, room.rows, planned_bytes(need, room, shape.sequence, job.proxy.vocab_size))

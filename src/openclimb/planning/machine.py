@@ -57,6 +57,7 @@ class Machine:
     card: Card | None = None
     gpus: int = 0
     here: bool = True  # this machine, as `climb run` would use it
+    unknown: str = ""  # a GPU of this machine that is not in the table
 
     @property
     def described(self) -> str:
@@ -74,7 +75,7 @@ def machine_of(workers: int, device: str, gpus: int = 0, gpu: str = "", cores: i
     if not (gpus or gpu or cores):
         found = "" if device == "cpu" else card_here()
         card = CARDS.get(card_name(found)) if found else None
-        return Machine(core, workers or n_cores(), card, 1 if card else 0)
+        return Machine(core, workers or n_cores(), card, 1 if card else 0, unknown="" if card else found)
     if gpus or gpu:
         card = find_card(gpu or card_name(card_here()) or "h100")
         gpus = gpus or 1

@@ -59,7 +59,7 @@ def make_plan(
     counts = batches(config) | ({"selection": done.batches["selection"]} if _selected(done) else {})
     job = Job(config, machine, proxy, corpus, tuple(domains), tasks, rate, counts)
     rows = rows_of(job)
-    stack = stack_of(job, max(config.search.trials)) if machine.card else None
+    stack = stack_of(job) if machine.card else None
     return Plan(
         job, tuple(rows), export_row(job), total(rows), stack, known, tuple(_assumptions(job, known, _selected(done)))
     )
@@ -142,12 +142,14 @@ def _machine_lines(machine: Machine) -> list[str]:
     core, card = machine.core, machine.card
     how = "by the table" if core.processor in rates.KNOWN else "as measured here, once"
     lines = [
-        f"a core: the rates of bench/results (label, proxy, plan), × {core.products_share:.2f} for products and "
+        f"a core: the rates of bench/results (label, proxy), × {core.products_share:.2f} for products and "
         f"× {core.text_share:.2f} for text on this processor ({core.processor}, {how})"
     ]
     if card:
         how = "as measured on it" if card.measured else "not measured: at the shares of its peak that an H100 reaches"
         lines.append(f"{card.title}, {card.peak / 1e12:.0f} TFLOP/s in bf16: {how} (bench/results/gpu.json)")
+    if machine.unknown:
+        lines.append(f"this machine's {machine.unknown} is not in the table: trials count as on the cores; give --gpu")
     if machine.gpus > 1:
         lines.append(f"{machine.gpus} cards share the documents, and the trials of a batch")
     return lines
@@ -157,6 +159,8 @@ def plan_facts(plan: Plan, took: Mapping[str, float]) -> dict[str, Any]:
     """Return a plan as `climb plan --json` prints it; `took`: seconds that stages really took, by row."""
     machine, corpus = plan.job.machine, plan.job.corpus
     rows = [{**as_json(row), "real_hours": took[row.stage] / 3600 if row.stage in took else None} for row in plan.rows]
+    real = [row["real_hours"] for row in rows]
+    whole = {**as_json(plan.total), "real_hours": sum(real) if None not in real else None}
     return {
         "machine": {
             "described": machine.described,
@@ -175,7 +179,7 @@ def plan_facts(plan: Plan, took: Mapping[str, float]) -> dict[str, Any]:
         if corpus
         else None,
         "rows": rows,
-        "total": as_json(plan.total),
+        "total": whole,
         "gpu_hours_held": plan.total.hours * machine.gpus,
         "export": as_json(plan.export) if plan.export else None,
         "stack": {"models": plan.stack.models, "rows": plan.stack.rows} if plan.stack else None,

@@ -1,6 +1,7 @@
 """How fast the parts of a run are: measured on one core and on one card, each with its machine, date and file.
 
-`bench/plan.py` measures those of a core, `bench/gpu.py` those of a card. What they write is in bench/results.
+Of a card: bench/gpu.py. Of a core: bench/proxy.py, bench/label.py, and bench/plan.py, which was run beside so much other
+work that no JSON of it is kept: its numbers stand here in proportion to those of label.json, and wait to be measured.
 """
 
 from collections.abc import Mapping
@@ -23,11 +24,11 @@ class Reference:
 # themselves` in bench/results/proxy.json), text of an AMD EPYC, on which work on documents was.
 REFERENCE = Reference(1.35e11, 2.2e7)
 # Processors that need no calibration. AMD EPYC: training steps of the scales demo and laptop reach .52 and .47 of the
-# Xeon's in fp32 (bench/results/plan.json, 2026-11-27, beside other work).
+# Xeon's in fp32 (bench/plan.py, 2026-11-27, beside other work).
 KNOWN = {"AMD EPYC": Reference(0.52 * 1.35e11, 2.2e7)}
 # Work on documents, AMD EPYC. What takes most of it, LABEL and EMBED, gives the 3,466 documents a second of two
 # processes in bench/results/label.json (2026-11-23; 2,264 bytes each, 1,466 of them embedded); the others are in the
-# same proportion to it as in bench/results/plan.json.
+# same proportion to it as bench/plan.py had them (2026-11-27, beside other work).
 READ = 1.9e8  # bytes of text a second, of JSON lines and Parquet, compressed or not
 SKIP = 1.4e9  # bytes of text a second that are passed over
 LABEL = 3.0e7  # bytes of text a second that are read, scored by the heuristics, hashed and written
@@ -39,9 +40,10 @@ VECTORS = 2.1e8  # products of two vectors of 256 dimensions a second, in k-mean
 WORDS = 1.4e7  # bytes of text a second, of the words that describe clusters and domains
 MAP = 4.0  # seconds of the map of 1,500 documents
 SUM = 3.7e5  # documents a second whose labels are summed over clusters
+# Of the demo alone, beside other work: what its search took without trials.
 PREDICT = 0.7  # seconds of a batch's proposals, fits and diagnoses, with few trials of few tasks
 LOW_FIDELITY = 1.0e5  # tokens a second, of 256 mixtures' scores by bigrams
-EXPORT = 1.0e7  # bytes of text a second that are read, chosen and written
+EXPORT = 1.0e7  # bytes of text a second that are put into shards; not measured by itself
 # Share of the rate of a matrix product that a transformer reaches as embedder: bench/results/embedders.json
 EMBED_SHARE = 0.41
 START = 3.0  # seconds until the processes of a stage work: they import their libraries
@@ -50,7 +52,7 @@ START = 3.0  # seconds until the processes of a stage work: they import their li
 TRAIN: Mapping[int, float] = {64: 7.09e10, 96: 8.09e10, 256: 9.28e10, 384: 8.97e10}
 # width → how many times as fast with products in bf16 on tiles: the same file
 TILES: Mapping[int, float] = {64: 1.17, 96: 1.44, 256: 1.89, 384: 1.83}
-# width → FLOP/s of scoring ÷ those of training in fp32: bench/results/plan.json
+# width → FLOP/s of scoring ÷ those of training in fp32, AMD EPYC: bench/plan.py, as above
 SCORE: Mapping[int, float] = {64: 1.27, 96: 1.03, 128: 0.98}
 
 # -- one card: bench/results/gpu.json ----------------------------------------------------------------------------------
