@@ -1,7 +1,7 @@
 """How fast the parts of a run are: measured on one core and on one card, each with its machine, date and file.
 
-Of a card: bench/gpu.py. Of a core: bench/proxy.py, bench/label.py, and bench/plan.py, which was run beside so much other
-work that no JSON of it is kept: its numbers stand here in proportion to those of label.json, and wait to be measured.
+Of a card: bench/gpu.py. Of a core: bench/proxy.py, bench/label.py, and bench/plan.py. The last was run beside so much
+other work that no JSON of it is kept: its numbers stand here in proportion to those of label.json.
 """
 
 from collections.abc import Mapping
