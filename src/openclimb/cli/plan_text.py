@@ -136,7 +136,7 @@ def _cells(row: Mapping[str, Any], columns: list[str]) -> list[str]:
 
 def _wrapped(word: str, sentences: list[str]) -> list[str]:
     """Return sentences behind a word, each on lines of its own."""
-    lines = []
+    lines: list[str] = []
     for sentence in sentences:
         first, later = f"{word if not lines else '':<9} · ", " " * 12
         lines += textwrap.wrap(sentence, WIDTH, initial_indent=first, subsequent_indent=later)

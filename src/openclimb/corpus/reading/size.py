@@ -66,8 +66,12 @@ def _ratios(files: Sequence[InputFile], settings: CorpusSettings, tokenizer: str
 
 def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int, n_places: int) -> Floats:
     """Return (bytes of the file, documents, bytes of text, bytes of heads) at one of its places."""
-    fixed = {"size": file.size, "fingerprint": "", "folder": file.folder, "tokenizer": tokenizer}
-    unit = partial(Unit, 0, file.path, file.name, file.format, first_row=0, **fixed)
+
+    def unit(start: int, stop: int, n_bytes: int) -> Unit:
+        return Unit(
+            0, file.path, file.name, file.format, start, stop, n_bytes, 0, file.size, "", file.folder, tokenizer
+        )
+
     if file.format == "jsonl" and file.size > n_places * RANGE:
         start = (file.size - RANGE) * place // max(1, n_places - 1)
         return np.array([RANGE, *_read(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings, None)])
