@@ -159,8 +159,9 @@ def plan_facts(plan: Plan, took: Mapping[str, float]) -> dict[str, Any]:
     """Return a plan as `climb plan --json` prints it; `took`: seconds that stages really took, by row."""
     machine, corpus = plan.job.machine, plan.job.corpus
     rows = [{**as_json(row), "real_hours": took[row.stage] / 3600 if row.stage in took else None} for row in plan.rows]
-    real = [row["real_hours"] for row in rows]
-    whole = {**as_json(plan.total), "real_hours": sum(real) if None not in real else None}
+    stages = [row.stage for row in plan.rows]
+    real_hours = sum(took[stage] for stage in stages) / 3600 if took.keys() >= set(stages) else None
+    whole = {**as_json(plan.total), "real_hours": real_hours}
     return {
         "machine": {
             "described": machine.described,
