@@ -4,7 +4,7 @@ import inspect
 import json
 import struct
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -84,6 +84,14 @@ def real_texts(n_each: int) -> list[tuple[str, str]]:
 def small_map() -> None:
     """Draw small maps: t-SNE takes more time than all the rest of a small fit."""
     describe.MAP_SIZE = 40
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the speed of this machine's cores, which a plan measures once, out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

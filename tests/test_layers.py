@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"api", "testing"},
     {"report", "trackers"},
     {"validation", "export"},
-    {"pipeline", "recipes"},
+    {"pipeline", "recipes", "planning"},
     {"objectives", "baselines"},
     {"clustering", "search", "proxy"},
     {"quality"},

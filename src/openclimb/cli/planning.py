@@ -1,19 +1,20 @@
 """`climb plan` and `climb status`: what a run will do and cost, and how far it is. Reads only; holds nothing."""
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from openclimb.cli.preflight import preflight
-from openclimb.config.load import format_count
+from openclimb.config.load import format_count, parse_count
 from openclimb.config.schema import Config
-from openclimb.config.sizes import n_parameters
-from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
+from openclimb.corpus.custom_domains import custom_domains, has_custom_domains
 from openclimb.corpus.tokenizer import describe_ends
-from openclimb.engines.local import n_cores
+from openclimb.errors import ConfigError
 from openclimb.masking import masked_words
+from openclimb.planning.machine import machine_of
+from openclimb.planning.plan import Plan, make_plan, plan_facts
+from openclimb.planning.real import real
+from openclimb.planning.work import by_hand, given_size
 from openclimb.recipes import current_recipes
 from openclimb.search.selection.halving import UNIFORM_SEEDS, most_trials
 from openclimb.search.transfer.store import transfer_facts
@@ -21,28 +22,47 @@ from openclimb.workspace.files import free_bytes
 from openclimb.workspace.records import STAGES, Workspace
 from openclimb.workspace.trials import read_trials
 
-CPU_SHARE = 0.45  # of the plain matmul rate that training a small proxy reaches (bench/proxy.py)
+
+@dataclass(frozen=True)
+class Asked:
+    """What a plan is asked for: another machine than this one, a corpus that cannot be listed yet."""
+
+    gpus: int = 0
+    gpu: str = ""
+    cores: int = 0
+    documents: str = ""
+    n_bytes: str = ""
 
 
-def plan(root: Path) -> dict[str, Any]:
+HERE = Asked()
+
+
+def plan(root: Path, asked: Asked = HERE) -> dict[str, Any]:
     """Return what `climb run` would do, read, train and cost. Checks the settings, inputs and tasks.
 
     Raises what the run itself would, before anything is made; where several things are wrong, one error with all.
     """
     workspace = Workspace(root)
     config = workspace.config()
-    if not config.objective.external:
-        stop_without_corpus(root, config)
+    documents, n_bytes = (parse_count(text) if text else 0 for text in (asked.documents, asked.n_bytes))
+    given = given_size(documents, n_bytes) if documents or n_bytes else None
+    if given and has_custom_domains(config):
+        raise ConfigError(f"{root} has no corpus: its domains are given by hand", "leave out --documents and --bytes")
     done = frozenset(stage for stage in STAGES if (workspace.folder(stage) / "record.json").is_file())
-    inputs, tasks = preflight(root, config, done)
+    inputs, tasks = preflight(root, config, done, listed=given is None)
+    machine = machine_of(config.run.workers, config.run.device, asked.gpus, asked.gpu, asked.cores)
+    took = real(root, config, machine.cores)
+    made = make_plan(root, config, tasks, machine, given, took)
     return {
         "workspace": str(root),
         "scale": config.scale,
         "inputs": inputs,
-        "tasks": tasks,
-        "tokenizer": {} if config.objective.external else _tokenizer(config),
-        "stages": _stages(workspace, config),
-        "trials": _trial_costs(config),
+        "tasks": {name: {part: size.items for part, size in parts.items()} for name, parts in tasks.items()},
+        "tokenizer": {} if config.objective.external or has_custom_domains(config) else _tokenizer(config),
+        "stages": [] if given else _stages(workspace, config),
+        "trials": _trials(config, made),
+        "plan": plan_facts(made, took.seconds if machine.here and not given else {}),
+        "by_hand": by_hand(config),
         "objective": config.objective.resolved,
         "command": masked_words(config.objective.command),
         "transfer": transfer_facts(root),
@@ -55,8 +75,8 @@ def status(root: Path) -> dict[str, Any]:
     workspace = Workspace(root)
     config = workspace.config()
     given = has_custom_domains(config)
-    by_hand = given and not config.objective.external  # asked and completed one by one
-    stages = [] if by_hand else _stages(workspace, config, network=False)
+    one_by_one = by_hand(config)
+    stages = [] if one_by_one else _stages(workspace, config, network=False)
     trials = read_trials(root / "trials")
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
@@ -64,7 +84,7 @@ def status(root: Path) -> dict[str, Any]:
     stale = [row["stage"] for row in stages if row["state"] == "stale"]
     if holder:
         command = f"climb status {root}"
-    elif by_hand:
+    elif one_by_one:
         waiting = next((trial.number for trial in trials if trial.state == "waiting"), 0)
         command = f"climb tell {root} {waiting} FILE" if waiting else f"climb ask {root} -n 8"
         command = f"climb best {root}" if count["done"] else command
@@ -80,7 +100,7 @@ def status(root: Path) -> dict[str, Any]:
         "workspace": str(root),
         "held_by": holder,
         "domains_given": len(custom_domains(root, config)) if given else 0,
-        "by_hand": by_hand,
+        "by_hand": one_by_one,
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
@@ -107,46 +127,18 @@ def _stages(workspace: Workspace, config: Config, *, network: bool = True) -> li
     return rows
 
 
-def _trial_costs(config: Config) -> dict[str, Any]:
-    n_search = sum(config.search.trials)
-    n_pick = most_trials(config.selection)
-    parameters = _n_parameters(config)
-    flops = 6.0 * parameters * config.proxy.token_budget * (n_search + n_pick + config.search.replicates)
-    cores = config.run.workers or n_cores()
+def _trials(config: Config, made: Plan) -> dict[str, Any]:
+    """Return the trials and what each of them is."""
+    counts = {row.stage: row.trials for row in made.rows}
     return {
-        "search": n_search,
+        "search": counts["search"],
         "replicates": config.search.replicates,
         "iterations": len(config.search.trials),
-        "selection": n_pick,
+        "selection": most_trials(config.selection) if "selection" in counts else 0,
         "finalists": config.selection.finalists,
         "seeds": config.selection.seeds,
         "uniform_seeds": min(UNIFORM_SEEDS, config.selection.seeds),
-        "parameters": parameters,
+        "parameters": made.job.proxy.parameters,
         "token_budget": config.proxy.token_budget,
-        "flops": flops,
-        "cores": cores,
-        "core_hours": flops / (_matmul_rate() * CPU_SHARE * cores) / 3600,
+        "flops": sum(row.flops for row in made.rows if row.trials),
     }
-
-
-def _n_parameters(config: Config) -> int:
-    """Return the parameters of a proxy; those of a checkpoint in a local folder, which is checked here too."""
-    folder = Path(config.proxy.checkpoint).expanduser()
-    if config.proxy.checkpoint and folder.is_dir():
-        from openclimb.proxy.checkpoint import read_checkpoint, shaped
-
-        shaped(config.proxy)
-        return read_checkpoint(folder).n_parameters
-    return n_parameters(config.proxy.width, config.proxy.depth, config.tokens.vocab_size)
-
-
-def _matmul_rate() -> float:
-    """Return the floating-point operations a second of one plain matrix product here (a few milliseconds' look)."""
-    matrix = np.ones((512, 512), dtype=np.float32)
-    matrix @ matrix
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - began)
-    return 2 * 512.0**3 / best / n_cores()

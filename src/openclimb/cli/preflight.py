@@ -19,7 +19,7 @@ from openclimb.corpus.reading.read import damage
 from openclimb.corpus.reading.store import open_file, patiently
 from openclimb.corpus.reading.units import CHECKED_FILES, check_inputs, list_files
 from openclimb.errors import ConfigError, InputError, MissingDependency, OpenclimbError
-from openclimb.tasks.items import check_task, task_files
+from openclimb.tasks.items import PartSize, check_task, task_files
 
 PACKAGES = {"model2vec": "model2vec", "sentence-transformers": "sentence_transformers"}  # embedder → what it imports
 TREES = ("lightgbm", "recipe")  # predictors that need LightGBM
@@ -51,14 +51,18 @@ class Faults:
             )
 
 
-def preflight(root: Path, config: Config, done: frozenset[str]) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-    """Return facts of the inputs and {task: {part: items}} after all checks; `done` are stages that are finished.
+def preflight(
+    root: Path, config: Config, done: frozenset[str], *, listed: bool = True
+) -> tuple[dict[str, Any], dict[str, dict[str, PartSize]]]:
+    """Return facts of the inputs and {task: {part: its size}} after all checks; `done` are stages that are finished.
 
+    A corpus that cannot be `listed` yet is not looked at, nor its models, and there need not be tasks.
     Raises the error of what the run would stop on; several as one.
     """
     faults = Faults()
     inputs: dict[str, Any] = {}
-    if not has_custom_domains(config):
+    given = has_custom_domains(config)
+    if listed and not given:
         inputs = faults.ask(partial(check_inputs, config.corpus, config.tokens.tokenizer), {})
         if inputs and "labels" not in done:
             faults.ask(partial(stop_on_arrays, config.corpus))
@@ -66,8 +70,8 @@ def preflight(root: Path, config: Config, done: frozenset[str]) -> tuple[dict[st
                 faults.ask(check)
         if config.tokens.tokenizer and "tokens" not in done:
             faults.ask(partial(_check_tokenizer, Path(config.tokens.tokenizer).expanduser()))
-    tasks: dict[str, dict[str, int]] = {}
-    if config.tasks.paths or not config.objective.external:
+    tasks: dict[str, dict[str, PartSize]] = {}
+    if config.tasks.paths or not (config.objective.external or given or not listed):
         for name, path in faults.ask(partial(task_files, config.tasks), {}).items():
             counts = faults.ask(partial(check_task, name, path, config.tasks))
             tasks |= {name: counts} if counts else {}

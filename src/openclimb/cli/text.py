@@ -1,82 +1,12 @@
-"""What the commands print: a plan, the status, the answer, an export, as people read them."""
+"""What the commands print: the status, the answer, an export, as people read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from openclimb.config.load import format_count
-from openclimb.corpus.reading.find import left_out_lines
-from openclimb.corpus.reading.parse import HTML
 from openclimb.printable import one_line, short_names
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
-
-NAMED_LARGE = 3  # files with large units that a plan names
-
-
-def _more(costs: Mapping[str, Any]) -> str:
-    """Return the trials that measure the noise, in words."""
-    return f" and {costs['replicates']} of the natural mixture for the noise" if costs["replicates"] else ""
-
-
-def plan_text(facts: Mapping[str, Any]) -> str:
-    """Return the plan as people read it."""
-    inputs, costs = facts["inputs"], facts["trials"]
-    lines = [
-        f"{facts['workspace']} · scale {facts['scale']}",
-        "",
-        f"reads     {counted(inputs['files'], 'files')}, {size_text(inputs['bytes'])}; never copied or changed"
-        if inputs
-        else "reads     nothing: the domains are given by hand",
-        *_input_lines(inputs),
-        *(
-            f"task      {one_line(name)}: {task['search']:,} search items, {task['report']:,} report items"
-            for name, task in facts["tasks"].items()
-        ),
-        *_tokenizer_lines(facts["tokenizer"]),
-        f"trains    {costs['search']} search trials in {costs['iterations']} iterations{_more(costs)}, "
-        f"at most {costs['selection']} to choose: {counted(costs['finalists'], 'finalists')}, natural and uniform in "
-        f"up to {counted(costs['seeds'], 'rounds')}, then the best and natural × {costs['seeds']} fresh seeds, "
-        f"uniform × {costs['uniform_seeds']}",
-        *_transfer_lines(facts["transfer"]),
-        *_cost_lines(facts),
-        f"free disk {size_text(facts['free_disk_bytes'])}",
-        "",
-        *_stage_lines(facts["stages"]),
-    ]
-    return "\n".join(lines)
-
-
-def _tokenizer_lines(facts: Mapping[str, str]) -> list[str]:
-    if not facts:
-        return []
-    return [f"tokens    {facts['path']}: a document begins with {facts['start']} and ends with {facts['end']}"]
-
-
-def _input_lines(inputs: Mapping[str, Any]) -> list[str]:
-    """Return the formats of the files that are read, where they are not all of one, and what is left out."""
-    if not inputs:
-        return []
-    kinds = [f"{n:,} {kind}" for kind, n in sorted(inputs["formats"].items())]
-    lines = [f"          {', '.join(kinds)}"] if len(kinds) > 1 else []
-    lines += ["          token ids, which tokens.tokenizer decodes"] if inputs["token_ids"] else []
-    lines += [f"          no plain text at the beginning of {inputs['pages']}: {HTML}"] if inputs.get("pages") else []
-    lines += large_lines(inputs["large_units"])
-    left = left_out_lines(inputs["left_out"])
-    return lines + [f"{'left out' if i == 0 else '':<9} {line}" for i, line in enumerate(left)]
-
-
-def _cost_lines(facts: Mapping[str, Any]) -> list[str]:
-    costs = facts["trials"]
-    if facts["objective"] != "proxy":
-        what = " ".join(facts["command"]) if facts["objective"] == "command" else facts["objective"]
-        return [f"          by {what}, {format_count(costs['token_budget'])} tokens each"]
-    return [
-        f"          {costs['parameters'] / 1e6:.2g}M parameters × {format_count(costs['token_budget'])} tokens each, "
-        f"{costs['flops']:.2g} FLOPs in all",
-        f"costs     about {_hours(costs['core_hours'])} of training on {counted(costs['cores'], 'cores')} "
-        "of this machine",
-    ]
 
 
 def status_text(facts: Mapping[str, Any]) -> str:
@@ -85,11 +15,11 @@ def status_text(facts: Mapping[str, Any]) -> str:
     given = facts["domains_given"]
     lines = [f"domains   {given} given by hand; no corpus"] if given else []
     if facts["stages"]:
-        lines += [*_stage_lines(facts["stages"]), ""]
+        lines += [*stage_lines(facts["stages"]), ""]
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if facts["by_hand"] and facts["waiting"]:  # completed one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
-    lines += _transfer_lines(facts["transfer"])
+    lines += transfer_lines(facts["transfer"])
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")
@@ -215,32 +145,16 @@ def _old(transferred: int) -> str:
     return f" and {transferred} old ones" if transferred else ""
 
 
-def _transfer_lines(facts: Mapping[str, Any]) -> list[str]:
+def transfer_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return what was taken from another workspace, a line; nothing where nothing was."""
     return [f"          {transfer_sentence(facts)}"] if facts else []
 
 
-def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:
+def stage_lines(stages: list[dict[str, Any]]) -> list[str]:
+    """Return the states of the stages, a line each, and what differs where one is stale."""
     lines = []
     for row in stages:
         spent = f"  {row['seconds']:,.0f} s" if row["state"] == "done" else ""
         lines.append(f"{row['stage']:<9} {row['state']}{spent}")
         lines += [f"            {line}" for line in row["differs"]]
     return lines
-
-
-def _hours(hours: float) -> str:
-    return counted(max(1, round(hours * 60)), "minutes") if hours < 2 else counted(round(hours), "hours")
-
-
-def large_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what is said of files that have units of more than a gigabyte of text, a line each."""
-    if not rows:
-        return []
-    first = sorted(rows, key=lambda row: -int(row["bytes"]))[:NAMED_LARGE]
-    named = ", ".join(f"{row['name']} (about {size_text(row['bytes'])} of text)" for row in first)
-    more = f" and {len(rows) - len(first):,} more" if len(rows) > len(first) else ""
-    return [
-        f"          not cut into units of at most 1 GB of text: {named}{more}",
-        "          each such unit is read by one worker and, after an interruption, from its start; to avoid it,",
-        "          split the file, or write it as Parquet or seekable zstd",
-    ]

@@ -24,11 +24,11 @@ SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 def parse_count(text: str) -> int:
-    """Return the number that "40B", "1.5M", "2_000" or "10000" stands for.
+    """Return the number that "40B", "1.5M", "2_000", "1e9" or "10000" stands for.
 
     Raises ConfigError for another form, and for more than TOKENS.
     """
-    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([KMBT]?)", text.strip().upper(), re.ASCII)
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:E\+?[0-9]{1,2})?)\s*([KMBT]?)", text.strip().upper(), re.ASCII)
     if not match:
         raise ConfigError(f"'{text}' is not a count", "write a number, with K, M, B or T behind it if you like: 40B")
     exact = Decimal(match[1].replace("_", "")) * SUFFIXES[match[2]]

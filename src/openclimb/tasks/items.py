@@ -108,9 +108,35 @@ def task_fingerprint(settings: TasksSettings) -> str:
     )
 
 
-def check_task(name: str, path: str, settings: TasksSettings) -> dict[str, int]:
-    """Return {part: items} after reading and checking a task file. Changes nothing."""
-    return {part: len(items) for part, items in split(name, read_items(path), settings).items()}
+@dataclass(frozen=True)
+class PartSize:
+    """How much there is to read in a part of a task: items, and bytes of their texts."""
+
+    items: int
+    gold: int  # bytes of the right options
+    gold_contexts: int  # bytes of the contexts before them
+    options: int  # bytes of all options
+    contexts: int  # bytes of all contexts: one that options share counts once
+
+
+def check_task(name: str, path: str, settings: TasksSettings) -> dict[str, PartSize]:
+    """Return {part: its size} after reading and checking a task file. Changes nothing."""
+    return {part: _size(items) for part, items in split(name, read_items(path), settings).items()}
+
+
+def _size(items: Sequence[Item]) -> PartSize:
+    gold = [item.pairs[item.gold] for item in items]
+    return PartSize(
+        len(items),
+        sum(_bytes(option) for _, option in gold),
+        sum(_bytes(context) for context, _ in gold),
+        sum(_bytes(option) for item in items for _, option in item.pairs),
+        sum(_bytes(context) for item in items for context in {context for context, _ in item.pairs}),
+    )
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Progress) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from openclimb.cli.text import large_lines
+from openclimb.cli.plan_text import large_lines
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading import units as units_module
 from openclimb.corpus.reading.parse import Document

@@ -140,14 +140,20 @@ def finished(rounds: Sequence[Round], most: int) -> bool:
     return bool(rounds) and (rounds[-1].over or len(rounds) >= most)
 
 
+def most_batches(settings: SelectionSettings) -> list[int]:
+    """Return the trials of each batch, at most: of each round, and last of the claim, which measures the best mixture
+    and the baselines with fresh seeds.
+    """
+    n, batches = settings.finalists + BASELINES, []
+    for _ in range(settings.seeds):
+        batches.append(n)
+        n = max(min(n, FEWEST), (n + 1) // 2)
+    return [*batches, 2 * settings.seeds + min(UNIFORM_SEEDS, settings.seeds)]
+
+
 def most_trials(settings: SelectionSettings) -> int:
     """Return the most trials that the rounds, and then the claim of the best mixture and the baselines, take."""
-    n = settings.finalists + BASELINES
-    total = 2 * settings.seeds + min(UNIFORM_SEEDS, settings.seeds)
-    for _ in range(settings.seeds):
-        total += n
-        n = max(min(n, FEWEST), (n + 1) // 2)
-    return total
+    return sum(most_batches(settings))
 
 
 def objectives(tables: Sequence[Table], share: Mapping[str, float]) -> list[dict[int, float]]:

@@ -1,0 +1,101 @@
+"""How large a corpus is, from a look into a few of its files: documents, and bytes of text.
+
+Reads of every format some places in a few files: ranges of JSON lines, row groups of Parquet, the beginnings of others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openclimb.config.schema import CorpusSettings
+from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.read import Unit, damage, read_unit
+from openclimb.corpus.reading.store import open_file, patiently
+from openclimb.corpus.reading.tables import parquet_file
+from openclimb.corpus.reading.units import UNIT_BYTES, InputFile, list_files
+
+Floats = NDArray[np.float64]
+
+PLACES = 16  # looked at of each format
+RANGE = 1 << 18  # bytes of JSON lines read at each
+MOST = 200  # documents read at each of the others
+AROUND = 40  # bytes of a line around its text
+HEAD = 2000
+COMPRESSED = 3  # times as large when decompressed: not known before the file is read
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """What a corpus holds: documents, bytes of its files and of its text, pieces that are worked on at once."""
+
+    documents: float
+    file_bytes: float
+    text_bytes: float
+    head_bytes: float  # of the texts' first HEAD bytes: what is embedded
+    units: int
+
+
+def estimate_size(settings: CorpusSettings, tokenizer: str = "") -> CorpusSize:
+    """Return about how large the corpus is. The same files give the same numbers.
+
+    Raises InputError when no file matches or one cannot be read.
+    """
+    files = list_files(settings)
+    totals = np.zeros(3)
+    for kind in sorted({file.format for file in files}):
+        some = [file for file in files if file.format == kind]
+        n_bytes = sum(file.size for file in some)
+        totals += n_bytes * _ratios(some, settings, tokenizer)
+    units = sum(max(1, -(-file.size // UNIT_BYTES)) for file in files)
+    documents, text_bytes, head_bytes = totals.tolist()
+    return CorpusSize(documents, float(sum(file.size for file in files)), text_bytes, head_bytes, units)
+
+
+def _ratios(files: Sequence[InputFile], settings: CorpusSettings, tokenizer: str) -> Floats:
+    """Return the documents, bytes of text and bytes of heads of a byte of these files, all of one format."""
+    n_places = max(1, PLACES // len(files))
+    seen = files[:: max(1, len(files) // PLACES)]
+    found = np.array([_look(file, settings, tokenizer, i, n_places) for file in seen for i in range(n_places)])
+    n_bytes, *counts = found.sum(0)
+    return np.array(counts) / max(1.0, n_bytes)
+
+
+def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int, n_places: int) -> Floats:
+    """Return (bytes of the file, documents, bytes of text, bytes of heads) at one of its places."""
+
+    def unit(start: int, stop: int, n_bytes: int) -> Unit:
+        return Unit(
+            0, file.path, file.name, file.format, start, stop, n_bytes, 0, file.size, "", file.folder, tokenizer
+        )
+
+    if file.format == "jsonl" and file.size > n_places * RANGE:
+        start = (file.size - RANGE) * place // max(1, n_places - 1)
+        return np.array([RANGE, *_read(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings, None)])
+    if place:
+        return np.zeros(4)
+    if file.format == "parquet":
+        rows, groups = patiently(file.path, partial(_rows, file))
+        counts = _read(unit(start=0, stop=min(1, groups), n_bytes=file.size), settings, MOST)
+        return np.array([file.size, *(counts * rows / max(1.0, counts[0]))])
+    most = None if file.format == "jsonl" else MOST
+    counts = _read(unit(start=0, stop=file.size, n_bytes=file.size), settings, most)
+    if counts[0] != most:  # the whole file was read
+        return np.array([file.size, *counts])
+    return np.array([(counts[1] + AROUND * counts[0]) / (COMPRESSED if "." in file.format else 1), *counts])
+
+
+def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> Floats:
+    """Return the documents among the first `most` of a unit, and the bytes of their texts and of the texts' heads."""
+    found = islice(read_unit(unit, settings), most)
+    sizes = [len(one.text.encode("utf-8", "replace")) for one in found if isinstance(one, Document)]
+    return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64)
+
+
+def _rows(file: InputFile) -> tuple[int, int]:
+    with open_file(file.path) as stream, damage():
+        metadata = parquet_file(stream).metadata
+    return metadata.num_rows, metadata.num_row_groups
