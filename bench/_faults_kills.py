@@ -35,6 +35,7 @@ class Kill:
     whom: str
     hit: bool
     left: int  # processes that outlived their parent
+    seconds: float  # from the start to the kill, or to the end
 
 
 class Workplace:
@@ -122,11 +123,13 @@ def kill_once(place: Workplace, command: str, seconds: float, rng: random.Random
     """Start a command, kill it or a part of it at a moment of its `seconds`, and wait until all has ended."""
     name, whom = rng.choice(list(SIGNALS)), rng.choice(WHOM)
     process = place.start(command)
+    began = time.monotonic()
     try:
         process.wait(rng.uniform(0.0, seconds))
-        return Kill(command, name, whom, False, 0)
+        return Kill(command, name, whom, False, 0, time.monotonic() - began)
     except subprocess.TimeoutExpired:
         pass
+    at = time.monotonic() - began
     family = children(process.pid)
     workers = [pid for pid in family if is_worker(pid)]
     if whom == "worker" and workers:
@@ -143,7 +146,15 @@ def kill_once(place: Workplace, command: str, seconds: float, rng: random.Random
     left = [pid for pid in family if is_alive(pid)]
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    return Kill(command, name, whom, True, len(left))
+    return Kill(command, name, whom, True, len(left), at)
+
+
+def kill_some(place: Workplace, command: str, most: int, seconds: float, rng: random.Random) -> list[Kill]:
+    """Kill a command, again and again, until one came to its end first or `most` met it."""
+    found = list[Kill]()
+    while len(found) < most and (not found or found[-1].hit):
+        found.append(kill_once(place, command, seconds, rng))
+    return found
 
 
 def killed(base: Path, n: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -160,7 +171,9 @@ def killed(base: Path, n: int, seed: int = 0) -> list[dict[str, Any]]:
         folder.mkdir()
         place = Workplace(folder, tasks)
         for command, times in PER_ROUND.items():
-            kills += [kill_once(place, command, seconds[command], rng) for _ in range(times)]
+            kills += (found := kill_some(place, command, times, seconds[command], rng))
+            if len(found) == 1 and not found[0].hit:  # the machine is quicker now
+                seconds[command] = found[0].seconds
             place.finish(command)
         made, left = place.made(), place.left_behind()
         other = sorted(name for name in {*made, *expected} if made.get(name) != expected.get(name))

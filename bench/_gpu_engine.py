@@ -26,6 +26,9 @@ ITEMS = 6
 
 def engine(report: "Report") -> None:
     """Run a whole small search with one process on the card and with two, and a call that makes its GPU unusable."""
+    if not report.tiny:
+        with tempfile.TemporaryDirectory() as folder:
+            faults(report, Path(folder))
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         tasks = make_tiny_tasks(Path(folder) / "tasks", DATA / "passages.jsonl")
@@ -45,9 +48,6 @@ def engine(report: "Report") -> None:
     apart = max(abs(first[number][task] - second[number][task]) for number in same[:4] for task in first[number])
     report.row("first four trials, two processes against one", "largest difference of a score", round(apart, 5))
     report.row("answer, two processes against one", "half the L1 distance", round(distance(alone, shared), 4))
-    if not report.tiny:
-        with tempfile.TemporaryDirectory() as folder:
-            faults(report, Path(folder))
 
 
 def distance(a: dict[str, float], b: dict[str, float]) -> float:
