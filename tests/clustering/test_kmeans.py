@@ -73,7 +73,7 @@ def test_torch_clusters_as_well_as_faiss(kind: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch_kmeans, "PRODUCTS", 7000)  # many blocks, the last one smaller
     monkeypatch.setattr(kmeans, "TorchKMeans", partial(TorchKMeans, kind=kind))
     other, found, again = (fit_kmeans(vectors, 40, 0, device=device) for device in ("faiss", "cpu", "cpu"))
-    assert found.inertia == pytest.approx(other.inertia, rel=0.015)
+    assert found.inertia < other.inertia  # its starts are drawn far apart
     assert found.sizes.sum() == 3000
     np.testing.assert_array_equal(found.centroids, again.centroids)
     cluster, distance = assign(vectors, found.centroids)

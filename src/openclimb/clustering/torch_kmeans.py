@@ -15,6 +15,8 @@ Vectors = NDArray[np.float32]
 
 PRODUCTS = 1 << 26  # of vectors and centroids held at once: 256 MB
 RESIDENT = 0.6  # share of the device's free memory that vectors may take; more of them are sent in blocks each round
+SEEDED = 32  # vectors a cluster among which a start is drawn
+CANDIDATES = 8  # that are drawn for each vector of a start
 SPLIT = 1 / 1024  # by which the two halves of a split cluster differ, as in faiss
 KINDS = ("fp32", "tf32", "bf16")  # of products of vectors and centroids; their sums are fp32
 
@@ -35,7 +37,7 @@ class TorchKMeans:
     ) -> tuple[Vectors, float]:
         """Return the centroids (k, dim) and the mean product of a vector with its own: the best of several starts.
 
-        From `start`, or from k vectors drawn for each start; ends early when the mean rises by a smaller share.
+        From `start`, or from k vectors that are drawn far apart for each start; ends early when the mean rises by a smaller share.
         """
         found = [self._climb(self._start(k, seed, i, start), rounds, early_stop) for i in range(starts)]
         centroids, mean = max(found, key=lambda pair: pair[1])
@@ -51,8 +53,28 @@ class TorchKMeans:
     def _start(self, k: int, seed: int, number: int, start: Vectors | None) -> Any:
         if start is not None:
             return self.torch.from_numpy(start).to(self.device)
-        rows = np.sort(np.random.default_rng([seed, number]).choice(len(self.vectors), k, replace=False))
-        return self.vectors[self.torch.from_numpy(rows).to(self.vectors.device)].to(self.device)
+        rng = np.random.default_rng([seed, number])
+        rows = np.sort(rng.choice(len(self.vectors), min(len(self.vectors), SEEDED * k), replace=False))
+        some = self.vectors[self.torch.from_numpy(rows).to(self.vectors.device)].to(self.device)
+        return some[self.torch.from_numpy(self._spread(some, k, rng)).to(self.device)]
+
+    def _spread(self, some: Any, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the rows of k vectors that are far from one another: greedy k-means++ (Arthur and Vassilvitskii 2007;
+        each time the best of CANDIDATES draws).
+        """
+        chosen = np.empty(k, dtype=np.int64)
+        chosen[0] = rng.integers(len(some))
+        with self._precision("fp32"):
+            nearest = (2 - 2 * (some @ some[chosen[0]])).clamp_min(0)  # squared distance to the nearest chosen vector
+            for i in range(1, k):
+                edges = np.cumsum(nearest.cpu().numpy(), dtype=np.float64)
+                drawn = np.searchsorted(edges, rng.random(CANDIDATES) * edges[-1], side="right")
+                rows = np.minimum(drawn, len(some) - 1)
+                table = some[self.torch.from_numpy(rows).to(self.device)]
+                left = self.torch.minimum(nearest[:, None], (2 - 2 * (some @ table.T)).clamp_min(0))
+                best = int(left.sum(0).argmin())
+                chosen[i], nearest = rows[best], left[:, best].contiguous()
+        return chosen
 
     def _climb(self, centroids: Any, rounds: int, early_stop: float) -> tuple[Any, float]:
         mean = -1.0
