@@ -4,10 +4,11 @@
         [--threads 16] [--limit 100] [--two-levels K] [--out FOLDER]
 
 The vectors have structure: K × 1.5 groups of sizes that differ a hundredfold, each around a direction of its own in a
-space of fewer dimensions, with noise. Ours is `fit_kmeans` as `climb run` calls it (six short starts, the best goes
-on; those of torch are drawn far apart); torch with products in fp32, tf32 and bf16. faiss alone is one start of 25 rounds, its default. Inertia: mean
-squared distance to the nearest unit centroid, taken in fp32 for all. A method begins only while less than `--limit`
-seconds of the bench are gone, and is told as left out else. Writes FOLDER/kmeans.json after each (bench/results without --out).
+space of fewer dimensions, with noise. Ours is `fit_kmeans` as `climb run` calls it: six short starts, those of torch
+drawn far apart, of which the best goes on; torch with products in fp32, tf32 and bf16. faiss alone is one start of 25
+rounds, its default. Inertia: mean squared distance to the nearest unit centroid, taken in fp32 for all. A method begins
+only while less than `--limit` seconds of the bench are gone, and is told as left out else. Writes FOLDER/kmeans.json
+after each (bench/results without --out).
 """
 
 import argparse

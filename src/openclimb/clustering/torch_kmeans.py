@@ -37,7 +37,8 @@ class TorchKMeans:
     ) -> tuple[Vectors, float]:
         """Return the centroids (k, dim) and the mean product of a vector with its own: the best of several starts.
 
-        From `start`, or from k vectors that are drawn far apart for each start; ends early when the mean rises by a smaller share.
+        From `start`, or from k vectors that are drawn far apart for each start; ends early when the mean rises by a
+        smaller share.
         """
         found = [self._climb(self._start(k, seed, i, start), rounds, early_stop) for i in range(starts)]
         centroids, mean = max(found, key=lambda pair: pair[1])
