@@ -8,6 +8,7 @@ import contextlib
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ Result = TypeVar("Result")
 LOOK = 2.0  # seconds between two looks at the cluster's nodes
 PATIENCE = 60.0  # seconds without any worker, after which a person is told what the cluster has no room for
 MOST_LOST_NODES = 5  # under one item, which is no fault of the item's; the next ones count as deaths of its worker
+ANSWER = 10.0  # seconds within which a cluster takes a connection
 MOST_FAILED_STARTS = 5  # of workers one after the other
 
 
@@ -70,12 +72,14 @@ class RayEngine:
 
     @property
     def gpus(self) -> int:
-        """How many calls that need a GPU run at once; 0 where settings or cluster have none."""
+        """How many calls that need a GPU run at once; 0 where the settings or the cluster have none."""
         if not self.settings.gpus or not self.on_gpus:
             return 0
-        each = 1 / self.settings.gpus // 1
+        jobs, each = self.settings.jobs, 1 / self.settings.gpus // 1
         n = sum(int(node["Resources"].get("GPU", 0) * each) for node in self.nodes())
-        return min(n, self.settings.jobs or n)
+        if not n and self.settings.address:
+            return jobs  # a cluster that grows on demand has none before they are asked for
+        return min(n, jobs or n)
 
     def map(
         self,
@@ -119,13 +123,15 @@ class RayEngine:
         """
         assert self.shape is not None
         room = sum(self.shape.of_a_node(node["Resources"]) for node in self.nodes())
-        n = (self.settings.jobs or room) - len(self._parked)
+        nodes = {node["NodeID"] for node in self.nodes()}
+        n_parked = sum(worker.place is not None and worker.place.node in nodes for worker in self._parked)
+        n = (self.settings.jobs or room) - n_parked
         if not room and self._ours and not self.settings.address:
             raise ConfigError(
                 f"this machine has no room for a worker: {self.shape}",
                 "lower engine.cpus, engine.memory_gb or engine.gpus",
             )
-        if self._parked and n < 1:
+        if n_parked and n < 1 and self.shape.gpus:
             raise OpenclimbError("every GPU has failed", "see the messages above; run again with run.device = 'cpu'")
         return max(1, n)
 
@@ -194,6 +200,7 @@ class RayEngine:
         address = self.settings.address
         arguments = {"include_dashboard": False} if not address else {}
         try:
+            _call(address)
             with _own_handlers():
                 self.ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **arguments)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -401,6 +408,13 @@ def _how_it_ended(error: Exception) -> str:
 
 def _last_line(text: str) -> str:
     return without_secrets(([line.strip() for line in text.splitlines() if line.strip()] or ["no reason is known"])[-1])
+
+
+def _call(address: str) -> None:
+    """Raise an OSError where nothing listens at HOST:PORT: Ray tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
 @contextlib.contextmanager

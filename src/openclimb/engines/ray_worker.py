@@ -72,9 +72,14 @@ class RayWorker:
 class Actor:
     """What runs in the worker's process. What goes in and out is pickled here, so that arrays can be written to."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: float) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the driver ends us
         interruption.catch_in_worker()
+        if 0 < gpus < 1:
+            import torch
+
+            if torch.cuda.is_available():  # others have the rest; a stack is planned for the memory of this share
+                torch.cuda.set_per_process_memory_fraction(gpus)
         self.function: Callable[[Any], Any] | None = None
 
     def begin(self, function: bytes, folder: str, mark: str) -> Place:
@@ -131,7 +136,7 @@ def start(ray: Any, shape: Shape) -> RayWorker:
         max_restarts=0,
         runtime_env={"env_vars": environment},
     )
-    return RayWorker(actor.remote())
+    return RayWorker(actor.remote(shape.gpus))
 
 
 def signal_all(ray: Any, workers: Iterable[RayWorker]) -> list[Any]:
