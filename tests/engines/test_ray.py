@@ -174,6 +174,7 @@ def test_an_item_that_kills_its_worker_is_tried_again_and_then_set_aside(make: M
     assert found[1].startswith("its worker died 3 times, the last while nothing else ran: ")
 
 
+@pytest.mark.slow
 def test_a_lost_node_costs_what_ran_on_it(cluster: Any, make: Make, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     engine = make(jobs=0)  # a worker on each core, so also on that node
@@ -210,6 +211,7 @@ def test_several_workers_share_a_gpu(make: Make) -> None:
     assert [result[2] for _, result in engine.map(describe, [0])] == [""]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_fails_twice_is_left_out(make: Make, tmp_path: Path) -> None:
     engine = make(gpus=1.0)
     work = engine.map(partial(fail_on_first_gpu, tmp_path), list(range(4)), Resources(gpus=1))
@@ -284,7 +286,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_to_the_driver_lets_all_workers_save(cluster: Any, number: int, tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(STOPPED)
@@ -316,6 +318,7 @@ def climb(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_the_bytes_of_local(
     cluster: Any, finished: Path, tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path
 ) -> None:

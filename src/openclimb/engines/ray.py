@@ -320,21 +320,23 @@ class _Map:
         if kind == FAILED:
             yield from self._gpu_failed(worker, payload, lost)
             return
+        if kind == STOPPED and not self.stopping:  # its node is about to end, and what it did is saved
+            index = self._leave_out(worker)
+            assert index is not None
+            self.tries.give_back(index)
+            self.engine.end(worker)
+            return
         index, _ = worker.calls.popleft()
         self._timed(worker)
         if kind == RAISED:
             raise payload
-        if kind == STOPPED and self.stopping:
+        if kind == STOPPED:
             self.tries.running.discard(index)
-        elif kind == STOPPED:  # its node is about to end, and what it did is saved
-            self.tries.give_back(index)
-            self._leave_out(worker)
-            self.engine.end(worker)
-        else:
-            self.tries.done(index)
-            assert worker.place is not None
-            self.engine.faults.pop((worker.place.node, worker.place.gpus), None)
-            yield index, payload
+            return
+        self.tries.done(index)
+        assert worker.place is not None
+        self.engine.faults.pop((worker.place.node, worker.place.gpus), None)
+        yield index, payload
 
     def _timed(self, worker: RayWorker) -> None:
         now = time.monotonic()
