@@ -12,7 +12,7 @@ QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warni
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check slow wheel bench clean distclean
+.PHONY: demo test check slow test-ray wheel bench clean distclean
 
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
@@ -29,6 +29,10 @@ check: $(READY)  ## style, types and tests
 slow: $(READY)  ## the tests that take minutes, and new examples for those that draw theirs
 	$(BIN)/python -m pytest -q -m slow
 	$(BIN)/python -m pytest -q --hypothesis-profile new $$(grep -rl 'from hypothesis' tests)
+
+test-ray: $(READY)  ## the engine ray, on a cluster of this machine that the tests start and stop
+	$(PIP) -c constraints.txt -e '.[ray]' $(QUIET)
+	$(BIN)/python -m pytest -q -m ray
 
 wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
 	rm -rf dist

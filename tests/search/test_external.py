@@ -16,6 +16,7 @@ from openclimb.cli.main import main
 from openclimb.mixture import caps, natural
 from openclimb.testing.fixtures import complaint
 from openclimb.testing.problems import Problem, make_problem
+from openclimb.workspace.files import writer
 from openclimb.workspace.tables import write_csv
 
 PROBLEM = make_problem("interactions", 5, seed=3)
@@ -395,7 +396,7 @@ def test_the_front_of_two_named_goals(root: Path, tmp_path: Path, capsys: pytest
 def test_what_a_killed_command_left_among_the_trials_goes_with_the_next(root: Path, tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = root / "trials" / "0007" / f".trial.json.{ended.pid}.tmp"
+    left = root / "trials" / "0007" / f".trial.json.{writer().partition('-')[0]}-{ended.pid}.tmp"
     left.parent.mkdir(parents=True)
     left.touch()
     ratios, metrics = tables(tmp_path)

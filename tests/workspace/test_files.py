@@ -19,6 +19,7 @@ from openclimb.progress import Progress
 from openclimb.workspace import records as workspace_module
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import (
+    ABANDONED,
     atomic,
     file_checksum,
     file_names,
@@ -28,6 +29,7 @@ from openclimb.workspace.files import (
     sweep,
     write_json,
     write_text,
+    writer,
 )
 from openclimb.workspace.records import Recipe, Workspace
 
@@ -156,7 +158,7 @@ def test_a_kill_at_any_step_of_the_end_keeps_what_made_the_pieces(
 
 def test_pieces_of_unknown_origin_are_stale(workspace: Workspace) -> None:
     partial = workspace.begin(RECIPE)
-    (partial / "recipe.json").rename(partial / ".recipe.json.7.tmp")  # killed while the recipe was written
+    (partial / "recipe.json").rename(partial / f".recipe.json.{writer()}.tmp")  # killed while the recipe was written
     assert workspace.state(RECIPE).state == "missing"
     write_text(partial / "piece", "of whom?")
     with pytest.raises(StaleError) as caught:
@@ -272,10 +274,14 @@ def test_files_of_dead_writers_are_swept_and_those_of_living_ones_kept(tmp_path:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "trials" / "0001").mkdir(parents=True)
-    dead = tmp_path / "trials" / "0001" / f".scores.json.{ended.pid}.tmp"
-    alive = tmp_path / f".a.txt.{os.getpid()}.tmp"
+    dead = tmp_path / "trials" / "0001" / f".scores.json.{writer().partition('-')[0]}-{ended.pid}.tmp"
+    alive = tmp_path / f".a.txt.{writer()}.tmp"
     mine = tmp_path / ".mine.tmp"
-    for path in (dead, alive, mine):
+    elsewhere, abandoned = (tmp_path / f".{name}.txt.abcdef-{ended.pid}.tmp" for name in "bc")
+    for path in (dead, alive, mine, elsewhere, abandoned):
         path.write_text("")
+    then = time.time() - ABANDONED - 60
+    os.utime(abandoned, (then, then))
     sweep(tmp_path)
-    assert [path.exists() for path in (dead, alive, mine)] == [False, True, True]
+    found = [path.exists() for path in (dead, alive, mine, elsewhere, abandoned)]
+    assert found == [False, True, True, True, False], "a process of another machine may be alive"

@@ -125,7 +125,7 @@ def _serve(connection: Connection) -> None:
         except DeviceLost as error:
             said = (FAILED, str(error))
         except BaseException as error:
-            said = (FAILED, str(error)) if is_fault(error) else (RAISED, _portable(error))
+            said = (FAILED, str(error)) if is_fault(error) else (RAISED, portable(error))
         _send(connection, said)
         if said[0] == FAILED:
             break  # the device cannot be used again from this process
@@ -140,7 +140,7 @@ def _send(connection: Connection, said: tuple[str, Any]) -> None:
         connection.send_bytes(payload)
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """Return an error that can be sent, without secrets; one that nobody foresaw has its traceback as a note."""
     mask_error(error)
     if not isinstance(error, OpenclimbError):

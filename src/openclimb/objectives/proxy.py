@@ -39,7 +39,10 @@ class LocalProxy:
         proxy, device = shaped(self.proxy), self.where.device
         if not engine.here:
             if device == "cuda" and not engine.gpus:
-                raise ConfigError("run.device is 'cuda' and workers have no GPU", "climb set DIR engine.gpus=1")
+                raise ConfigError(
+                    "run.device is 'cuda' and workers have no GPU",
+                    "set gpus = 1 in [engine], or device = 'cpu' in [run]",
+                )
             device, size = ("cuda", 0) if engine.gpus and device != "cpu" else ("cpu", 1)
         else:
             device, size = plan_stack(device, n_waiting, proxy, self.tokens)

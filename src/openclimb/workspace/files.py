@@ -7,8 +7,10 @@ import os
 import platform
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from openclimb import __version__
 from openclimb.errors import WorkspaceError
 from openclimb.system_errors import with_number
 
+ABANDONED = 24 * 3600.0  # seconds after which what a process of another machine left is taken for dead
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
 DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no file of Windows can have such a name
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
@@ -29,7 +32,7 @@ def atomic(path: Path) -> Iterator[Path]:
     A disk without room is an OSError with its number and `path`, whatever library met it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{writer()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -46,12 +49,26 @@ def atomic(path: Path) -> Iterator[Path]:
 def sweep(root: Path) -> None:
     """Remove what `atomic` left under a folder whose writer was killed. To be called by who alone writes there.
 
-    A process of this machine that is still alive keeps its files.
+    A process of this machine that is still alive keeps its files, and those of other machines stay for a day.
     """
     for path in root.rglob(".*.tmp"):
-        process = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdigit() and not is_alive(int(process)):
-            path.unlink(missing_ok=True)
+        host, _, process = path.name.removesuffix(".tmp").rpartition(".")[2].partition("-")
+        if not process.isdigit():
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            gone = not is_alive(int(process)) if host == _host() else time.time() - path.stat().st_mtime > ABANDONED
+            if gone:
+                path.unlink(missing_ok=True)
+
+
+def writer() -> str:
+    """Return what stands for this process in names of temporary files, on a file system that several machines see."""
+    return f"{_host()}-{os.getpid()}"
+
+
+@cache
+def _host() -> str:
+    return hashlib.blake2b(os.uname().nodename.encode(), digest_size=3).hexdigest()
 
 
 def is_alive(process: int) -> bool:

@@ -143,9 +143,11 @@ def planned_bytes(need: Need, room: Room, sequence: int, vocab_size: int) -> flo
 
 
 def free_memory() -> int:
-    """Return the bytes of the GPU that are free, or kept by PyTorch to be used again."""
-    free, _ = torch.cuda.mem_get_info()
-    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    """Return the bytes of the GPU that are free, or kept by PyTorch to be used again; of this process's share of it."""
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.memory_reserved()
+    share = int(torch.cuda.get_per_process_memory_fraction() * total)
+    return min(free, share - reserved) + reserved - torch.cuda.memory_allocated()
 
 
 def in_rooms(
