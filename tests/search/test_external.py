@@ -2,6 +2,7 @@
 
 import csv
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -395,7 +396,7 @@ def test_the_front_of_two_named_goals(root: Path, tmp_path: Path, capsys: pytest
 def test_what_a_killed_command_left_among_the_trials_goes_with_the_next(root: Path, tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = root / "trials" / "0007" / f".trial.json.{ended.pid}.tmp"
+    left = root / "trials" / "0007" / f".trial.json.{platform.node()}.{ended.pid}.tmp"
     left.parent.mkdir(parents=True)
     left.touch()
     ratios, metrics = tables(tmp_path)

@@ -1,9 +1,11 @@
 """Records, staleness, the lock and atomic writes: done is a record written last, and it knows its recipe."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from openclimb.progress import Progress
 from openclimb.workspace import records as workspace_module
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import (
+    ABANDONED,
     atomic,
     file_checksum,
     file_names,
@@ -272,10 +275,13 @@ def test_files_of_dead_writers_are_swept_and_those_of_living_ones_kept(tmp_path:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "trials" / "0001").mkdir(parents=True)
-    dead = tmp_path / "trials" / "0001" / f".scores.json.{ended.pid}.tmp"
-    alive = tmp_path / f".a.txt.{os.getpid()}.tmp"
+    host = re.sub("[^A-Za-z0-9-]", "-", platform.node())
+    dead = tmp_path / "trials" / "0001" / f".scores.json.{host}.{ended.pid}.tmp"
+    alive = tmp_path / f".a.txt.{host}.{os.getpid()}.tmp"
+    elsewhere, abandoned = (tmp_path / f".{name}.txt.another.{ended.pid}.tmp" for name in ("b", "c"))
     mine = tmp_path / ".mine.tmp"
-    for path in (dead, alive, mine):
+    for path in (dead, alive, elsewhere, abandoned, mine):
         path.write_text("")
+    os.utime(abandoned, (0, time.time() - 2 * ABANDONED))
     sweep(tmp_path)
-    assert [path.exists() for path in (dead, alive, mine)] == [False, True, True]
+    assert [path.exists() for path in (dead, alive, elsewhere, abandoned, mine)] == [False, True, True, False, True]

@@ -47,7 +47,7 @@ def fit(
     Raises InputError when the corpus has fewer documents than clusters, ConfigError for a model that cannot be loaded.
     """
     out, engine, progress, seed = context.folder, context.engine, context.progress, context.seed
-    sample = draw_sample(units, corpus, clusters.sample, seed, engine, progress)
+    sample = draw_sample(units, corpus, clusters.sample, seed, engine, progress, out)
     if not sample:
         raise InputError("the corpus holds no readable document", "see labels/rejected.jsonl, or check corpus.text")
     texts = [document.text for document in sample]

@@ -7,6 +7,7 @@ the corpus.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.parse import Document
@@ -33,9 +34,18 @@ class SampledDocument:
 
 
 def draw_sample(
-    units: Sequence[Unit], settings: CorpusSettings, n: int, seed: int, engine: Engine, progress: Progress
+    units: Sequence[Unit],
+    settings: CorpusSettings,
+    n: int,
+    seed: int,
+    engine: Engine,
+    progress: Progress,
+    folder: Path | None = None,
 ) -> list[SampledDocument]:
-    """Return the n documents of the corpus with the smallest place hash (all, when there are fewer)."""
+    """Return the n documents of the corpus with the smallest place hash (all, when there are fewer).
+
+    `folder`: where the engine keeps what it needs.
+    """
     looked = sorted(
         sorted(units, key=lambda unit: place_hash(unit.name, unit.start, seed))[:MAX_UNITS], key=lambda u: u.number
     )
@@ -45,7 +55,8 @@ def draw_sample(
         progress.start("sample", len(looked), "units")
         documents: list[SampledDocument] = []
         total = 0
-        for _, (found, n_documents) in engine.map(partial(_look, settings=settings, seed=seed, bound=bound), looked):
+        look = partial(_look, settings=settings, seed=seed, bound=bound)
+        for _, (found, n_documents) in engine.map(look, looked, folder=folder):
             documents = sorted([*documents, *found], key=lambda d: (d.hash, d.unit, d.position))[:n]
             total += n_documents
             progress.advance()

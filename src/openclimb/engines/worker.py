@@ -123,22 +123,27 @@ def _serve(connection: Connection) -> None:
         except DeviceLost as error:
             said = (FAILED, str(error))
         except BaseException as error:
-            said = (FAILED, str(error)) if is_fault(error) else (RAISED, _portable(error))
+            said = (FAILED, str(error)) if is_fault(error) else (RAISED, portable(error))
         _send(connection, said)
         if said[0] == FAILED:
             break  # the device cannot be used again from this process
 
 
 def _send(connection: Connection, said: tuple[str, Any]) -> None:
-    try:
-        payload = pickle.dumps(said, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        payload = pickle.dumps((RAISED, TypeError(f"a result cannot be sent to another process: {error}")))
+    payload = packed(*said)
     with contextlib.suppress(ConnectionError):  # the parent is gone, and `_read` ends us
         connection.send_bytes(payload)
 
 
-def _portable(error: BaseException) -> BaseException:
+def packed(kind: str, payload: Any) -> bytes:
+    """Return (kind, payload) pickled; where that cannot be, an error that says so."""
+    try:
+        return pickle.dumps((kind, payload), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        return pickle.dumps((RAISED, TypeError(f"a result cannot be sent to another process: {error}")))
+
+
+def portable(error: BaseException) -> BaseException:
     """Return an error that can be sent, with its traceback as a note."""
     error.add_note("".join(traceback.format_exception(error)))
     try:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -17,7 +18,9 @@ from openclimb import __version__
 from openclimb.errors import WorkspaceError
 from openclimb.system_errors import with_number
 
+JOBS = ".jobs"  # where an engine keeps what its workers on other machines do in a folder; goes when the folder is whole
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
+ABANDONED = 24 * 3600.0  # seconds after which nobody writes to a temporary file of another machine any more
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
 
 
@@ -28,7 +31,7 @@ def atomic(path: Path) -> Iterator[Path]:
     A disk without room is an OSError with its number and `path`, whatever library met it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -45,12 +48,22 @@ def atomic(path: Path) -> Iterator[Path]:
 def sweep(root: Path) -> None:
     """Remove what `atomic` left under a folder whose writer was killed. To be called by who alone writes there.
 
-    A process of this machine that is still alive keeps its files.
+    A process of this machine that is still alive keeps its files. Whether one of another machine lives cannot be seen
+    from here: what it wrote to within ABANDONED stays.
     """
     for path in root.rglob(".*.tmp"):
-        process = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdigit() and not is_alive(int(process)):
-            path.unlink(missing_ok=True)
+        name, _, process = path.name.removesuffix(".tmp").rpartition(".")
+        if not process.isdigit():
+            continue
+        with contextlib.suppress(FileNotFoundError):  # its writer has just given it its name
+            here, age = name.rpartition(".")[2] == _host(), time.time() - path.stat().st_mtime
+            if not is_alive(int(process)) if here else age > ABANDONED:
+                path.unlink()
+
+
+def _host() -> str:
+    """Return this machine's name as a part of a file name: workers of several machines write into one folder."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
 
 
 def is_alive(process: int) -> bool:
