@@ -12,7 +12,7 @@ QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warni
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check slow wheel bench clean distclean
+.PHONY: demo test test-slurm check slow wheel bench clean distclean
 
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
@@ -29,6 +29,10 @@ check: $(READY)  ## style, types and tests
 slow: $(READY)  ## the tests that take minutes, and new examples for those that draw theirs
 	$(BIN)/python -m pytest -q -m slow
 	$(BIN)/python -m pytest -q --hypothesis-profile new $$(grep -rl 'from hypothesis' tests)
+
+test-slurm: $(READY)  ## the engine slurm, on a Slurm of two nodes that is started here (root, slurm-wlm, munge)
+	$(PIP) -c constraints.txt -e '.[slurm]' $(QUIET)
+	bash tests/engines/slurm_cluster.sh $(BIN)/python -m pytest -q -m slurm tests/engines
 
 wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
 	rm -rf dist

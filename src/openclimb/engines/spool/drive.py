@@ -84,6 +84,7 @@ class Drive:
         self.missed: set[int] = set()  # chunks that the last look found nowhere
         self.next = 0  # number of the next chunk
         self.beats: dict[str, tuple[int, float]] = {}  # worker → its last sign of life, and when it was seen
+        self.worked: set[str] = set()  # jobs whose workers have begun
         self.starting: set[str] = set()  # jobs that were submitted and whose workers have not begun
         self.n_failed = 0  # of them, one after the other, that ended
         self.ask_at, self.ask_wait = 0.0, ASK
@@ -200,6 +201,7 @@ class Drive:
         if states is None:
             self._tell("Slurm does not answer; work goes on, and it is asked again")
             return
+        states = self._replaced(states)
         busy = {workers[worker]["job"] for _, worker in claims if worker in living}
         idle = sum(job not in busy for job in states)
         most = min(self.settings.jobs, self.settings.at_once or self.settings.jobs)
@@ -210,12 +212,23 @@ class Drive:
         elif states and time.monotonic() - self.working_at > WAITING:
             self._tell(f"jobs wait in Slurm's queue: {next(iter(states.values())).reason}")
 
+    def _replaced(self, states: dict[str, Job]) -> dict[str, Job]:
+        """End jobs that were queued again after their worker had to stop; return the others.
+
+        Slurm lets them wait for two minutes, which is meant for when nobody else has their work done.
+        """
+        waiting = [job for job, one in states.items() if job in self.worked and one.reason == "BeginTime"]
+        if waiting:
+            self.jobs.end(waiting)
+        return {job: one for job, one in states.items() if job not in waiting}
+
     def _living(self, workers: dict[str, dict[str, Any]], states: dict[str, Job] | None) -> set[str]:
         """Return the workers whose jobs run and that have given a sign of life. Ends the jobs of the others."""
         now, living, silent = time.monotonic(), set[str](), list[str]()
         for worker, said in workers.items():
             job = str(said.get("job", ""))
             self.starting.discard(job)
+            self.worked.add(job)
             if said.get("blind") == str(self.spool.path):
                 raise OpenclimbError(
                     f"{said.get('host')} does not see {self.spool.path}",
