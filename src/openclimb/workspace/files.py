@@ -21,6 +21,7 @@ from openclimb.system_errors import with_number
 JOBS = ".jobs"  # where an engine keeps what its workers on other machines do in a folder; goes when the folder is whole
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
 ABANDONED = 24 * 3600.0  # seconds after which nobody writes to a temporary file of another machine any more
+UNCLAIMED = 7 * ABANDONED
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
 
 
@@ -46,7 +47,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sweep(root: Path) -> None:
-    """Remove what `atomic` left under a folder whose writer was killed. To be called by who alone writes there.
+    """Remove what `atomic` left under a folder whose writer was killed, and work for which nobody came back within
+    UNCLAIMED. To be called by who alone writes there.
 
     A process of this machine that is still alive keeps its files. Whether one of another machine lives cannot be seen
     from here: what it wrote to within ABANDONED stays.
@@ -59,6 +61,10 @@ def sweep(root: Path) -> None:
             here, age = name.rpartition(".")[2] == _host(), time.time() - path.stat().st_mtime
             if not is_alive(int(process)) if here else age > ABANDONED:
                 path.unlink()
+    for folder in root.rglob(f"{JOBS}/map-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > UNCLAIMED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _host() -> str:

@@ -309,6 +309,18 @@ def test_many_items_are_few_chunks_that_shrink(tmp_path: Path) -> None:
     assert sizes[-1] < 50
 
 
+def test_a_node_that_does_not_see_the_folder_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "BLIND", 0.5)
+    items = [(str(place.root / "never"), 1)]
+    drive = place.drive("hold", items)
+    said = {"job": "77", "host": "n7", "beat": 0, "blind": str(drive.spool.path)}  # as its worker would say it
+    place.pool.say("77-0", said)
+    monkeypatch.setattr(place.pool, "forget", lambda _: None)
+    with pytest.raises(OpenclimbError, match=r"n7 does not see .*map-") as caught:
+        list(drive.results(place.function("hold"), place.pool.begin(), None))
+    assert "file system that all nodes see" in caught.value.fix
+
+
 def wait_for(ready: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not ready():

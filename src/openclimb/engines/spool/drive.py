@@ -29,6 +29,7 @@ LOOK, SLOWEST_LOOK = 0.1, 3.0  # seconds between two looks for results: while th
 ASK, SLOWEST_ASK = 1.0, 10.0  # seconds between two questions to the scheduler: after jobs were submitted, and at most
 LOST_AFTER = 60.0  # seconds without a sign of life, by this machine's clock, after which a worker is given up
 FAILED_STARTS = 3  # jobs one after the other that end before their workers begin: then nothing can be run
+BLIND = 20.0  # seconds that a node may not see a new folder, as NFS remembers what is not there
 SINGLES = 1000  # items up to which each is a chunk of its own
 MOST_CHUNKS = 4000
 WAITING = 60.0  # seconds that jobs wait before a person is told why
@@ -89,6 +90,7 @@ class Drive:
         self.n_failed = 0  # of them, one after the other, that ended
         self.ask_at, self.ask_wait = 0.0, ASK
         self.working_at = time.monotonic()  # when something was seen to run
+        self.blind_at = 0.0  # when a node was first heard not to see the spool
         self.told: set[str] = set()
         self.stopped = False  # by Ctrl-C or a signal
 
@@ -230,10 +232,7 @@ class Drive:
             self.starting.discard(job)
             self.worked.add(job)
             if said.get("blind") == str(self.spool.path):
-                raise OpenclimbError(
-                    f"{said.get('host')} does not see {self.spool.path}",
-                    "put the workspace, and what it writes, on a file system that all nodes see under one path",
-                )
+                self._check_sight(str(said.get("host")))
             beat = int(said.get("beat", 0))
             if self.beats.get(worker, (-1, 0.0))[0] != beat:
                 self.beats[worker] = (beat, now)
@@ -253,6 +252,15 @@ class Drive:
         if silent:
             self.jobs.end(silent)  # it must not write beside the one that takes over
         return living
+
+    def _check_sight(self, host: str) -> None:
+        """Raise OpenclimbError for a node that does not see the spool, unless it may only see it a little later."""
+        self.blind_at = self.blind_at or time.monotonic()
+        if time.monotonic() - self.blind_at > BLIND and not self.tries.n_done:
+            raise OpenclimbError(
+                f"{host} does not see {self.spool.path}",
+                "put the workspace, and what it writes, on a file system that all nodes see under one path",
+            )
 
     def _take_from_dead(
         self, number: int, worker: str, said: dict[str, Any] | None, lost: Lost[Any, Any] | None

@@ -58,7 +58,13 @@ class _Worker:
         self.pool, self.job = pool, job
         self.name = f"{job}-{uuid.uuid4().hex[:8]}"
         self.generation = pool.generation()
-        self.facts: dict[str, Any] = {"job": job, "host": socket.gethostname(), "pid": os.getpid(), "beat": 0}
+        self.facts: dict[str, Any] = {
+            "job": job,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "beat": 0,
+            "blind": "",
+        }
         self.calls: dict[Path, Call] = {}
         self._lock, self._ended = threading.Lock(), threading.Event()
         self.say()
@@ -101,11 +107,12 @@ class _Worker:
 
     def _generation(self, spool: Spool) -> int:
         try:
-            return spool.generation()
+            found, blind = spool.generation(), ""
         except FileNotFoundError:  # it is finished, or this machine does not see it
-            if self.facts.get("blind") != str(spool.path):
-                self.say(blind=str(spool.path))
-            return 0
+            found, blind = 0, str(spool.path)
+        if self.facts["blind"] != blind:
+            self.say(blind=blind)
+        return found
 
     def _take(self) -> tuple[Spool, int, Chunk] | None:
         for spool in self.pool.spools():
