@@ -165,6 +165,7 @@ def main() -> None:
             for measure in ("label", "trial", "run"):
                 root = Path(folder) / measure
                 root.mkdir()
+                (root / "climb.toml").touch()  # as in a workspace: its stages share their workers
                 if measure == "label":
                     found += label_rows(name, part, root, options.corpus, options.model, options.documents)
                 else:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from openclimb.config.schema import EngineSettings, RunSettings
+from openclimb.config.schema import EngineSettings
 from openclimb.engines import slurm
 from openclimb.engines.engine import Resources
-from openclimb.engines.slurm import SlurmEngine, make
-from openclimb.errors import ConfigError, OpenclimbError
+from openclimb.engines.slurm import SlurmEngine
+from openclimb.errors import OpenclimbError
 from openclimb.testing.contracts import check_engine
 from openclimb.testing.fixtures import make_tiny_workspace
 from openclimb.workspace.files import file_checksum
@@ -152,17 +152,6 @@ def test_what_slurm_does_not_take_is_told(tmp_path: Path) -> None:
     for settings, said_so in ((EngineSettings(partition="none"), "partition"), (EngineSettings(memory_gb=99_000), "")):
         with pytest.raises(OpenclimbError, match=f"sbatch did not take the jobs: .*{said_so}"):
             list(SlurmEngine(settings).map(worked("see"), [1], folder=tmp_path))
-
-
-def test_settings_that_cannot_work_are_refused() -> None:
-    for run, own, message in (
-        (RunSettings(), EngineSettings(gpus=0.5), "whole GPUs"),
-        (RunSettings(device="cuda"), EngineSettings(), "ask for no GPU"),
-        (RunSettings(), EngineSettings(lines=("-q high",)), "no option of sbatch"),
-        (RunSettings(), EngineSettings(lines=("--array=1-9",)), "--array is set by openclimb"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            make(run, own, print)
 
 
 def test_the_example_is_a_job_that_slurm_would_take(tmp_path: Path) -> None:
