@@ -21,6 +21,7 @@ from openclimb.workspace import records as workspace_module
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import (
     ABANDONED,
+    JOBS,
     atomic,
     file_checksum,
     file_names,
@@ -286,3 +287,16 @@ def test_files_of_dead_writers_are_swept_and_those_of_living_ones_kept(tmp_path:
     sweep(tmp_path)
     found = [path.exists() for path in (dead, alive, mine, elsewhere, abandoned)]
     assert found == [False, True, True, True, False], "a process of another machine may be alive"
+
+
+def test_work_that_nobody_came_back_for_is_swept_and_that_of_today_is_kept(tmp_path: Path) -> None:
+    old, new = (tmp_path / "trials" / JOBS / f"map-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        (folder / "results").mkdir(parents=True)
+        (folder / "results" / "1-a").write_text("")
+    for path in (*old.rglob("*"), old):
+        os.utime(path, (0, time.time() - 8 * ABANDONED))
+    os.utime(new, (0, time.time() - 8 * ABANDONED))
+    sweep(tmp_path)
+    assert not old.exists()
+    assert new.exists()

@@ -91,7 +91,7 @@ def pack(
     choice = replace(every, rates=tuple(rates))
     work = _Work(choice, out / "tokenizer.json", source.corpus, out / "pieces")
     progress.start("pack", len(units), "units")
-    for _ in context.engine.map(partial(_pack_unit, work), units):
+    for _ in context.engine.map(partial(_pack_unit, work), units, folder=out):
         progress.advance()
     names = file_names([domain.name for domain in domains], ("heldout",))
     written = [

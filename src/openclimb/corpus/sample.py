@@ -130,7 +130,7 @@ def draw_sample(
         look = partial(_look, settings=settings, seed=seed, bound=bound, shown=min(1.0, 2 * SHOWN / n), folder=folder)
         progress.start("sample", len(looked), "units")
         smallest, total = Smallest(n), 0
-        for index, (part, n_documents) in engine.map(look, looked):
+        for index, (part, n_documents) in engine.map(look, looked, folder=out):
             smallest.add(index, part)
             total += n_documents
             progress.advance()

@@ -24,12 +24,13 @@ class _Process:
     """What this process knows of signals."""
 
     asked = False  # a signal came
+    first = 0  # its number
     depth = 0  # of `postponed`
 
 
 def catch() -> None:
     """Catch the signals in this process from now on."""
-    _Process.asked, _Process.depth = False, 0
+    _Process.asked, _Process.first, _Process.depth = False, 0, 0
     for number in SIGNALS:
         signal.signal(number, _come)
 
@@ -44,6 +45,11 @@ def catch_in_worker() -> None:
 def asked() -> bool:
     """Return whether a signal came."""
     return _Process.asked
+
+
+def first_signal() -> int:
+    """Return the number of the signal that came first, 0 where none came."""
+    return _Process.first
 
 
 def check() -> None:
@@ -98,7 +104,8 @@ def blocked() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _come(_number: int, _frame: FrameType | None) -> None:
+def _come(number: int, _frame: FrameType | None) -> None:
     first, _Process.asked = not _Process.asked, True
+    _Process.first = _Process.first or number
     if first and not _Process.depth:
         raise Interrupted

@@ -132,12 +132,17 @@ def _serve(connection: Connection) -> None:
 
 
 def _send(connection: Connection, said: tuple[str, Any]) -> None:
-    try:
-        payload = pickle.dumps(said, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        payload = pickle.dumps((RAISED, TypeError(f"a result cannot be sent to another process: {error}")))
+    payload = packed(*said)
     with contextlib.suppress(ConnectionError):  # the parent is gone, and `_read` ends us
         connection.send_bytes(payload)
+
+
+def packed(kind: str, payload: Any) -> bytes:
+    """Return (kind, payload) pickled; where that cannot be, an error that says so."""
+    try:
+        return pickle.dumps((kind, payload), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        return pickle.dumps((RAISED, TypeError(f"a result cannot be sent to another process: {error}")))
 
 
 def portable(error: BaseException) -> BaseException:

@@ -32,7 +32,7 @@ from openclimb.export.writers import find_writer
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.damage import SHOWN, find_damage
-from openclimb.workspace.files import atomic, file_checksum, read_json, sweep, versions, write_json, write_text
+from openclimb.workspace.files import JOBS, atomic, file_checksum, read_json, sweep, versions, write_json, write_text
 from openclimb.workspace.results import Answer, read_answer
 from openclimb.workspace.tables import mixture_table, read_rows
 
@@ -146,6 +146,7 @@ def _complete(
     partial_out: Path, out: Path, asked: dict[str, Any], facts: dict[str, Any], answer: Answer, card: str
 ) -> None:
     """Write what stands beside the shards, the record last, and give the export its name."""
+    shutil.rmtree(partial_out / JOBS, ignore_errors=True)
     write_json(partial_out / "mixture.json", {**facts, "search": answer.sentence})
     write_text(partial_out / "mixture.csv", mixture_table(facts["domains"]))
     write_text(partial_out / "megatron.txt", megatron_line(facts["domains"]))
@@ -284,7 +285,8 @@ def _make_shards(
     progress.start("write shards", n_shards, "shards")
     waiting = [shard for shard in range(n_shards) if not (notes / f"{shard:05d}.json").is_file()]
     progress.advance(n_shards - len(waiting))
-    for _ in engine.map(partial(_make_shard, work, names, tuple(plans), n_shards), waiting):
+    make = partial(_make_shard, work, names, tuple(plans), n_shards)
+    for _ in engine.map(make, waiting, folder=work.data.parent):
         progress.advance()
     written = [read_json(notes / f"{shard:05d}.json") for shard in range(n_shards)]
     progress.finish(f"{sum(sum(row['tokens']) for row in written):,} tokens")

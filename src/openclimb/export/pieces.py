@@ -46,7 +46,7 @@ def make_pieces(work: Work, units: Sequence[Unit], engine: Engine, progress: Pro
     progress.start("gather documents", len(units), "units")
     waiting = [unit for unit in units if not _piece(work, unit.number).is_file()]
     progress.advance(len(units) - len(waiting))
-    for _ in engine.map(partial(_make_piece, work), waiting):
+    for _ in engine.map(partial(_make_piece, work), waiting, folder=work.pieces.parent):
         progress.advance()
     counts = Counts.empty(len(work.names))
     for path in sorted(work.pieces.glob("unit-*.parquet")):

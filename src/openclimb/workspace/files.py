@@ -20,6 +20,8 @@ from openclimb.errors import WorkspaceError
 from openclimb.system_errors import with_number
 
 ABANDONED = 24 * 3600.0  # seconds after which what a process of another machine left is taken for dead
+UNCLAIMED = 7 * ABANDONED  # and work that no driver came back for
+JOBS = ".jobs"  # where an engine keeps what its workers on other machines do in a folder; goes when the folder is whole
 SAMPLES, SAMPLE = 64, 1 << 14  # pieces of a large file that its fingerprint covers, and their bytes: 1 MB in all
 DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no file of Windows can have such a name
 LIBRARIES = ("numpy", "faiss-cpu", "scikit-learn", "torch", "tokenizers", "pyarrow", "lightgbm")
@@ -47,18 +49,24 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sweep(root: Path) -> None:
-    """Remove what `atomic` left under a folder whose writer was killed. To be called by who alone writes there.
+    """Remove what `atomic` left under a folder whose writer was killed, and work for which nobody came back within
+    UNCLAIMED. To be called by who alone writes there.
 
-    A process of this machine that is still alive keeps its files, and those of other machines stay for a day.
+    A process of this machine that is still alive keeps its files. Whether one of another machine lives cannot be seen
+    from here: what it wrote to within ABANDONED stays.
     """
     for path in root.rglob(".*.tmp"):
         host, _, process = path.name.removesuffix(".tmp").rpartition(".")[2].partition("-")
         if not process.isdigit():
             continue
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just given it its name
             gone = not is_alive(int(process)) if host == _host() else time.time() - path.stat().st_mtime > ABANDONED
             if gone:
-                path.unlink(missing_ok=True)
+                path.unlink()
+    for folder in root.rglob(f"{JOBS}/map-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > UNCLAIMED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def writer() -> str:

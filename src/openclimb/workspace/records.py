@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from openclimb.progress import silent
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import stop_if_damaged
 from openclimb.workspace.files import (
+    JOBS,
     file_checksum,
     fingerprint,
     folder_fingerprint,
@@ -142,6 +144,7 @@ class Workspace:
         The recipe stays until the record is there: a folder that was left at any moment says what made it.
         """
         partial = self._partial(recipe)
+        shutil.rmtree(partial / JOBS, ignore_errors=True)
         ours = (path for path in partial.rglob("*") if path.is_file() and not path.name.startswith("."))
         files = sorted(path for path in ours if path != partial / "recipe.json")  # a hidden one was cut short
         record = {
