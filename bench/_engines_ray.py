@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,11 @@ def same_row(case: str, where: Place, expected: dict[str, str]) -> dict[str, Any
     made = where.made()
     same = sum(made.get(name) == checksum for name, checksum in expected.items())
     return {"case": case, "metric": "files with the bytes of local", "value": same, "reference": len(expected)}
+
+
+def lacks() -> str:
+    """Return why there is no Ray here, "" where there is one."""
+    return "" if find_spec("ray") else "the package ray is not installed"
 
 
 def rows(base: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ workers, of which the last includes the way back of its result. Whole run: a wor
 to the exported dataset, its seconds, and how many of its files differ from those that `local` makes.
 
 What an engine needs to be reached is in `_engines_NAME.py`: `lacks()` says why it cannot be had here ("" where it
-can), `sections(workers)` gives its sections of climb.toml. Engines that cannot be had are left out, and their rows of
+can), `sections(workers)` gives its sections of climb.toml, or `rows(folder)` measures all by itself, with nodes and
+drivers that are killed (Ray). Engines that cannot be had are left out, and their rows of
 before stay in bench/results/engines.json.
 """
 
@@ -162,7 +163,9 @@ def main() -> None:
             continue
         found = []
         with tempfile.TemporaryDirectory(dir=options.root) as folder:
-            for measure in ("label", "trial", "run"):
+            if hasattr(part, "rows"):
+                found = [{**row, "case": f"{name}: {row['case']}"} for row in part.rows(Path(folder))]
+            for measure in () if found else ("label", "trial", "run"):
                 root = Path(folder) / measure
                 root.mkdir()
                 (root / "climb.toml").touch()  # as in a workspace: its stages share their workers
