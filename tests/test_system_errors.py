@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openclimb.cli.main import main
+from openclimb.engines.local import LocalEngine
 from openclimb.objectives.function import OneByOne
 from openclimb.system_errors import is_systems, system_error
 from openclimb.testing.fixtures import complaint
@@ -93,7 +94,7 @@ def test_a_full_disk_fails_no_trial(tmp_path: Path) -> None:
     (trial,) = ask(tmp_path, [Proposal("search", 0, (1.0,), 0, "climb")], ["a"], {"token_budget": 1}, "data")
     folder = trial_folder(tmp_path, trial.number)
     with pytest.raises(OSError, match="No space left"):
-        OneByOne(full).work(1).run([folder])
+        OneByOne(full).work(1, LocalEngine(1)).run([folder])
     assert read_trial(folder).attempts == 0
 
 

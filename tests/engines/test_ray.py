@@ -17,7 +17,6 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 
-from _engines_ray import broken, place, two_nodes, write_corpus  # noqa: E402
 from openclimb.cli.main import main  # noqa: E402
 from openclimb.config.schema import EngineSettings, RunSettings  # noqa: E402
 from openclimb.engines.engine import DeviceLost, Resources, engine_of  # noqa: E402
@@ -262,8 +261,6 @@ def test_settings_that_do_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
 STOPPED = """
 import sys, time
 from pathlib import Path
-from _engines_ray import broken, place, two_nodes, write_corpus  # noqa: E402
-from openclimb.cli.main import main  # noqa: E402
 from openclimb.config.schema import EngineSettings, RunSettings
 from openclimb.engines import interruption
 from openclimb.engines.engine import engine_of
@@ -351,6 +348,8 @@ def test_trials_are_saved_on_a_signal_and_go_on(
 
 @pytest.mark.slow
 def test_nodes_and_drivers_may_die_and_the_bytes_are_those_of_local(tmp_path: Path, tiny_tasks: Path) -> None:
+    from _engines_ray import broken, place, two_nodes, write_corpus  # workers, which import this file, lack the folder
+
     corpus = write_corpus(tmp_path / "corpus", files=8, copies=3)
     local = place(tmp_path / "local", corpus, tiny_tasks)
     for command in ("run", "export"):

@@ -56,12 +56,15 @@ def test_settings_that_cannot_work_are_refused(
 
 
 def test_only_calls_that_use_a_gpu_ask_for_one() -> None:
-    own = EngineSettings(gpus=1.0, cpus=2, memory_gb=3.0, minutes=60, lines=("--qos=high", "--exclusive"))
+    own = EngineSettings(
+        gpus=1.0, cpus=2, memory_gb=3.0, minutes=60, account="lab", lines=("--qos=high", "--exclusive")
+    )
     assert (SlurmEngine(own).gpus, SlurmEngine(EngineSettings()).gpus) == (8, 0)
     embeds, others = slurm._kind(own, Resources(gpus=0.25)), slurm._kind(own, ONE_CORE)
     assert (embeds.gpus, others.gpus) == (1, 0)
     script = slurm._parameters(embeds, "climb-x")
     assert (script["gpus_per_node"], script["cpus_per_task"], script["mem"], script["time"]) == (1, 2, "3072M", 60)
+    assert script["account"] == "lab"
     assert script["additional_parameters"] == {
         "requeue": True,
         "signal": "USR1@90",
@@ -76,7 +79,7 @@ def test_only_calls_that_use_a_gpu_ask_for_one() -> None:
     ("said", "fix"),
     [
         ("sbatch: error: invalid partition specified: x", "partition, account"),
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", "engine.jobs=N"),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", "jobs, minutes or memory_gb in [engine]"),
         ("sbatch: error: Unable to contact slurm controller", "sinfo"),
     ],
 )

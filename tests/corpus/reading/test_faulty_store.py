@@ -172,4 +172,4 @@ def test_a_store_that_fails_one_request_in_five_gives_the_same_documents(name: s
     Faulty.fails = True
     for again in range(3):
         assert documents(f"faulty:///{name}", tmp_path / f"again-{again}") == whole
-    assert Faulty.failed > len(FAULTS)  # each kind was met
+    assert Faulty.failed >= len(FAULTS)  # each kind was met

@@ -141,7 +141,8 @@ def test_a_stack_that_was_asked_for_is_kept_and_its_rows_follow() -> None:
 
 def test_memory_of_the_resident_program_counts_as_free_and_plans_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy, sizes = ProxySettings(**shape_of("62M")), {"free": 40 << 30, "reserved": 50 << 30, "allocated": 15 << 30}
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (sizes["free"], 80 << 30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (sizes["free"], 100 << 30))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0, raising=False)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: sizes["reserved"])
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: sizes["allocated"])
     resident = Resident()

@@ -52,6 +52,7 @@ def estimate_size(settings: CorpusSettings, tokenizer: str = "") -> CorpusSize:
         totals += n_bytes * _ratios(some, settings, tokenizer)
     units = sum(max(1, -(-file.size // UNIT_BYTES)) for file in files)
     documents, text_bytes, head_bytes = totals.tolist()
+    documents = max(1.0, documents)  # none is met in a file of web pages alone
     return CorpusSize(documents, float(sum(file.size for file in files)), text_bytes, head_bytes, units)
 
 

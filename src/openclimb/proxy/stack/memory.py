@@ -146,7 +146,8 @@ def free_memory() -> int:
     """Return the bytes of the GPU that are free, or kept by PyTorch to be used again; of this process's share of it."""
     free, total = torch.cuda.mem_get_info()
     reserved = torch.cuda.memory_reserved()
-    share = int(torch.cuda.get_per_process_memory_fraction() * total)
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)  # an older PyTorch has none
+    share = int(fraction() * total)
     return min(free, share - reserved) + reserved - torch.cuda.memory_allocated()
 
 
