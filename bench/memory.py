@@ -97,11 +97,16 @@ def wet(path: Path) -> None:
     plain(path, 2 * GB, head=head(2 * GB), end=b"\r\n\r\n" + head(4) + b"last\r\n\r\n")
 
 
-def feather(path: Path) -> None:
-    """Write such texts as one record batch."""
-    table = pa.table({"text": ["y " * 500_000] * 400})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+def feather(n_rows: int, compression: str | None = None) -> Callable[[Path], None]:
+    """Return what writes texts of 1 MB as one record batch."""
+
+    def write(path: Path) -> None:
+        table = pa.table({"text": ["y " * 500_000] * n_rows})
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as writer:
+            writer.write_table(table)
+
+    return write
 
 
 def brackets(path: Path) -> None:
@@ -137,7 +142,9 @@ CASES: dict[str, tuple[str, Callable[[Path], None]]] = {
         ".parquet",
         parquet(20, 15_000_000, use_dictionary=True, most=1 << 30),
     ),
-    "400 texts of 1 MB in a batch, Arrow": (".arrow", feather),
+    "250 texts of 1 MB in a batch, Arrow": (".arrow", feather(250)),
+    "2,000 texts of 1 MB in a batch, Arrow": (".arrow", feather(2000)),
+    "2,000 texts of 1 MB in a batch, Arrow with zstd": (".arrow", feather(2000, "zstd")),
 }
 
 

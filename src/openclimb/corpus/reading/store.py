@@ -39,6 +39,10 @@ class DamagedError(Exception):
     """What was read cannot be all of a file."""
 
 
+class TooLargeError(DamagedError):
+    """A file holds a piece that can only be read as a whole, and is larger than the memory for it."""
+
+
 def is_remote(path: str) -> bool:
     """Return whether a path is a URL of another store than this machine's files."""
     return "://" in path and not path.startswith(("file://", "local://"))
@@ -275,6 +279,8 @@ def cause_of(error: Exception) -> str:
     first = without_secrets(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
     if isinstance(error, PermissionError) or _status(error) in REFUSED:
         return f"permission denied ({first})"
+    if isinstance(error, TooLargeError):
+        return first
     if isinstance(error, DamagedError):
         return f"it is damaged or cut short: {first}"
     return first if first.startswith(type(error).__name__) else f"{type(error).__name__}: {first}"

@@ -1,10 +1,11 @@
 """Tables → rows: Parquet, Arrow and Feather files, a few rows at a time."""
 
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from openclimb.corpus.reading.store import DamagedError
+from openclimb.corpus.reading.store import DamagedError, TooLargeError
 
 Choose = Callable[[list[str]], list[str]]  # names of a table's columns → those that are read
 
@@ -15,6 +16,8 @@ LONG_VALUE = 100_000  # bytes: of columns whose values are longer all pages are 
 HEADER = 1 << 16  # bytes of a page's header, at most
 UNCOMPRESSED, COMPRESSED = 2, 3  # fields of it, in bytes of the page
 NUMBERS, BINARY, STRUCT = (4, 5, 6), 8, 12  # types of Thrift's compact protocol
+MOST_BATCH = 1 << 28  # bytes of a record batch of Arrow; it is read as a whole
+DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # kinds of Arrow's messages
 BUFFER = 1 << 20  # bytes of a column read at once
 ARROW_FILE = b"ARROW1"
 OLD_FEATHER = b"FEA1"
@@ -47,7 +50,7 @@ def parquet_batches(stream: IO[bytes], start: int, stop: int, choose: Choose) ->
 def _large_dictionaries(stream: IO[bytes], group: Any, names: list[str]) -> set[str]:
     """Return the columns of a row group whose dictionary is large.
 
-    Raises DamagedError where the first page of one is so large that decompressing it fills the memory.
+    Raises TooLargeError where a page of one is so large that decompressing it fills the memory.
     """
     found = set()
     for i in range(group.num_columns):
@@ -60,7 +63,7 @@ def _large_dictionaries(stream: IO[bytes], group: Any, names: list[str]) -> set[
             found.add(path)
         if max(sizes) > MOST_PAGE:
             what = f"a page of its column '{path}' has {max(sizes) // 1_000_000:,} MB"
-            raise DamagedError(f"{what}, more than fits into memory; write it with smaller pages")
+            raise TooLargeError(f"{what}, more than fits into memory; write it with smaller pages")
     return found
 
 
@@ -136,6 +139,10 @@ def arrow_batches(stream: IO[bytes], choose: Choose) -> Iterator[Any]:
     """Yield the record batches of an Arrow file or stream, with the chosen columns."""
     import pyarrow as pa
 
+    for size in _batch_sizes(stream):
+        if size > MOST_BATCH:
+            what = f"a record batch of it has {size // 1_000_000:,} MB"
+            raise TooLargeError(f"{what}, more than fits into memory; write it with smaller batches")
     schema = _arrow_reader(stream).schema
     names = choose(schema.names)
     options = pa.ipc.IpcReadOptions(included_fields=[i for i, name in enumerate(schema.names) if name in names])
@@ -146,6 +153,75 @@ def arrow_batches(stream: IO[bytes], choose: Choose) -> Iterator[Any]:
     else:
         for batch in reader:
             yield _checked(batch)
+
+
+def _batch_sizes(stream: IO[bytes]) -> Iterator[int]:
+    """Yield the bytes that each batch of an Arrow file or stream has in memory, from the messages' heads alone.
+
+    Arrow's format of encapsulated messages: a length, metadata as a flatbuffer, and a body. A file is a stream between
+    a magic word and a footer. What cannot be understood here is left to Arrow, which says what is wrong.
+    """
+    stream.seek(0)
+    at = 8 if stream.read(len(ARROW_FILE)) == ARROW_FILE else 0
+    while True:
+        stream.seek(at)
+        head = stream.read(8)
+        marked = head[:4] == b"\xff\xff\xff\xff"  # writers before 0.15 have none
+        length = int.from_bytes(head[4:8] if marked else head[:4], "little", signed=True)
+        if len(head) < 8 or not 0 < length <= MOST_BATCH:
+            return
+        start = at + (8 if marked else 4)
+        stream.seek(start)
+        try:
+            body, batch = _message(stream.read(length))
+        except (IndexError, struct.error):
+            return
+        at = start + length
+        if batch:
+            yield max(body, sum(_unpacked(stream, at, *buffer) for buffer in batch))
+        at += body
+
+
+def _message(data: bytes) -> tuple[int, list[tuple[int, int, bool]]]:
+    """Return the bytes of a message's body, and of a batch (offset, bytes, compressed) of each buffer."""
+    table = _target(data, 0)
+    kind, length = _field(data, table, 1), _field(data, table, 3)
+    body = struct.unpack_from("<q", data, length)[0] if length else 0
+    header = _field(data, table, 2)
+    if not kind or not header or data[kind] not in (DICTIONARY_BATCH, RECORD_BATCH):
+        return body, []
+    batch = _target(data, header)
+    if data[kind] == DICTIONARY_BATCH:
+        inner = _field(data, batch, 1)
+        batch = _target(data, inner) if inner else batch
+    vector, packed = _field(data, batch, 2), bool(_field(data, batch, 3))
+    if not vector:
+        return body, []
+    first = _target(data, vector)
+    n = struct.unpack_from("<I", data, first)[0]
+    return body, [(*struct.unpack_from("<qq", data, first + 4 + 16 * i), packed) for i in range(n)]
+
+
+def _unpacked(stream: IO[bytes], body: int, offset: int, n_bytes: int, packed: bool) -> int:
+    """Return the bytes of a buffer in memory: a compressed one begins with them, or with -1 where it is as it was."""
+    if not packed or n_bytes < 8:
+        return n_bytes
+    stream.seek(body + offset)
+    return max(n_bytes, int.from_bytes(stream.read(8), "little", signed=True))
+
+
+def _target(data: bytes, at: int) -> int:
+    """Return where an offset of a flatbuffer leads."""
+    return at + int(struct.unpack_from("<I", data, at)[0])
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Return where a field of a flatbuffer's table is, 0 where it has none."""
+    names = table - int(struct.unpack_from("<i", data, table)[0])
+    place = 4 + 2 * number
+    size = struct.unpack_from("<H", data, names)[0]
+    offset = struct.unpack_from("<H", data, names + place)[0] if place < size else 0
+    return table + int(offset) if offset else 0
 
 
 def arrow_schema(stream: IO[bytes]) -> Any:
