@@ -7,6 +7,7 @@ Writes bench/results/memory.json. Limits: 1 GB a worker, and a few MB of a file 
 """
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -26,9 +27,11 @@ from _results import write_results
 from openclimb.clustering.label import Done, _batches
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.read import Unit
+from openclimb.corpus.reading.size import estimate_size
 from openclimb.corpus.reading.units import check_inputs, read_units, survey
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer, train_tokenizer
 from openclimb.engines.local import LocalEngine
+from openclimb.errors import InputError
 from openclimb.progress import Progress
 from openclimb.quality.heuristics import rules_kept
 from openclimb.workspace.context import StageContext
@@ -154,6 +157,8 @@ def measure(path: str, tokenizer: str) -> dict[str, Any]:
     settings = CorpusSettings(paths=(path,))
     started, before = peak(), n_read()
     check_inputs(settings)
+    with contextlib.suppress(InputError):  # the stages tell it
+        estimate_size(settings)
     found = {"started": started, "plan_read": (n_read() - before) / 1e6, "plan": peak() - started}
     error = ""
     done = Done(0, [])

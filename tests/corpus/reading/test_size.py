@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,3 +53,23 @@ def test_each_format_is_looked_at(tmp_path: Path) -> None:
     assert found.documents == pytest.approx(100)
     assert found.text_bytes == pytest.approx(50 * 100 + 50 * 200)
     assert found.units == 2
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "b.jsonl"])
+def test_a_few_megabytes_are_read_of_files_with_long_lines(name: str, tmp_path: Path) -> None:
+    long = random.Random(0).randbytes(30_000_000).hex()
+    short = "".join(json.dumps({"text": f"short {i}"}) + "\n" for i in range(50))
+    lines = {".json": f'[{{"text": "{long}"}}]', ".csv": f"text\n{long}\n"}.get(
+        Path(name).suffix, json.dumps({"text": long}) + "\n"
+    )
+    data = (short + lines if name == "b.jsonl" else lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
+    before = bytes_read()
+    found = estimate_size(CorpusSettings((str(tmp_path / name),)))
+    assert bytes_read() - before < 10_000_000
+    assert found.file_bytes == (tmp_path / name).stat().st_size
+    assert found.documents >= 1

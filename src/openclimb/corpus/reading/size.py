@@ -3,6 +3,7 @@
 Reads of every format some places in a few files: ranges of JSON lines, row groups of Parquet, the beginnings of others.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.parse import Document
 from openclimb.corpus.reading.read import Unit, damage, read_unit
-from openclimb.corpus.reading.store import open_file, patiently
+from openclimb.corpus.reading.store import EnoughError, at_most, open_file, patiently
 from openclimb.corpus.reading.tables import parquet_file
 from openclimb.corpus.reading.units import UNIT_BYTES, InputFile, list_files
 
@@ -22,7 +23,9 @@ Floats = NDArray[np.float64]
 
 PLACES = 16  # looked at of each format
 RANGE = 1 << 18  # bytes of JSON lines read at each
+BEHIND = 1 << 18  # and at most so many behind them, to the end of a line
 MOST = 200  # documents read at each of the others
+FEW = 2_000_000  # bytes of a file that are read at each of them
 AROUND = 40  # bytes of a line around its text
 HEAD = 2000
 COMPRESSED = 3  # times as large when decompressed: not known before the file is read
@@ -75,25 +78,37 @@ def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int,
 
     if file.format == "jsonl" and file.size > n_places * RANGE:
         start = (file.size - RANGE) * place // max(1, n_places - 1)
-        return np.array([RANGE, *_read(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings, None)])
+        counts, _ = _read(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings, None, RANGE + BEHIND)
+        return np.array([RANGE, *counts])
     if place:
         return np.zeros(4)
     if file.format == "parquet":
         rows, groups = patiently(file.path, partial(_rows, file))
-        counts = _read(unit(start=0, stop=min(1, groups), n_bytes=file.size), settings, MOST)
+        counts, _ = _read(unit(start=0, stop=min(1, groups), n_bytes=file.size), settings, MOST)
         return np.array([file.size, *(counts * rows / max(1.0, counts[0]))])
     most = None if file.format == "jsonl" else MOST
-    counts = _read(unit(start=0, stop=file.size, n_bytes=file.size), settings, most)
-    if counts[0] != most:  # the whole file was read
+    counts, whole = _read(unit(start=0, stop=file.size, n_bytes=file.size), settings, most)
+    if whole or not counts[0]:
         return np.array([file.size, *counts])
     return np.array([(counts[1] + AROUND * counts[0]) / (COMPRESSED if "." in file.format else 1), *counts])
 
 
-def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> Floats:
-    """Return the documents among the first `most` of a unit, and the bytes of their texts and of the texts' heads."""
-    found = islice(read_unit(unit, settings), most)
-    sizes = [len(one.text.encode("utf-8", "replace")) for one in found if isinstance(one, Document)]
-    return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64)
+def _read(unit: Unit, settings: CorpusSettings, most: int | None, n_bytes: int = FEW) -> tuple[Floats, bool]:
+    """Return the documents among the first `most` of a unit with the bytes of their texts and of the texts' heads, and
+    whether the unit has no more. Reads at most `n_bytes` of the file and, about, as many of text.
+    """
+    sizes, whole = list[int](), False
+    try:
+        with at_most(n_bytes), contextlib.closing(read_unit(unit, settings)) as documents:  # type: ignore[type-var]
+            for one in islice(documents, most):
+                sizes += [len(one.text.encode("utf-8", "replace"))] if isinstance(one, Document) else []
+                if sum(sizes) > n_bytes:
+                    break
+            else:
+                whole = most is None or len(sizes) < most
+    except EnoughError:
+        pass
+    return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64), whole
 
 
 def _rows(file: InputFile) -> tuple[int, int]:

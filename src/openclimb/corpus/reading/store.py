@@ -9,6 +9,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +66,57 @@ def local_path(path: str) -> str:
 def open_file(path: str) -> Any:
     """Return a context in which a file of any store is open for reading bytes."""
     local = local_path(path)
-    return open(local, "rb") if local else _RemoteFile(path)
+    stream = open(local, "rb") if local else _RemoteFile(path)  # noqa: SIM115 - the caller closes it
+    left = _LEFT.get()
+    return stream if left is None else _Limited(stream, left)
+
+
+class EnoughError(BaseException):
+    """As many bytes were read as were to be. Not an Exception: the file is not at fault, and nothing is tried again."""
+
+
+_LEFT: ContextVar[list[int] | None] = ContextVar("left", default=None)
+
+
+@contextlib.contextmanager
+def at_most(n_bytes: int) -> Iterator[None]:
+    """Have files that are opened inside raise EnoughError once so many bytes were read of all of them."""
+    token = _LEFT.set([n_bytes])
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
+
+
+class _Limited(io.RawIOBase):
+    """A file of which a few bytes are read."""
+
+    def __init__(self, stream: Any, left: list[int]) -> None:
+        self.stream, self.left = stream, left
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self.stream.seekable())
+
+    def tell(self) -> int:
+        return int(self.stream.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self.stream.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        if self.left[0] <= 0:
+            raise EnoughError
+        data = self.stream.read(min(len(buffer), self.left[0]))
+        self.left[0] -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
 
 
 class _RemoteFile(io.RawIOBase):
