@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.reading.parse import Document
+from openclimb.corpus.reading.parse import Document, Parser
 from openclimb.corpus.reading.read import Unit, damage, read_unit
 from openclimb.corpus.reading.store import EnoughError, at_most, open_file, patiently
 from openclimb.corpus.reading.tables import parquet_file
@@ -23,9 +23,8 @@ Floats = NDArray[np.float64]
 
 PLACES = 16  # looked at of each format
 RANGE = 1 << 18  # bytes of JSON lines read at each
-BEHIND = 1 << 18  # and at most so many behind them, to the end of a line
 MOST = 200  # documents read at each of the others
-FEW = 2_000_000  # bytes of a file that are read at each of them
+FEW = PLACES * RANGE + 1  # bytes of a file that are read at each of them: small files are read whole
 AROUND = 40  # bytes of a line around its text
 HEAD = 2000
 COMPRESSED = 3  # times as large when decompressed: not known before the file is read
@@ -78,8 +77,7 @@ def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int,
 
     if file.format == "jsonl" and file.size > n_places * RANGE:
         start = (file.size - RANGE) * place // max(1, n_places - 1)
-        counts, _ = _read(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings, None, RANGE + BEHIND)
-        return np.array([RANGE, *counts])
+        return _lines(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings)
     if place:
         return np.zeros(4)
     if file.format == "parquet":
@@ -93,22 +91,46 @@ def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int,
     return np.array([(counts[1] + AROUND * counts[0]) / (COMPRESSED if "." in file.format else 1), *counts])
 
 
-def _read(unit: Unit, settings: CorpusSettings, most: int | None, n_bytes: int = FEW) -> tuple[Floats, bool]:
+def _lines(unit: Unit, settings: CorpusSettings) -> Floats:
+    """Return (bytes, documents, bytes of text, bytes of heads) of the lines that a range of bytes holds whole."""
+
+    def read() -> bytes:
+        with open_file(unit.path) as stream:
+            stream.seek(unit.start)
+            return bytes(stream.read(unit.stop - unit.start))
+
+    data = patiently(unit.path, read)
+    first = data.find(b"\n") + 1 if unit.start else 0
+    last = data.rfind(b"\n") + 1
+    parser = Parser(unit.name, settings, unit.tokenizer, unit.folder)
+    rows = [parser.line(line, 0, None) for line in data[first:last].split(b"\n") if line.strip()]
+    counts = _counted([row for row in rows if isinstance(row, Document)])
+    return np.array([last - first, *counts]) if last > first else np.array([len(data), 0.0, 0.0, 0.0])
+
+
+def _counted(documents: Sequence[Document]) -> Floats:
+    """Return how many documents, and the bytes of their texts and of the texts' heads."""
+    sizes = [len(one.text.encode("utf-8", "replace")) for one in documents]
+    return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64)
+
+
+def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> tuple[Floats, bool]:
     """Return the documents among the first `most` of a unit with the bytes of their texts and of the texts' heads, and
-    whether the unit has no more. Reads at most `n_bytes` of the file and, about, as many of text.
+    whether the unit has no more. Reads at most FEW bytes of the file and, about, as many of text.
     """
-    sizes, whole = list[int](), False
+    found, n_bytes, whole = list[Document](), 0, False
     try:
-        with at_most(n_bytes), contextlib.closing(read_unit(unit, settings)) as documents:  # type: ignore[type-var]
+        with at_most(FEW), contextlib.closing(read_unit(unit, settings)) as documents:  # type: ignore[type-var]
             for one in islice(documents, most):
-                sizes += [len(one.text.encode("utf-8", "replace"))] if isinstance(one, Document) else []
-                if sum(sizes) > n_bytes:
+                found += [one] if isinstance(one, Document) else []
+                n_bytes += len(one.text) if isinstance(one, Document) else 0
+                if n_bytes > FEW:
                     break
             else:
-                whole = most is None or len(sizes) < most
+                whole = most is None or len(found) < most
     except EnoughError:
         pass
-    return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64), whole
+    return _counted(found), whole
 
 
 def _rows(file: InputFile) -> tuple[int, int]:
