@@ -37,7 +37,7 @@ def climb_lines(text: str) -> list[list[str]]:
 def check_lines(lines: list[list[str]], work: Path) -> None:
     """Run `climb init` of the lines and parse the others."""
     for number, line in enumerate(lines):
-        name, *rest = [word.replace("/work/", f"{work}/") for word in line]
+        name, *rest = [word.replace("/data/", f"{work}/") for word in line]
         module, _, attribute = COMMANDS[name][0].partition(":")
         if name == "init":
             rest[0] = str(work / f"{number}")
@@ -64,7 +64,7 @@ def test_kuberay_is_a_claim_and_a_job_of_our_commands(tmp_path: Path) -> None:
         (volume,) = pod["volumes"]
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         for container in (*pod["containers"], *pod.get("initContainers", [])):
-            assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/work"}]
+            assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/data"}]
     lines = [line for text in texts(job) for line in climb_lines(text)]
     assert [line[0] for line in lines] == ["run", "init"]
     check_lines(lines, tmp_path)
@@ -73,7 +73,7 @@ def test_kuberay_is_a_claim_and_a_job_of_our_commands(tmp_path: Path) -> None:
 def test_skypilot_is_a_task_of_our_commands(tmp_path: Path) -> None:
     (task,) = read("skypilot.yaml")
     assert set(task) <= {"name", "num_nodes", "workdir", "resources", "volumes", "setup", "run"}
-    assert list(task["volumes"]) == ["/work"]
+    assert list(task["volumes"]) == ["/data"]
     lines = climb_lines(task["run"])
     assert [line[0] for line in lines] == ["init", "run"]
     check_lines(lines, tmp_path)
