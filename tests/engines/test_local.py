@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def fail_on(device: str, folder: Path, _: int) -> str:
         (folder / f"{time.monotonic_ns()}").touch()
         raise RuntimeError("CUDA error: unspecified launch failure")
     return seen
+
+
+def with_a_child(x: int) -> int:
+    """Have a process of our own do it, as loaders of data do."""
+    with get_context("spawn").Pool(1) as pool:
+        return int(pool.apply(square, (x,)))
 
 
 def double(data: bytes) -> bytes:
@@ -179,6 +186,17 @@ def test_where_every_gpu_fails_the_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(OpenclimbError, match="GPU"):
         list(engine.map(partial(fail_on, "", tmp_path), list(range(12)), Resources(gpus=1)))
     engine.release()
+
+
+def test_a_function_may_start_processes_of_its_own() -> None:
+    engine = LocalEngine(2)
+    assert sorted(engine.map(with_a_child, [2, 3])) == [(0, 4), (1, 9)]
+    engine.release()
+
+
+def test_a_program_that_does_not_release_its_workers_ends() -> None:
+    code = "from openclimb.engines.local import LocalEngine\nlist(LocalEngine(2).map(abs, [1, 2, 3]))\n"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_large_items_and_results_pass_while_workers_are_busy() -> None:

@@ -4,6 +4,7 @@ It has one thread for its libraries, ignores Ctrl-C (the parent stops it) and en
 killed. What it is handed while it works waits in it, so that neither side ever waits for the other to read.
 """
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context, resource_tracker
@@ -39,6 +41,16 @@ WITH_ONE_THREAD = {**dict.fromkeys(THREAD_SETTINGS, "1"), "TOKENIZERS_PARALLELIS
 DONE, RAISED, STOPPED, FAILED = "done", "raised", "stopped", "failed"  # what a worker says of an item
 
 
+_STARTED: weakref.WeakSet["Worker"] = weakref.WeakSet()
+
+
+@atexit.register  # behind the imports: this comes before multiprocessing waits for its processes, whose pipes are open
+def _kill_the_rest() -> None:
+    """End workers that nobody released."""
+    for worker in list(_STARTED):
+        worker.signal(signal.SIGKILL)
+
+
 class Worker:
     """A process, the GPU it may see ("" for none), and the items that it was handed, in order."""
 
@@ -48,7 +60,8 @@ class Worker:
         self.function = b""  # the one it has
         context = get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other,), daemon=True)
+        # No daemon: those may have no children of their own, and a user's function may load data in some.
+        self.process = context.Process(target=_serve, args=(other,), daemon=False)
         changed = dict(WITH_ONE_THREAD) if device is None else {**WITH_ONE_THREAD, VISIBLE: device}
         with interruption.blocked():
             resource_tracker.ensure_running()  # it unblocks SIGTERM here
@@ -56,6 +69,7 @@ class Worker:
         with _environment(changed), _without_unguarded_script(), interruption.blocked():
             self.process.start()
         other.close()
+        _STARTED.add(self)
 
     def hand(self, index: int, function: bytes, item: Any) -> bool:
         """Hand over an item, and the function where it has another one. Return False where the worker is dead."""
