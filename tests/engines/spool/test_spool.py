@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,3 +327,16 @@ def wait_for(ready: Callable[[], object], seconds: float = 30.0) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_work_that_came_with_an_archive_is_removed_unread(tmp_path: Path) -> None:
+    path = tmp_path / ".jobs" / "map-1"
+    Spool(path).open(abs, 0)
+    (path / "results" / "w").write_bytes(b"ours")
+    Spool(path).open(abs, 0)
+    assert (path / "results" / "w").exists(), "a driver that is started again finds its results"
+    other = tmp_path / "unpacked" / ".jobs" / "map-1"
+    shutil.copytree(tmp_path / ".jobs", other.parent)
+    other.parent.chmod(0o700)
+    Spool(other).open(abs, 0)
+    assert not (other / "results" / "w").exists()

@@ -16,12 +16,14 @@ A pool has a folder too, `ROOT/.jobs/pool-KIND/`:
     jobs/               scripts and logs of the jobs that workers run in
 
 What they hold is pickled, as what goes through a pipe to a local worker. So the folders are their user's alone (mode
-0700), and one of another owner is refused: nothing of it is read. All is correct on NFS: renames are atomic there,
-files are opened anew at each look, and frames have a length and a checksum, so that an unfinished one is seen.
+0700), one of another owner is refused, and what came in an archive is removed (`make_ours`): nothing of it is read. All
+is correct on NFS: renames are atomic there, files are opened anew at each look, and frames have a length and a
+checksum, so that an unfinished one is seen.
 """
 
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import pickle
@@ -31,6 +33,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,41 @@ def make_private(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_private(path)
     return path
+
+
+def make_ours(path: Path) -> None:
+    """Make a folder, or go on with one that this user's drivers made at this place; another's content is removed.
+
+    A workspace that came in an archive is owned by who unpacked it, and may hold work of another person's: the seal is
+    made with a key that stands in no workspace.
+    """
+    make_private(path)
+    seal = hmac.new(_key(), str(path.absolute()).encode(), hashlib.sha256).hexdigest()
+    try:
+        known = hmac.compare_digest((path / "seal").read_text(), seal)
+    except (OSError, ValueError, TypeError):
+        known = False
+    if not known:
+        shutil.rmtree(path)
+        make_private(path)
+        _write(path / "seal", seal.encode())
+
+
+@cache
+def _key() -> bytes:
+    """Return this user's key, made when it is first asked for; where none can be kept, one for this process."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclimb" / "key"
+    fresh = os.urandom(32)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            contextlib.suppress(FileExistsError),
+            open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+        ):
+            file.write(fresh)
+        return path.read_bytes() or fresh
+    except OSError:
+        return fresh
 
 
 def check_private(path: Path) -> None:
@@ -79,7 +117,7 @@ class Spool:
     def open(self, function: Callable[[Any], Any], generation: int) -> None:
         """Make it, or go on with one that is there."""
         make_private(self.path.parent)
-        make_private(self.path)
+        make_ours(self.path)
         for name in ("todo", "running", "results"):
             (self.path / name).mkdir(exist_ok=True)
         (self.path / "stop").unlink(missing_ok=True)
@@ -230,7 +268,7 @@ class Pool:
     def open(self) -> None:
         """Make it where it is not there."""
         make_private(self.path.parent)
-        make_private(self.path)
+        make_ours(self.path)
         for name in ("maps", "workers", "jobs"):
             (self.path / name).mkdir(exist_ok=True)
 
