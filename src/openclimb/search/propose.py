@@ -18,9 +18,10 @@ from openclimb.search.acquisition.design import Proposer, search_region
 from openclimb.search.acquisition.spec import SearchSpec
 from openclimb.search.acquisition.thresholds import objective_for
 from openclimb.search.acquisition.ucb import check_proposed, find_proposer
+from openclimb.search.acquisition.value import Value, climb
 from openclimb.search.history import History, in_order, read_history
-from openclimb.search.predictors.objective import cross_validate, fit_objective
-from openclimb.search.space.local_search import KEPT, local_search
+from openclimb.search.predictors.objective import ObjectivePredictor, cross_validate, fit_objective
+from openclimb.search.space.local_search import KEPT
 from openclimb.search.space.region import allowed, bend, natural_mixture, rounded, uniform_mixture
 from openclimb.workspace.observations import TRANSFERRED, Observation
 from openclimb.workspace.results import Diagnostics, Prediction, SignalRow
@@ -73,26 +74,33 @@ def next_batch(
 
 @one_thread
 def finalists(
-    observations: Sequence[Observation], spec: SearchSpec, n_finalists: int, seed: int
+    observations: Sequence[Observation],
+    spec: SearchSpec,
+    n_finalists: int,
+    seed: int,
+    plain: ObjectivePredictor | None = None,
 ) -> list[tuple[str, tuple[float, ...]]]:
     """Return (role, weights) of the mixtures to train again: the finalists, then the natural and the uniform mixture.
 
     The first finalist has the best cautious prediction, climbed to from the best draws; the others are the best
-    that are at least APART from those before. Measured mixtures that are allowed stand among the candidates.
+    that are at least APART from those before. Measured mixtures that are allowed stand among the candidates. `plain`:
+    the prediction of the objective from these observations with the domains by name, where it is fitted already.
     """
     ordered, back = spec.by_name()
     region = ordered.region
     history = read_history(observations, ordered.domains, spec.task_weights)
-    predictor = objective_for(history, spec.predictor, spec.thresholds, CAUTION)
+    predictor = objective_for(history, spec.predictor, spec.thresholds, CAUTION, plain)
     rng = seeds.stream(seed, "finalists")
 
-    def cautious(weights: Weights) -> Floats:
-        mean, deviation = predictor.true_score(weights)
+    def marked_down(predictors: Sequence[ObjectivePredictor], weights: Weights) -> Floats:
+        mean, deviation = predictors[0].true_score(weights)
         return mean - CAUTION * deviation
 
+    cautious = Value((predictor,), marked_down)
     pool = search_region(cautious, history, predictor, region, rng)
-    measured = history.weights[allowed(history.weights, region)]
-    climbed = local_search(cautious, pool[:KEPT], lambda rows: bend(rows, region), rng)
+    measured = history.weights[predictor.promising()]
+    measured = measured[allowed(measured, region)]
+    climbed = climb(cautious, pool[:KEPT], lambda rows: bend(rows, region), rng)
     pool = np.concatenate([bend(climbed.mean(0, keepdims=True), region), climbed, pool, measured])
     pool = pool[np.argsort(-cautious(pool), kind="stable")]
     chosen = _apart(pool, n_finalists)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from openclimb.mixture import Weights
 from openclimb.search.acquisition.spec import SearchSpec
+from openclimb.search.acquisition.value import Value
 from openclimb.search.history import History
 from openclimb.search.predictors.objective import ObjectivePredictor
 from openclimb.search.space.region import Region, bend, draw_in, rounded
@@ -61,24 +62,29 @@ def medoids(points: Floats, k: int, fixed: Floats, rng: Generator, rounds: int =
 
 
 def search_region(
-    value: Callable[[Weights], Floats], history: History, predictor: ObjectivePredictor, region: Region, rng: Generator
+    value: Value, history: History, predictor: ObjectivePredictor, region: Region, rng: Generator
 ) -> Weights:
-    """Return SHORTLIST feasible mixtures of high value, best first: draws everywhere, then refined near the best."""
-    posterior = predictor.predict(history.weights)[0]
-    incumbents = history.weights[np.argsort(-posterior, kind="stable")[:8]]
+    """Return SHORTLIST feasible mixtures of high value, best first: draws everywhere, then refined near the best.
+
+    Where trials are many, those near the best screen the draws, and all trials rank the shortlist.
+    """
+    known = history.weights[predictor.promising()]
+    posterior = predictor.predict(known)[0]
+    incumbents = known[np.argsort(-posterior, kind="stable")[:8]]
     pool = draw_in(SCREENED, region, rng, near=incumbents)
-    values = value(pool)
+    rough = value.near(incumbents)
+    values = rough(pool)
     for _ in range(REFINEMENTS):
         best = pool[np.argsort(-values, kind="stable")[:KEPT]]
         fresh = draw_in(SCREENED // 3, region, rng, near=best)
-        pool, values = np.concatenate([pool, fresh]), np.concatenate([values, value(fresh)])
+        pool, values = np.concatenate([pool, fresh]), np.concatenate([values, rough(fresh)])
     order = np.argsort(-values, kind="stable")
     n_spread = SHORTLIST // 3  # the rest of the region stands by, in case the best are all alike
     kept = np.concatenate(
         [order[: SHORTLIST - n_spread], order[SHORTLIST - n_spread :: max(1, len(order) // n_spread)][:n_spread]]
     )
     shortlist: Weights = pool[kept]
-    return shortlist
+    return shortlist if rough is value else shortlist[np.argsort(-value(shortlist), kind="stable")]
 
 
 def unseen(weights: Weights, seen: Weights) -> Weights:

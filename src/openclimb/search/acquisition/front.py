@@ -11,10 +11,11 @@ from openclimb.mixture import Weights, effective_domains
 from openclimb.search.acquisition.design import search_region
 from openclimb.search.acquisition.pareto import bounds, goal_predictors, scale_of, undominated
 from openclimb.search.acquisition.spec import Goals, SearchSpec
+from openclimb.search.acquisition.value import Value, climb
 from openclimb.search.history import History, read_history
 from openclimb.search.predictors.objective import ObjectivePredictor
 from openclimb.search.propose import CAUTION, NORMAL_80, one_thread
-from openclimb.search.space.local_search import KEPT, local_search
+from openclimb.search.space.local_search import KEPT
 from openclimb.search.space.region import Region, allowed, bend, natural_mixture, rounded
 from openclimb.workspace.observations import Observation
 
@@ -61,24 +62,22 @@ def _search(
 
     pools = [history.weights[allowed(history.weights, region)]]
     for predictor in predictors:
-
-        def alone(rows: Weights, one: ObjectivePredictor = predictor) -> Floats:
-            return bounds([one], rows, -CAUTION)[:, 0]
-
+        alone = Value((predictor,), lambda one, rows: bounds(one, rows, -CAUTION)[:, 0])
         drawn = search_region(alone, history, predictor, region, rng)
-        pools += [drawn, local_search(alone, drawn[:KEPT], bent, rng)]
+        pools += [drawn, climb(alone, drawn[:KEPT], bent, rng)]
     pool = np.concatenate(pools)
     values = bounds(predictors, pool, -CAUTION)
     scale = scale_of(values)
     found = [pool[undominated(values)]]
     for leaning in np.linspace(0.0, 1.0, LEANINGS):
 
-        def value_of(rows: Weights, lean: float = float(leaning)) -> Floats:
-            return scale.scalarise(bounds(predictors, rows, -CAUTION), lean)
+        def leaning_to(some: Sequence[ObjectivePredictor], rows: Weights, lean: float = float(leaning)) -> Floats:
+            return scale.scalarise(bounds(some, rows, -CAUTION), lean)
 
         start = np.concatenate([pool, *found])
+        value_of = Value(tuple(predictors), leaning_to)
         best = np.argsort(-value_of(start), kind="stable")[:KEPT]
-        found.append(local_search(value_of, start[best], bent, rng))
+        found.append(climb(value_of, start[best], bent, rng))
     rows = rounded(np.concatenate(found), region)
     values = bounds(predictors, rows, -CAUTION)
     kept = np.flatnonzero(undominated(values))

@@ -5,7 +5,7 @@ front are the best mixtures of a scalarisation (augmented Chebyshev, as in ParEG
 weighted mean also finds points where the front bends inward.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from openclimb.mixture import Weights
 from openclimb.search.acquisition.design import first_design, search_region, topped_up, unseen
 from openclimb.search.acquisition.spec import Goals, SearchSpec
 from openclimb.search.acquisition.thresholds import DARING, objective_for
+from openclimb.search.acquisition.value import Value
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.predictors.objective import ObjectivePredictor
 from openclimb.search.space.region import rounded
@@ -130,8 +131,8 @@ def propose_pareto(spec: SearchSpec, observations: Sequence[Observation], n: int
     predictors = goal_predictors(history, goals, spec.predictor, spec.thresholds, DARING)
     scale = scale_of(bounds(predictors, history.weights, 0.0))
 
-    def towards(leaning: float) -> Callable[[Weights], Floats]:
-        return lambda rows: scale.scalarise(bounds(predictors, rows, CAUTION), leaning)
+    def towards(leaning: float) -> Value:
+        return Value(tuple(predictors), lambda some, rows: scale.scalarise(bounds(some, rows, CAUTION), leaning))
 
     pools = [search_region(towards(leaning), history, predictors[0], region, rng) for leaning in LEANINGS]
     seen = np.concatenate([history.weights, running])

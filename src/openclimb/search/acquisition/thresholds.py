@@ -7,7 +7,7 @@ short least is best.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,25 @@ class ThresholdPredictor(ObjectivePredictor):
         reached, doubt = task_scores(self.tasks, self.columns, weights)
         return mean - np.maximum(0.0, self.least - reached + self.caution * doubt) @ self.price, deviation
 
+    def near(self, weights: Weights) -> Self:
+        """Return a predictor for mixtures round these (n, n_domains), quicker where trials are many; itself else."""
+        small = super().near(weights)
+        return small if small is self or self.tasks is None else replace(small, tasks=self.tasks.near(weights))
 
-def objective_for(history: History, name: str, thresholds: Mapping[str, float], caution: float) -> ObjectivePredictor:
+
+def objective_for(
+    history: History,
+    name: str,
+    thresholds: Mapping[str, float],
+    caution: float,
+    plain: ObjectivePredictor | None = None,
+) -> ObjectivePredictor:
     """Return the prediction of the objective under thresholds of tasks (none: the plain one).
 
-    A task is taken for `caution` deviations worse than expected. Raises SearchError when no trial has scores.
+    A task is taken for `caution` deviations worse than expected. `plain`: the prediction without thresholds, where it
+    is fitted already. Raises SearchError when no trial has scores.
     """
-    plain = fit_objective(history, name)
+    plain = plain or fit_objective(history, name)
     columns = np.array([history.tasks.index(task) for task in thresholds], dtype=np.intp)
     if not len(columns):
         return plain

@@ -17,6 +17,7 @@ from openclimb.mixture import Weights
 from openclimb.search.acquisition.design import Proposer, first_design, search_region, topped_up, unseen
 from openclimb.search.acquisition.spec import SearchSpec
 from openclimb.search.acquisition.thresholds import DARING, objective_for
+from openclimb.search.acquisition.value import Value
 from openclimb.search.history import History, read_history, read_running
 from openclimb.search.predictors.gp import GaussianProcess
 from openclimb.search.predictors.objective import ObjectivePredictor
@@ -48,11 +49,11 @@ def propose_climb(spec: SearchSpec, observations: Sequence[Observation], n: int,
         predictor = objective_for(history, spec.predictor, spec.thresholds, DARING)
     guide = _guide(history, predictor)
 
-    def optimism(weights: Weights) -> Floats:
-        mean, deviation = predictor.true_score(weights)
+    def optimism(predictors: Sequence[ObjectivePredictor], weights: Weights) -> Floats:
+        mean, deviation = predictors[0].true_score(weights)
         return mean + CAUTION * deviation
 
-    candidates = search_region(optimism, history, predictor, region, rng)
+    candidates = search_region(Value((predictor,), optimism), history, predictor, region, rng)
     candidates = unseen(rounded(candidates, region), history.weights)
     if len(candidates) < n:
         return topped_up(candidates, n, region, rng, history.weights)

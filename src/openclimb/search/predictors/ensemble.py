@@ -6,6 +6,7 @@ to equal weights by as much as a few trials are worth. The standard deviation is
 log w runs away and the search runs after it (bench/search).
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,14 @@ from openclimb.mixture import Weights
 from openclimb.search.predictors.gp import GaussianProcess
 from openclimb.search.predictors.outliers import OutlierCompression
 from openclimb.search.predictors.power_law import PowerLaw
+from openclimb.search.predictors.predictor import near
 
 Floats = NDArray[np.float64]
 
 EQUAL_TRIALS = 50.0  # the equal weights count as much as this many trials
 INSIDE = 0.8  # share of the errors that calibrated intervals of that level hold
 CALIBRATION_TRIALS = 30.0  # the members' own deviation counts as much as this many trials
+LEAST_SHARE = 0.01  # of a member that helps to screen mixtures
 LEAST_FOR_LAW = 6  # with fewer trials only the Gaussian processes are fitted
 
 
@@ -67,6 +70,14 @@ class Ensemble:
         variance = np.sum([share * (pair[1] ** 2 + (pair[0] - mean) ** 2) for share, pair in used], axis=0)
         deviation = np.sqrt(variance) * self.scale
         return (mean, deviation) if self.columns else (mean[:, 0], deviation[:, 0])
+
+    def near(self, weights: Weights) -> "Ensemble":
+        """Return an ensemble for mixtures round these (n, n_domains), quicker where trials are many."""
+        small = copy(self)
+        counts = np.flatnonzero(self.shares.max(1) >= LEAST_SHARE)
+        small.members = [(name, near(member, weights)) for name, member in (self.members[i] for i in counts)]
+        small.shares = self.shares[counts] / self.shares[counts].sum(0)
+        return small
 
     @property
     def description(self) -> str:

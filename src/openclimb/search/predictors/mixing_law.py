@@ -20,6 +20,7 @@ Evaluate = Callable[[Floats], tuple[Floats, Callable[[Floats], Floats]]]
 
 FIRST_VARIANCE = 0.05  # of the noise of standardised scores, until the fit tells it
 LEAST_VARIANCE = 1e-3
+MOST_FOR_START = 500  # trials that the rough fits read
 MOST_BY_TRIALS = 500  # matrices have a row a trial up to so many, of more a row a parameter
 
 
@@ -73,10 +74,12 @@ def fit_law(
     targets, mean, spread = standardise(scores)
     evaluate = law.prepare(weights)
     theta = starts[0]
+    rows = np.linspace(0, len(targets) - 1, min(len(targets), MOST_FOR_START)).astype(int)
+    some, few = (evaluate, targets) if len(rows) == len(targets) else (law.prepare(weights[rows]), targets[rows])
     if not refined:
-        fits = [_minimise(law, start, evaluate, targets, FIRST_VARIANCE, steps // 4) for start in starts]
+        fits = [_minimise(law, start, some, few, FIRST_VARIANCE, steps // 4) for start in starts]
         theta = min(fits, key=lambda pair: pair[1])[0]
-    theta = _minimise(law, theta, evaluate, targets, FIRST_VARIANCE, steps // 2)[0]
+    theta = _minimise(law, theta, some, few, FIRST_VARIANCE, steps // 2)[0]
     variance = _noise_variance(law, theta, weights, targets)
     theta = _minimise(law, theta, evaluate, targets, variance, steps)[0]
     return _linearise(law, theta, weights, targets, variance, mean, spread)

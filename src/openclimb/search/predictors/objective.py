@@ -1,26 +1,30 @@
 """All tasks together: each is predicted by itself, then combined to the objective with its uncertainty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openclimb.engines.local import n_cores
 from openclimb.errors import SearchError
 from openclimb.mixture import Weights
 from openclimb.search.history import History
 from openclimb.search.predictors.ensemble import Ensemble, calibration
+from openclimb.search.predictors.gp import MANY
 from openclimb.search.predictors.low_fidelity import CoKriging
 from openclimb.search.predictors.outliers import OutlierCompression
-from openclimb.search.predictors.predictor import make_predictor
+from openclimb.search.predictors.predictor import make_predictor, near
 from openclimb.stats.noise import folds_of
 
 Floats = NDArray[np.float64]
 
 MOST_ALONE = 16  # more tasks than this share hyperparameters with like tasks
 GROUPS = 6
+PROMISING = 150  # trials that are looked at for the best, of many, and as many others
 FOLDS = 5
 LEAST_VALIDATED = 6  # fewer trials say nothing of trials that were not seen
 
@@ -52,11 +56,27 @@ class ObjectivePredictor:
         mean, deviation = self.predict_tasks(weights)
         return mean @ self.importance, self.joined(deviation)
 
+    def near(self, weights: Weights) -> Self:
+        """Return a predictor for mixtures round these (n, n_domains), quicker where trials are many; itself else."""
+        if len(self.loo_mean) <= MANY:
+            return self
+        return replace(self, groups=[(columns, near(predictor, weights)) for columns, predictor in self.groups])
+
     def true_score(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return mean and standard deviation (n,) of the objective itself, without the noise of a trial."""
         mean, deviation = self.predict(weights)
         noise = self.joined(self.noise[None])[0]
         return mean, np.sqrt(np.maximum(deviation**2 - noise**2, (0.05 * deviation) ** 2))
+
+    def promising(self) -> NDArray[np.intp]:
+        """Return which trials may be the best: all, or of many those of high scores and some others."""
+        n = len(self.loo_mean)
+        if n <= MANY:
+            return np.arange(n)
+        counts = self.importance > 0
+        guess = self.loo_mean[:, counts] @ self.importance[counts]
+        order = np.argsort(-np.nan_to_num(guess, nan=-np.inf), kind="stable")
+        return np.concatenate([order[:PROMISING], order[PROMISING :: n // PROMISING]])
 
     @property
     def objective_noise(self) -> float:
@@ -68,6 +88,17 @@ class ObjectivePredictor:
         parts = deviation * self.importance
         joined: Floats = self.scale * np.sqrt(np.maximum(((parts @ self.correlation) * parts).sum(1), 0.0))
         return joined
+
+
+@dataclass
+class Reordered(ObjectivePredictor):
+    """A predictor that reads mixtures with the domains in another order: `order` says where each of its own stands."""
+
+    order: Sequence[int] = ()
+
+    def predict_tasks(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation, each (n, n_tasks), of what a trial would score."""
+        return super().predict_tasks(weights[:, list(self.order)])
 
 
 def fit_objective(history: History, name: str) -> ObjectivePredictor:
@@ -83,15 +114,24 @@ def fit_objective(history: History, name: str) -> ObjectivePredictor:
     shape = history.scores.shape
     loo_mean, loo_sd, noise = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[1])
     groups = []
-    for columns in _groups(history, name):
+
+    def fitted(columns: NDArray[np.intp]) -> tuple[Any, tuple[Floats, Floats, Floats]]:
         known = np.isfinite(history.scores[:, columns[0]])
         weights, scores = history.weights[known], history.scores[np.ix_(known, columns)]
         make = partial(_made, history, name, columns, compression)
         made = make()
         made.fit(weights, scores if len(columns) > 1 else scores[:, 0])
-        mean, deviation, one_noise = _left_out(made, make, weights, scores)
-        loo_mean[np.ix_(known, columns)], loo_sd[np.ix_(known, columns)], noise[columns] = mean, deviation, one_noise
-        groups.append((columns, made))
+        return made, _left_out(made, make, weights, scores)
+
+    columns_of = _groups(history, name)
+    at_once = n_cores() if name == "auto" and len(history.scores) > MANY else 1  # others' code may not bear threads
+    with ThreadPoolExecutor(at_once) as threads:
+        for columns, (made, (mean, deviation, one_noise)) in zip(
+            columns_of, threads.map(fitted, columns_of), strict=True
+        ):
+            at = np.ix_(np.isfinite(history.scores[:, columns[0]]), columns)
+            loo_mean[at], loo_sd[at], noise[columns] = mean, deviation, one_noise
+            groups.append((columns, made))
     if compression is not None:
         history = replace(history, scores=compression.apply(history.scores))
     predictor = ObjectivePredictor(history.importance, groups, loo_mean, loo_sd, noise, np.eye(shape[1]), 1.0)

@@ -32,6 +32,11 @@ def make_predictor(name: str) -> Predictor:
     return made
 
 
+def near(predictor: Any, weights: Weights) -> Any:
+    """Return what predicts mixtures round these (n, n_domains) in less time where trials are many, or the predictor."""
+    return predictor.near(weights) if hasattr(predictor, "near") else predictor
+
+
 def fit_predictor(weights: Weights, scores: Floats, name: str = "auto") -> Predictor:
     """Return the predictor `name` fitted on weights (n, n_domains) and one task's scores (n,); trials without a finite
     score are left out.

@@ -10,7 +10,7 @@ from openclimb.config.schema import TargetSettings
 from openclimb.mixture import Domain, Weights, effective_domains, natural, repetitions
 from openclimb.search.acquisition.thresholds import expected_tasks
 from openclimb.search.history import History, read_history
-from openclimb.search.predictors.objective import ObjectivePredictor, fit_objective
+from openclimb.search.predictors.objective import ObjectivePredictor, Reordered, fit_objective
 from openclimb.search.propose import NORMAL_80, finalists, one_thread
 from openclimb.search.space.region import TOLERANCE, Region, allowed, bend, natural_mixture, region_of
 from openclimb.search.space.search_space import SearchSpace
@@ -36,11 +36,17 @@ def best(
 
     Raises SearchError when no trial has scores.
     """
-    found = finalists(space.observations(trials), space.spec, 1, seed)[0][1]
+    known, (ordered, _) = space.observations(trials), space.spec.by_name()
+    plain = fit_objective(read_history(known, ordered.domains, ordered.task_weights), ordered.predictor)
+    found = finalists(known, space.spec, 1, seed, plain)[0][1]
     weights, whole = space.expanded(np.array(found)), space.whole
     spec = whole.spec
     history = read_history(whole.observations(trials), spec.domains, spec.task_weights)
-    predictor = fit_objective(history, spec.predictor)
+    if whole is space:
+        order = [spec.domains.index(domain) for domain in ordered.domains]
+        predictor: ObjectivePredictor = Reordered(**vars(plain), order=order)
+    else:
+        predictor = fit_objective(history, spec.predictor)
     natural = natural_mixture(whole.domains, spec.constraints)
     objective, counts = history.objective, history.counts
     top = int(np.nanargmax(objective)) if np.isfinite(objective).any() else None

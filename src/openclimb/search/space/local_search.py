@@ -21,14 +21,18 @@ KEPT = 10
 
 
 def local_search(
-    value: Callable[[Weights], Floats], start: Weights, bend: Callable[[Weights], Weights], rng: Generator
+    value: Callable[[Weights], Floats],
+    start: Weights,
+    bend: Callable[[Weights], Weights],
+    rng: Generator,
+    rounds: int = ROUNDS,
 ) -> Weights:
     """Return the KEPT best mixtures found, best first, from `start` (n, n_domains) by moves that `bend` makes allowed.
 
     `value` gives the number (n,) to climb.
     """
     rows, values = start, value(start)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         moved = bend(local(MOVES, rows, rng))
         rows, values = np.concatenate([rows, moved]), np.concatenate([values, value(moved)])
         best = np.argsort(-values, kind="stable")[:KEPT]
