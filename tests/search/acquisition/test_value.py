@@ -68,5 +68,6 @@ def test_the_climb_ends_as_high_as_one_with_all_trials(many):
 def test_promising_trials_hold_the_best(many):
     predictor, weights = many
     chosen = predictor.promising()
-    assert len(chosen) < len(weights) and len(set(chosen.tolist())) == len(chosen)
+    assert len(chosen) < len(weights)
+    assert len(set(chosen.tolist())) == len(chosen)
     assert predictor.loo_mean[:, 0].argmax() in chosen
