@@ -1,5 +1,6 @@
 """The engine `slurm` on a real Slurm of two nodes. Marked `slurm`: run by `make test-slurm`, which starts one."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from openclimb.cli.main import main
 from openclimb.config.schema import EngineSettings
 from openclimb.engines import slurm
 from openclimb.engines.engine import Resources
@@ -57,6 +59,11 @@ WHERE = {  # a moment → a file that is there then, below the workspace
     "labels": "labels.partial/.jobs/map-*/running/*",
     "trials": "trials/.jobs/map-*/running/*",
     "export": "data.partial/.jobs/map-*/running/*",
+}
+DONE = {  # a moment → files that are finished then, below the workspace; the last folder or two say which
+    "labels": "labels*/unit-*.parquet",
+    "trials": "trials/*/scores.json",
+    "export": "data.partial/pieces*/unit-*.parquet",
 }
 
 pytestmark = pytest.mark.slurm
@@ -133,6 +140,34 @@ def test_without_a_driver_a_job_at_its_time_limit_is_queued_again_and_the_next_d
     assert len(list(engine.map(worked("save"), [str(tmp_path)], folder=tmp_path))) == 1
 
 
+TRAINER = """
+import json, os, pathlib
+asked = json.loads(pathlib.Path(os.environ["CLIMB_TRIAL"]).read_text())
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1", os.environ["CUDA_VISIBLE_DEVICES"]
+(pathlib.Path(asked["output"]) / "job").write_text(os.environ["SLURM_JOB_ID"])
+(pathlib.Path(asked["output"]) / "scores.json").write_text(json.dumps({"loss": -asked["mixture"]["web"]}))
+"""
+
+
+def test_trials_on_several_gpus_are_commands_that_ask_slurm_for_them(tmp_path: Path) -> None:
+    (tmp_path / "domains.csv").write_text("name,tokens\nweb,1000\ncode,1000\n")
+    trainer, run = tmp_path / "train.py", tmp_path / "run"
+    trainer.write_text(TRAINER)
+    settings = {
+        "objective.command": f"srun --gres=gpu:2 {sys.executable} {trainer}",
+        "objective.parallel": "2",
+        "search.trials": "[3]",
+        "selection.finalists": "1",
+        "selection.seeds": "2",
+    }
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    by_hand = ["--domains-file", str(tmp_path / "domains.csv"), "--target-tokens", "4K"]
+    assert main(["init", str(run), *by_hand, *sets]) == 0
+    assert main(["run", str(run), "--quiet"]) == 0
+    jobs = [path.read_text() for path in (run / "trials").rglob("job")]
+    assert len(set(jobs)) == len(jobs) >= 3
+
+
 def begun_job(place: Path) -> str:
     wait_for(lambda: list(place.glob("*.begun")))
     return next(place.glob("*.begun")).stem
@@ -194,6 +229,14 @@ class Workplace:
         wait_for(lambda: driver.poll() is not None or list(self.root.glob(WHERE[moment])), 200, 0.005)
         assert driver.poll() is None, (self.root / "run.log").read_text()
 
+    def files(self, moment: str) -> dict[str, int]:
+        """What is finished: a name → the inode of its file, which a second file of the name would not have."""
+        found = {}
+        for path in self.root.glob(DONE[moment]):
+            with contextlib.suppress(FileNotFoundError):  # the folder got its last name
+                found["/".join(path.parts[-2:]).replace(".partial", "")] = path.stat().st_ino
+        return found
+
     def made(self) -> dict[str, str]:
         files = [self.root / "mixture" / name for name in ("mixture.json", "mixture.csv")]
         files += sorted(path for path in (self.root / "data").rglob("*") if path.is_file())
@@ -210,11 +253,20 @@ def test_a_node_that_is_lost_changes_no_byte(
     place = Workplace(tmp_path, tiny_corpus, tiny_tasks, "slurm")
     for command in ("run", "export"):
         driver = place.start(command)
+        done, seen = set[str](), dict[str, set[int]]()
         if (moment == "export") == (command == "export"):
             place.wait_until(moment, driver)
+            wait_for(lambda: driver.poll() is not None or place.files(moment), 200, 0.005)
+            done = set(place.files(moment))
             kill_node("n2")
+            while driver.poll() is None:
+                for name, inode in place.files(moment).items():
+                    seen.setdefault(name, set()).add(inode)
+                time.sleep(0.02)
+            assert done
         assert driver.wait(300) == 0, (place.root / f"{command}.log").read_text()
         revive()
+        assert [name for name in done if len(seen[name]) > 1] == []  # what was done is not done again
     assert place.made() == local
     assert not place.spools()
 
