@@ -256,8 +256,9 @@ def test_a_node_that_is_lost_changes_no_byte(
         done, seen = set[str](), dict[str, set[int]]()
         if (moment == "export") == (command == "export"):
             place.wait_until(moment, driver)
-            wait_for(lambda: driver.poll() is not None or place.files(moment), 200, 0.005)
-            done = set(place.files(moment))
+            while driver.poll() is None and not done:
+                done = set(place.files(moment))
+                time.sleep(0.005)
             kill_node("n2")
             while driver.poll() is None:
                 for name, inode in place.files(moment).items():
