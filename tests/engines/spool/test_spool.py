@@ -64,6 +64,16 @@ def save(x):
         Path(place + ".saved").touch()
         interruption.check()
 
+def too_long(x):
+    place, number = x
+    with open(place, "a") as file:
+        file.write("begun ")
+    if Path(place).read_text().count("begun") <= 3:
+        with interruption.postponed():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            interruption.check()
+    return number
+
 def hold(x):
     place, number = x
     Path(f"{place}.{number}.begun").touch()
@@ -176,6 +186,14 @@ def test_a_worker_that_is_told_to_stop_saves_and_another_goes_on(place: Place, n
     assert sorted(found) == [(0, 7), (1, 8)]
     assert not any("is gone" in note for note in place.notes)  # no death
     assert (place.pool.path / "again").exists() == (number == signal.SIGUSR1)
+
+
+def test_an_item_that_never_ends_in_the_time_of_a_job_is_told(place: Place) -> None:
+    assert sorted(place.results("too_long", [(str(place.root / "mark"), 7)], jobs=1)) == [(0, 7)]
+    told = [note for note in place.notes if "was stopped 3 times" in note]
+    assert len(told) == 1
+    assert "engine.minutes" in told[0]
+    assert not any("is gone" in note for note in place.notes)
 
 
 def test_a_driver_that_is_started_again_finds_results_and_what_runs(place: Place) -> None:

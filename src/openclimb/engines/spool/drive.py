@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from openclimb.engines.engine import Lost, Tries, name_of
 from openclimb.engines.interruption import Interrupted
 from openclimb.engines.spool.files import Pool, Spool
 from openclimb.engines.spool.identity import identity, keys
-from openclimb.engines.worker import DONE, FAILED, RAISED
+from openclimb.engines.worker import DONE, FAILED, RAISED, STOPPED
 from openclimb.errors import OpenclimbError
 from openclimb.workspace.files import JOBS
 
@@ -30,6 +30,7 @@ ASK, SLOWEST_ASK = 1.0, 10.0  # seconds between two questions to the scheduler: 
 LOST_AFTER = 60.0  # seconds without a sign of life, by this machine's clock, after which a worker is given up
 FAILED_STARTS = 3  # jobs one after the other that end before their workers begin: then nothing can be run
 BLIND = 20.0  # seconds that a node may not see a new folder, as NFS remembers what is not there
+MANY_STOPS = 3  # ends of jobs in the middle of one item, after which a person is told
 SINGLES = 1000  # items up to which each is a chunk of its own
 MOST_CHUNKS = 4000
 WAITING = 60.0  # seconds that jobs wait before a person is told why
@@ -91,6 +92,7 @@ class Drive:
         self.ask_at, self.ask_wait = 0.0, ASK
         self.working_at = time.monotonic()  # when something was seen to run
         self.blind_at = 0.0  # when a node was first heard not to see the spool
+        self.stops: Counter[int] = Counter()  # item → times that its worker had to end
         self.told: set[str] = set()
         self.stopped = False  # by Ctrl-C or a signal
 
@@ -174,6 +176,9 @@ class Drive:
             index = self.index.get(key, -1)
             if index not in self.tries.running:
                 continue  # nobody asks for it, or it was done twice
+            if kind == STOPPED:
+                self._note_stop(index)
+                continue
             if kind == RAISED:
                 raise payload
             if kind == FAILED:
@@ -185,6 +190,15 @@ class Drive:
                 self.n_failed = 0
                 self.tries.done(index)
                 yield index, payload
+
+    def _note_stop(self, index: int) -> None:
+        """Say once of an item that it does not come to its end in the time of a job."""
+        self.stops[index] += 1
+        if self.stops[index] == MANY_STOPS:
+            self.settings.note(
+                f"{name_of(self.items[index])} was stopped {MANY_STOPS} times as its job ended; a trial goes on from "
+                "its state, a unit begins again: raise engine.minutes if it never ends"
+            )
 
     def _ask(self, lost: Lost[Any, Any] | None) -> Iterator[tuple[int, Any]]:
         """Compare what was taken with who lives; give back what dead workers had, and have new ones started."""

@@ -137,9 +137,9 @@ class _Worker:
             while rest and not interruption.asked() and spool.holds(number, self.name):
                 key, item = rest[0]
                 said, payload = self._call(spool, item)
+                results.add(key, packed(said, payload))
                 if said == STOPPED:
                     break
-                results.add(key, packed(said, payload))
                 rest.pop(0)
                 if said == FAILED:
                     break
