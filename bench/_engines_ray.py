@@ -65,6 +65,13 @@ def two_nodes() -> Iterator[TwoNodes]:
         nodes.cluster.shutdown()
 
 
+@contextmanager
+def reached(workers: int) -> Iterator[dict[str, dict[str, Any]]]:
+    """Give the sections of climb.toml while a cluster of two nodes is there, one worker on each."""
+    with two_nodes() as nodes:
+        yield {"run": {"engine": "ray"}, "engine": {"address": nodes.address, "memory_gb": 2.0, "jobs": workers}}
+
+
 @dataclass(frozen=True)
 class Place:
     """A workspace of its own over one corpus, and where its dataset goes."""

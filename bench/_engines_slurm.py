@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -16,3 +18,9 @@ def lacks() -> str:
 def sections(workers: int) -> dict[str, dict[str, Any]]:
     """Return the sections of climb.toml for so many workers."""
     return {"run": {"engine": "slurm"}, "engine": {"jobs": workers, "memory_gb": 2.0}}
+
+
+@contextmanager
+def reached(workers: int) -> Iterator[dict[str, dict[str, Any]]]:
+    """Give the sections of climb.toml while the cluster is there."""
+    yield sections(workers)

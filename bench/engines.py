@@ -1,11 +1,13 @@
 """Other engines beside `local`, each with as many workers as it: the label pass, trials of ten seconds, a whole run.
 
     python bench/engines.py --corpus corpus.jsonl [--model STATIC_MODEL] [--engines slurm ray] [--documents 20000]
+        [--demo FOLDER [--only-demo]]
 
 Label pass: documents a second of `label()`, turn about with `local`, best of three; the workers are there and have
 their embedder, as in bench/label.py. Trials: seconds beyond ten that each of six calls of ten seconds takes with two
 workers, of which the last includes the way back of its result. Whole run: a workspace of seconds from the first stage
-to the exported dataset, its seconds, and how many of its files differ from those that `local` makes.
+to the exported dataset, its seconds, and how many of its files differ from those that `local` makes; with --demo, the
+folder of `make demo`, the same for its job.
 
 What an engine needs to be reached is in `_engines_NAME.py`: `lacks()` says why it cannot be had here ("" where it
 can), `sections(workers)` gives its sections of climb.toml, or `rows(folder)` measures all by itself, with nodes and
@@ -27,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from _demo_engines import demo_rows, made_on
 from _results import FOLDER, write_results
 from label import cut_corpus
 from openclimb.clustering.fit import fit
@@ -153,9 +156,13 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--root", type=Path, help="a folder that all nodes see; default: a temporary one here")
+    parser.add_argument("--demo", type=Path, help="folder of `make demo`, whose job is run on each engine")
+    parser.add_argument("--only-demo", action="store_true", help="nothing else")
     options = parser.parse_args()
     kept = FOLDER / "engines.json"
     rows = read_json(kept)["rows"] if kept.is_file() else []
+    local: tuple[float, dict[str, str]] | None = None
+    on_demo: list[dict[str, Any]] = []
     for name in options.engines:
         part = importlib.import_module(f"_engines_{name}")
         if why := part.lacks():
@@ -163,6 +170,15 @@ def main() -> None:
             continue
         found = []
         with tempfile.TemporaryDirectory(dir=options.root) as folder:
+            if options.demo:
+                local = local or made_on(options.demo, Path(folder) / "demo-local", local_sections(WORKERS))
+                with part.reached(WORKERS) as sections:
+                    on_demo = demo_rows(name, sections, options.demo, Path(folder) / "demo", local)
+                print("\n".join(json.dumps(row) for row in on_demo), flush=True)
+            if options.only_demo:
+                cases = {row["case"] for row in on_demo}
+                rows = [row for row in rows if row["case"] not in cases] + on_demo
+                continue
             if hasattr(part, "rows"):
                 found = [{**row, "case": f"{name}: {row['case']}"} for row in part.rows(Path(folder))]
             for measure in () if found else ("label", "trial", "run"):
@@ -174,7 +190,9 @@ def main() -> None:
                 else:
                     found += {"trial": trial_rows, "run": run_rows}[measure](name, part, root)
         print("\n".join(json.dumps(row) for row in found))
-        rows = [row for row in rows if not row["case"].startswith(f"{name}: ")] + found
+        old = [row for row in rows if row["case"].startswith(f"{name}: ")]
+        kept_demo = [row for row in old if not options.demo and row["case"].startswith(f"{name}: the demo")]
+        rows = [row for row in rows if row not in old] + found + (on_demo or kept_demo)
     write_results("engines", rows)
 
 
