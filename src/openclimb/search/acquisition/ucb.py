@@ -28,6 +28,7 @@ from openclimb.workspace.observations import Observation
 Floats = NDArray[np.float64]
 
 CAUTION = 1.2  # mean of the weights of the deviation in a batch: how much is explored
+MOST_IMAGINED = 300  # of the mixtures that are running; from all of them a batch keeps away
 BATCH_APART = 0.02  # least total variation in a batch: nearer mixtures tell trials hardly more than one of them
 
 
@@ -45,7 +46,8 @@ def propose_climb(spec: SearchSpec, observations: Sequence[Observation], n: int,
         return first_design(region, n, rng, running)
     predictor = objective_for(history, spec.predictor, spec.thresholds, DARING)
     if len(running):  # as if they had scored what is expected: no surprise, and nothing left to learn there
-        history = history.fantasized(running, predictor.predict_tasks(running)[0])
+        some = running[np.linspace(0, len(running) - 1, min(len(running), MOST_IMAGINED)).astype(int)]
+        history = history.fantasized(some, predictor.predict_tasks(some)[0])
         predictor = objective_for(history, spec.predictor, spec.thresholds, DARING)
     guide = _guide(history, predictor)
 
