@@ -97,3 +97,16 @@ def test_nothing_but_engines_reads_pickles() -> None:
         assert _part(path) == "engines" or "pickle" not in {module.split(".")[0] for module, _ in _imports(path)}, path
         assert "torch.load" not in text, path
         assert text.count("np.load(") <= text.count("allow_pickle=False"), path
+
+
+def test_every_map_says_where_its_work_may_lie() -> None:
+    """Without a folder, work for other machines would lie where the command was given, which they need not see."""
+    bare = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        if "testing" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("engine.map")
+        if "folder" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert bare == []

@@ -135,7 +135,7 @@ def units_read(
     order = sorted(units, key=lambda unit: place_hash(unit.name, unit.start, context.seed))
     counts = np.zeros((len(order), *held.shape), dtype=np.float32)
     context.progress.start("count tokens", len(order), "units")
-    for index, count in context.engine.map(choice.count, order):
+    for index, count in context.engine.map(choice.count, order, folder=context.folder):
         counts[index] = count
         context.progress.advance()
     context.progress.finish()

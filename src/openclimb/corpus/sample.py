@@ -170,7 +170,7 @@ def _sample(smallest: Smallest, looked: Sequence[Unit], folder: Path, engine: En
             if (some := places < SHOWN).any():
                 first.append((replace(block, rows=rows[some], places=places[some]), unit.number))
     texts: list[SampledDocument | None] = [None] * min(SHOWN, len(order))
-    for at, documents in engine.map(_documents, first):
+    for at, documents in engine.map(_documents, first, folder=folder):
         for where, document in zip(first[at][0].places.tolist(), documents, strict=True):
             texts[where] = document
     return Sample(n_bytes, [document for document in texts if document is not None], blocks)
