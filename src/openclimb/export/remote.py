@@ -122,7 +122,6 @@ def _copy(place: Place, path: Path, name: str, there: dict[str, int]) -> None:
 
 
 def _put(filesystem: Any, path: Path, target: str, size: int) -> None:
-    filesystem.makedirs(posixpath.dirname(target), exist_ok=True)
     filesystem.put_file(str(path), target + TEMPORARY)
     filesystem.invalidate_cache()
     if filesystem.info(target + TEMPORARY)["size"] != size:
