@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
 
-test: $(READY)  ## the tests
+test: $(READY)  ## the tests; those of ray and s3 where their extras are installed
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: $(READY)  ## style, types and tests
@@ -57,8 +57,9 @@ BENCH ?= .bench
 PY = $(BIN)/python
 bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU; writes bench/results/
 	mkdir -p $(BENCH)
+	$(PIP) -c constraints.txt -e '.[test-s3]' $(QUIET)
 	$(PY) bench/startup.py
-	$(PY) bench/faults.py
+	$(PY) bench/faults.py --corpus $(CORPUS)
 	$(PY) bench/memory.py
 	$(PY) bench/coverage.py
 	$(PY) bench/pick.py

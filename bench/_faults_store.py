@@ -117,8 +117,8 @@ OWN = {"connection", "keep-alive", "transfer-encoding", "date", "server"}  # hea
 class Proxy(http.server.ThreadingHTTPServer):
     """Hands requests on to an S3 server. Of each `failing` in a row one fails, which one is drawn; 0: none does.
 
-    It ends in one of `kinds`, each in turn: an error's status, no answer for a second and then none at all, a connection that is
-    closed, half a body (of what has none, all of the answer). What fails never reaches the server; half a body does.
+    It ends in one of `kinds`, each in turn: an error's status; no answer for a second and then none at all; a
+    connection that is closed; half a body (of what has none, no answer). Of these only the last reaches the server.
     """
 
     daemon_threads = True
@@ -181,7 +181,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in OWN}
         self._answer(answer.status, headers, data, half=fault == "half")
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _hand_on
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _hand_on  # noqa: N815
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes, half: bool = False) -> None:
         if half and not data:
@@ -320,10 +320,11 @@ def behind_a_bad_s3(base: Path, corpus: Path, tasks: Path, megabytes: int, repea
             exported = tuple((name.partition("/out-")[2].partition("/")[2], s3.checksum(name)) for name in names)
             answers.add((file_checksum(root / "mixture" / "mixture.json"), exported))
     size = sum(path.stat().st_size for path in files)
-    case = f"S3, {len(files)} files of {size / 1e6:.0f} MB: one request in {FAILING} fails"
+    case = f"an S3 that fails one request in {FAILING}"
     ratios = [bad / good for bad, good in zip(seconds[FAILING], seconds[0], strict=True)]
     middle = {failing: round(statistics.median(found), 1) for failing, found in seconds.items()}
     return [
+        {"case": case, "metric": f"MB of corpus, in {len(files)} files", "value": round(size / 1e6)},
         {"case": case, "metric": "different answers or exported bytes", "value": len(answers) - 1, "reference": 0},
         {"case": case, "metric": f"seconds, median of {repeats}", "value": middle[FAILING], "reference": middle[0]},
         {"case": case, "metric": "seconds, ratio of pairs, median", "value": round(statistics.median(ratios), 3)},

@@ -30,7 +30,7 @@ from _faults_store import behind_a_bad_s3, behind_a_bad_server, many_documents
 from _results import FOLDER, write_results
 from openclimb.cli.main import main as climb
 from openclimb.testing.fixtures import make_tiny_tasks, make_tiny_workspace
-from openclimb.workspace.files import file_checksum
+from openclimb.workspace.files import file_checksum, read_json
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 TOLD = "told, with its fix"
@@ -147,7 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += [*found, {"case": part, "metric": "seconds", "value": round(time.monotonic() - began, 1)}]
         for row in found:
             print(f"{row['case']:<52} {row['metric']:<34} {row['value']!s:>10} {row.get('reference', '')}", flush=True)
-        write_results("faults", rows, options.out)
+        write_results("faults", [*others(rows, options.out / "faults.json"), *rows], options.out)
+
+
+def others(rows: Sequence[dict[str, Any]], kept: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of results whose cases are not among these."""
+    cases = {row["case"] for row in rows}
+    return [row for row in read_json(kept)["rows"] if row["case"] not in cases] if kept.is_file() else []
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ import gzip
 import io
 import json
 import os
-import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +21,13 @@ pytest.importorskip("s3fs", reason="needs the extra test-s3")
 pytest.importorskip("moto", reason="needs the extra test-s3")
 pytest.importorskip("flask_cors", reason="needs the extra test-s3")
 
-from s3fs import S3FileSystem  # noqa: E402
+from s3fs import S3FileSystem
 
-from _faults_store import Proxy, s3_environment, s3_server  # noqa: E402
-from openclimb.cli.main import main  # noqa: E402
-from openclimb.corpus.reading import store  # noqa: E402
-from openclimb.testing.fixtures import complaint, make_tiny_workspace  # noqa: E402
+from _faults_store import S3_FAULTS, Proxy, s3_environment, s3_server
+from openclimb.cli.main import main
+from openclimb.corpus.reading import store
+from openclimb.errors import InputError
+from openclimb.testing.fixtures import complaint, make_tiny_workspace
 
 pytestmark = [
     pytest.mark.s3,
@@ -106,7 +106,7 @@ def upload(shards: Path) -> None:
     S3FileSystem().put([str(path) for path in sorted(shards.iterdir())], "bucket/corpus/")
 
 
-@pytest.mark.parametrize("failing", [0, FAILING])
+@pytest.mark.parametrize("failing", [pytest.param(0, marks=pytest.mark.slow), FAILING])
 def test_a_corpus_and_an_export_on_s3_are_those_of_a_disk(
     failing: int, proxy: Proxy, shards: Path, local: Path, tiny_tasks: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_corpus_and_an_export_on_s3_are_those_of_a_disk(
     assert main(["run", str(root), "--quiet"]) == 0
     assert main([*export(root), str(tmp_path / "data")]) == 0
     assert main([*export(root), "s3://bucket/data"]) == 0
-    assert proxy.failed.total() == (proxy.requests // failing if failing else 0)
+    assert set(proxy.failed) == (set(S3_FAULTS) if failing else set())
     proxy.begin(0)
     assert (root / "mixture" / "mixture.json").read_bytes() == (local / "run" / "mixture" / "mixture.json").read_bytes()
     wanted, exported, there = files_of(local / "data"), files_of(tmp_path / "data"), objects()
@@ -125,3 +125,80 @@ def test_a_corpus_and_an_export_on_s3_are_those_of_a_disk(
         assert sorted(made) == sorted(wanted)
         assert [name for name in wanted if made[name] != wanted[name]] in ([], ["record.json"])  # has where and when
     assert not list(root.glob("export-*"))
+
+
+@pytest.mark.parametrize("name", ["no-such-bucket", "no keys", "403"])
+def test_what_does_not_pass_is_one_sentence_without_keys(
+    name: str,
+    proxy: Proxy,
+    local: Path,
+    shards: Path,
+    tiny_tasks: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that is refused is tried three times, and no more."""
+    bucket = name if name == "no-such-bucket" else "bucket"
+    root = make_tiny_workspace(
+        tmp_path / "run", shards, tiny_tasks, corpus={"paths": [f"s3://{bucket}/corpus/*.jsonl"]}
+    )
+    finished = Path(shutil.copytree(local / "run", tmp_path / "finished"))
+    secrets = [os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]]
+    if name == "no keys":
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setattr(proxy, "kinds", ("403",))
+    cause = {"no-such-bucket": "there is no such bucket", "no keys": "Unable to locate credentials"}
+    for command in (["run", str(root), "--quiet"], [*export(finished), f"s3://{bucket}/data"]):
+        S3FileSystem.clear_instance_cache()
+        proxy.begin(1 if name == "403" else 0)
+        assert main(command) == 1
+        out, err = capfd.readouterr()
+        said = complaint(err)
+        assert f"s3://{bucket}/" in said
+        assert cause.get(name, "permission denied") in said
+        assert "go" in said.partition("fix: ")[2]
+        if name != "no-such-bucket":
+            assert "\nfix: set up the store's credentials" in said
+        assert proxy.requests == {"403": 3, "no keys": 0}.get(name, proxy.requests)
+        files = b"".join(path.read_bytes() for folder in (root, finished) for path in folder.rglob("*.*"))
+        assert not [one for one in secrets if one in out + err or one.encode() in files]
+    proxy.begin(0)
+    assert not S3FileSystem().exists("no-such-bucket")
+
+
+@pytest.mark.slow
+def test_a_dead_store_ends_a_reading(proxy: Proxy) -> None:
+    """Not after the tries of three layers, multiplied."""
+    S3FileSystem().pipe_file("bucket/a.txt", b"text")
+    with store.open_file("s3://bucket/a.txt") as file:
+        proxy.begin(1)
+        proxy.kinds = ("500",)
+        with pytest.raises(InputError, match="cannot be read"):
+            file.read()
+    proxy.kinds = S3_FAULTS
+    assert proxy.requests <= 5 * store.TRIES  # 5: botocore's
+
+
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGTERM))]
+)
+def test_an_upload_that_is_ended_goes_on(sent: int, proxy: Proxy, local: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(local / "run", tmp_path / "run"))
+    command = [*export(root), "s3://bucket/data"]
+    wanted = files_of(local / "data")
+    for most in (5, 15, 25):  # requests that are answered; those of an export are about 40
+        proxy.begin(0)
+        process = subprocess.Popen([sys.executable, "-m", "openclimb.cli.main", *command], stderr=subprocess.PIPE)
+        while proxy.requests < most and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(sent)
+        said = process.communicate()[1].decode()
+        assert process.returncode, said
+        assert "Traceback" not in said
+        assert "record.json" not in objects()
+    assert main(command) == 0
+    made = objects()
+    assert sorted(made) == sorted(wanted)
+    assert [name for name in wanted if made[name] != wanted[name]] == []

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openclimb.corpus.reading.store import cause_of, open_store, patiently
+from openclimb.corpus.reading.store import cause_of, first_step, open_store, patiently
 from openclimb.errors import OpenclimbError, WorkspaceError
 from openclimb.masking import without_secrets
 from openclimb.progress import Progress
@@ -48,7 +48,7 @@ class Place:
         """Return the error for a store that does not take the export."""
         return WorkspaceError(
             f"{self.shown} cannot be written: {cause_of(error)}",
-            "put that right and export again, which goes on from here; or choose a local --out",
+            f"{first_step(error)} and export again, which goes on from here; or choose a local --out",
         )
 
     def at(self, name: str) -> str:
