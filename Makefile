@@ -12,12 +12,12 @@ QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warni
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check slow test-ray test-slurm wheel bench clean distclean
+.PHONY: demo test check slow test-ray test-s3 test-slurm wheel bench clean distclean
 
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
 
-test: $(READY)  ## the tests
+test: $(READY)  ## the tests; those of ray and s3 where their extras are installed
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: $(READY)  ## style, types and tests
@@ -33,6 +33,10 @@ slow: $(READY)  ## the tests that take minutes, and new examples for those that 
 test-ray: $(READY)  ## the engine ray, on a cluster of this machine that the tests start and stop
 	$(PIP) -c constraints.txt -e '.[ray]' $(QUIET)
 	$(BIN)/python -m pytest -q -m ray
+
+test-s3: $(READY)  ## S3 as corpus and as place of exports, on a server of this machine that the tests start and stop
+	$(PIP) -c constraints.txt -e '.[test-s3]' $(QUIET)
+	$(BIN)/python -m pytest -q -m s3
 
 test-slurm: $(READY)  ## the engine slurm, on a Slurm of two nodes that is started here (root, slurm-wlm, munge)
 	$(PIP) -c constraints.txt -e '.[slurm]' $(QUIET)
@@ -53,8 +57,9 @@ BENCH ?= .bench
 PY = $(BIN)/python
 bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU; writes bench/results/
 	mkdir -p $(BENCH)
+	$(PIP) -c constraints.txt -e '.[test-s3]' $(QUIET)
 	$(PY) bench/startup.py
-	$(PY) bench/faults.py
+	$(PY) bench/faults.py --corpus $(CORPUS)
 	$(PY) bench/memory.py
 	$(PY) bench/coverage.py
 	$(PY) bench/pick.py

@@ -1,14 +1,16 @@
 """What goes wrong, and what a person then sees: faults × outcomes.
 
-    python bench/faults.py [--only inputs damage kills store million] [--kills 100] [--documents 1000000]
+    python bench/faults.py [--only inputs damage kills store s3 million] [--kills 100] [--documents 1000000]
+                           [--corpus FILE] [--megabytes 200] [--repeats 3]
 
 inputs: bad settings, corpora, tasks, scores, tables and calls; each must end in a sentence with its fix, without a
 traceback, and change nothing that was there. damage: files of a finished workspace and of an export, each damaged in
 one way; `climb check`, the next run or the export must name it. kills: -9 and TERM of the process, of a worker or of
 the whole group, at random moments of run, export, validate and import; the answer and the exported bytes must be those
 of an undisturbed run, and nothing may be left behind. store: a corpus behind a server that fails one request in five.
-million: a run up to the packed tokens over so many short documents: seconds and memory. Writes
-bench/results/faults.json after each part.
+s3: the same of S3, for corpus and export, with so much of a JSONL corpus (columns text and domain) in 16 files; needs
+the extra test-s3. million: a run up to the packed tokens over so many short documents: seconds and memory. Writes
+bench/results/faults.json after each part; rows of parts that are not asked for stay.
 """
 
 import argparse
@@ -24,11 +26,11 @@ from typing import Any
 from _faults_damage import damaged
 from _faults_inputs import Case, Ground, all_cases
 from _faults_kills import killed
-from _faults_store import behind_a_bad_server, many_documents
+from _faults_store import behind_a_bad_s3, behind_a_bad_server, many_documents
 from _results import FOLDER, write_results
 from openclimb.cli.main import main as climb
 from openclimb.testing.fixtures import make_tiny_tasks, make_tiny_workspace
-from openclimb.workspace.files import file_checksum
+from openclimb.workspace.files import file_checksum, read_json
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 TOLD = "told, with its fix"
@@ -106,6 +108,11 @@ def store(base: Path, _: argparse.Namespace) -> list[dict[str, Any]]:
     return behind_a_bad_server(base, DATA / "corpus.jsonl", tasks)
 
 
+def s3(base: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    tasks = make_tiny_tasks(base / "tasks", DATA / "passages.jsonl")
+    return behind_a_bad_s3(base, options.corpus, tasks, options.megabytes, options.repeats)
+
+
 def million(base: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     tasks = make_tiny_tasks(base / "tasks", DATA / "passages.jsonl")
     return many_documents(base, DATA / "corpus.jsonl", tasks, options.documents)
@@ -116,6 +123,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], list[dict[str, Any]]]] = {
     "damage": damage,
     "kills": kills,
     "store": store,
+    "s3": s3,
     "million": million,
 }
 
@@ -125,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--corpus", type=Path, default=DATA / "corpus.jsonl", help="of s3: JSONL, text and domain")
+    parser.add_argument("--megabytes", type=int, default=200, help="of s3: so much of the corpus")
+    parser.add_argument("--repeats", type=int, default=3, help="of s3: pairs of runs")
     parser.add_argument("--verbose", action="store_true", help="print what every case said")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
@@ -136,7 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += [*found, {"case": part, "metric": "seconds", "value": round(time.monotonic() - began, 1)}]
         for row in found:
             print(f"{row['case']:<52} {row['metric']:<34} {row['value']!s:>10} {row.get('reference', '')}", flush=True)
-        write_results("faults", rows, options.out)
+        write_results("faults", [*others(rows, options.out / "faults.json"), *rows], options.out)
+
+
+def others(rows: Sequence[dict[str, Any]], kept: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of results whose cases are not among these."""
+    cases = {row["case"] for row in rows}
+    return [row for row in read_json(kept)["rows"] if row["case"] not in cases] if kept.is_file() else []
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 import openclimb
 from openclimb.cli.main import main
@@ -113,8 +115,12 @@ def test_a_store_without_its_package_is_said_with_the_install_line(
     tiny_corpus: Path,
     tiny_tasks: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For what is read and for what is written."""
+    scheme, package = url.partition("://")[0], message.partition(" ")[0]
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    monkeypatch.delitem(_registry, scheme, raising=False)
     assert main(["export", str(finished), "--tokens", "1K", "--quiet", "--out", url]) == 1
     said = complaint(capsys.readouterr().err)
     assert message in said

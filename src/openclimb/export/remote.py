@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openclimb.corpus.reading.store import cause_of, open_store, patiently
+from openclimb.corpus.reading.store import cause_of, first_step, open_store, patiently
 from openclimb.errors import OpenclimbError, WorkspaceError
 from openclimb.masking import without_secrets
 from openclimb.progress import Progress
@@ -48,7 +48,7 @@ class Place:
         """Return the error for a store that does not take the export."""
         return WorkspaceError(
             f"{self.shown} cannot be written: {cause_of(error)}",
-            "put that right and export again, which goes on from here; or choose a local --out",
+            f"{first_step(error)} and export again, which goes on from here; or choose a local --out",
         )
 
     def at(self, name: str) -> str:
@@ -122,7 +122,6 @@ def _copy(place: Place, path: Path, name: str, there: dict[str, int]) -> None:
 
 
 def _put(filesystem: Any, path: Path, target: str, size: int) -> None:
-    filesystem.makedirs(posixpath.dirname(target), exist_ok=True)
     filesystem.put_file(str(path), target + TEMPORARY)
     filesystem.invalidate_cache()
     if filesystem.info(target + TEMPORARY)["size"] != size:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.corpus.reading.formats import ENDINGS, format_of, stem_of
-from openclimb.corpus.reading.store import local_path, open_store, patiently, tries
+from openclimb.corpus.reading.store import has_no_bucket, local_path, open_store, patiently, tries
 from openclimb.errors import InputError
 from openclimb.masking import without_secrets
 from openclimb.printable import one_line
@@ -334,6 +334,6 @@ def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
     try:
         return dict(filesystem.info(path))
     except FileNotFoundError as error:
-        if tries(error, remote=True) > 1:
+        if tries(error, remote=True) > 1 or has_no_bucket(error):
             raise
         return None

@@ -7,6 +7,7 @@ short file.
 import asyncio
 import contextlib
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -32,6 +33,8 @@ PACKAGES = {  # of a URL's scheme: the package, and our extra that installs it
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses
 REFUSED = (401, 403)
 ABSENT = (404, 410)
+CREDENTIALS = "set up the store's credentials as its own tools read them"
+NO_BUCKET = re.compile(r"specified (bucket|container) does not exist")  # S3, Google, Azure
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 LASTING = (ImportError, TypeError, ValueError, AttributeError, NotImplementedError, OpenclimbError)
 
@@ -132,9 +135,8 @@ class _RemoteFile(io.RawIOBase):
         self.size = getattr(self.stream, "size", None)  # bytes; None where the store does not say
 
     def _opened(self) -> Any:
-        import fsspec
-
-        return fsspec.open(self.path, "rb").open()
+        filesystem, inner = _found(self.path)
+        return filesystem.open(inner, "rb")
 
     def readable(self) -> bool:
         return True
@@ -225,7 +227,7 @@ class _RemoteFile(io.RawIOBase):
 def tries(error: Exception, remote: bool) -> int:
     """Return how often what failed so may be tried in all; 1 where waiting cures nothing."""
     error = _behind(error)
-    if isinstance(error, GONE + LASTING) or "credential" in type(error).__name__.lower():
+    if isinstance(error, GONE + LASTING) or _names_credentials(error):
         return 1
     status = _status(error)
     if status in PASSING or isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError)):
@@ -257,11 +259,24 @@ def open_store(path: str) -> tuple[Any, str]:
     if local := local_path(path):
         return fsspec.filesystem("file"), local
     try:
-        filesystem, inner = fsspec.core.url_to_fs(path)
+        return _found(path)
     except OpenclimbError:
         raise
     except Exception as error:  # each store has its own
         raise store_fault(path, error) from error
+
+
+def _found(path: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it.
+
+    Of nested series of tries only the innermost, quick one of a store's package is left (botocore's), and ours: with
+    s3fs's two between them, 550 requests were made of a store that was dead.
+    """
+    import fsspec
+
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    if hasattr(filesystem, "retries"):
+        filesystem.retries = 1
     return filesystem, str(inner)
 
 
@@ -277,7 +292,7 @@ def store_fault(path: str, error: Exception) -> OpenclimbError:
         )
     return InputError(
         f"{without_secrets(path)}: the store cannot be opened: {cause_of(error)}",
-        "set up its credentials as its own tools read them, or copy the files to a disk",
+        f"{CREDENTIALS}, or copy the files to a disk",
     )
 
 
@@ -318,16 +333,25 @@ def unreadable(name: str, error: Exception) -> InputError:
     """Return the error that stops a stage at a file, with its cause and the way on."""
     return InputError(
         f"{without_secrets(name)} cannot be read: {cause_of(error)}",
-        "put that right and run again, which goes on from here; or take the file out of climb.toml, with --redo corpus",
+        f"{first_step(error)} and run again, which goes on from here; or take the file out of climb.toml, "
+        "with --redo corpus",
     )
+
+
+def first_step(error: Exception) -> str:
+    """Return what a person does first about an error of a store."""
+    refused = _names_credentials(error) or _status(error) in REFUSED
+    return CREDENTIALS if refused else "put that right"
 
 
 def cause_of(error: Exception) -> str:
     """Return what went wrong in a few words, without secrets."""
     error = _behind(error)
     if isinstance(error, FileNotFoundError):
-        return "the file is gone"
+        return "there is no such bucket" if has_no_bucket(error) else "the file is gone"
     first = without_secrets(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+    if _names_credentials(error):
+        return f"no access ({first})"
     if isinstance(error, PermissionError) or _status(error) in REFUSED:
         return f"permission denied ({first})"
     if isinstance(error, TooLargeError):
@@ -335,6 +359,16 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, DamagedError):
         return f"it is damaged or cut short: {first}"
     return first if first.startswith(type(error).__name__) else f"{type(error).__name__}: {first}"
+
+
+def has_no_bucket(error: Exception) -> bool:
+    """Return whether a store says that the bucket is missing, not a file in it."""
+    return NO_BUCKET.search(str(error)) is not None
+
+
+def _names_credentials(error: Exception) -> bool:
+    """Return whether a store's package found no credentials, or could not use them."""
+    return "credential" in type(error).__name__.lower()
 
 
 def _behind(error: Exception) -> Exception:
