@@ -108,7 +108,10 @@ def test_too_many_damaged_documents_stop_the_run_and_raising_the_limit_goes_on(
 ) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(tiny_corpus.read_bytes() + b"{broken\n" * 4)
-    root = make_tiny_workspace(tmp_path / "run", corpus, tiny_tasks, corpus={"max_rejected": 3})
+    ends_after_labels = {"prune_below": {"heuristics": 2.0}}
+    root = make_tiny_workspace(
+        tmp_path / "run", corpus, tiny_tasks, corpus={"max_rejected": 3}, domains=ends_after_labels
+    )
     assert main(["run", str(root), "--quiet"]) == 1
     message = _complaint(capsys)
     assert "more than 3 documents could not be read: corpus.jsonl (4)" in message
@@ -116,7 +119,8 @@ def test_too_many_damaged_documents_stop_the_run_and_raising_the_limit_goes_on(
     assert {row["reason"].split(":")[0] for row in rejected} == {"not a JSON line"}
     path = root / "climb.toml"
     path.write_text(path.read_text().replace("max_rejected = 3", "max_rejected = 4"))
-    assert main(["run", str(root), "--quiet"]) == 0
+    assert main(["run", str(root), "--quiet"]) == 1
+    assert "is pruned" in _complaint(capsys)
     assert len((root / "labels" / "rejected.jsonl").read_text().splitlines()) == 4
 
 

@@ -143,7 +143,7 @@ def test_a_death_that_was_no_fault_of_its_item_is_survived(tmp_path: Path) -> No
 def test_where_every_item_kills_its_worker_the_map_stops() -> None:
     engine = LocalEngine(2)
     with pytest.raises(OpenclimbError, match="worker processes died of"):
-        list(engine.map(die_always, list(range(40)), lost=lambda _item, _how: 0))
+        list(engine.map(die_always, list(range(5)), lost=lambda _item, _how: 0))
     engine.release()
 
 
