@@ -66,7 +66,8 @@ def propose_climb(spec: SearchSpec, observations: Sequence[Observation], n: int,
 def _guide(history: History, predictor: ObjectivePredictor) -> GaussianProcess:
     """Return a process on the objective: how the scores of two mixtures go together. Missing scores are predicted."""
     scores = OutlierCompression.of(history.scores).apply(history.scores)
-    filled = np.where(np.isfinite(scores), scores, predictor.predict_tasks(history.weights)[0])
+    known = np.isfinite(scores)
+    filled = scores if known.all() else np.where(known, scores, predictor.predict_tasks(history.weights)[0])
     return GaussianProcess(0.5).fit(history.weights, filled @ history.importance)
 
 
