@@ -13,6 +13,7 @@ from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
 from openclimb.config.schema import Config
+from openclimb.corpus.contamination import contaminated_items, documents_left_out
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import Source, least_tokens, pack
@@ -23,6 +24,7 @@ from openclimb.mixture import Domain
 from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
 from openclimb.progress import Progress
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
+from openclimb.quality.contamination import find_contamination, make_index
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.search.acquisition.spec import spec_of
 from openclimb.search.external import batch_history, usable_external
@@ -84,14 +86,21 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             progress.note(f"left out: {left_out_text(left)}")
         fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
         clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
-        labelled = (units, clusters, config.corpus, config.embed, config.quality)
+        looked = recipes.get("contamination")
+        waiting = looked and workspace.state(looked).state != "done"
+        overlap = make_index(workspace.begin(looked), config.tasks) if looked and waiting else None
+        labelled = (units, clusters, config.corpus, config.embed, config.quality, overlap)
         labels = workspace.make(recipes["labels"], context, label, *labelled)
         engine.release()  # the embedder's memory
-        merged = (clusters, labels, config.domains, config.target, least_tokens(config.proxy, config.target))
+        if looked:
+            workspace.make(looked, context, find_contamination, units, labels, config.corpus, config.tasks)
+        without = documents_left_out(workspace.root, config.tasks)
+        least = least_tokens(config.proxy, config.target)
+        merged = (clusters, labels, config.domains, config.target, least, without)
         domains = workspace.make(recipes["domains"], context, make_domains, *merged)
         weighed = read_domains(domains)
         region_of(weighed, config.constraints)  # constraints that clash are named before the long work
-        source = Source(units, labels, domains, clusters / "tokenizer.json", config.corpus)
+        source = Source(units, labels, domains, clusters / "tokenizer.json", config.corpus, without)
         tokens = workspace.make(recipes["tokens"], context, pack_all, source, config)
         data = trial_data(recipes)
         mixture = workspace.make(recipes["mixture"], context, search, workspace.root, config, weighed, tokens, data)
@@ -106,7 +115,9 @@ def pack_all(context: StageContext, source: Source, config: Config) -> dict[str,
     if config.objective.external and not config.tasks.paths:  # the trainer brings its own
         return facts
     out = context.folder
-    return {**facts, "tasks": pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", context.progress)}
+    left_out = contaminated_items(source.labels.parent, config.tasks)
+    packed = pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", context.progress, left_out)
+    return {**facts, "tasks": packed}
 
 
 def search(

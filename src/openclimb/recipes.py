@@ -60,24 +60,38 @@ def recipes(
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
     }
     add("labels", _named(config, "quality"), ("clusters",), **models)
+    parts = {"tasks.report_only": list(config.tasks.report_only), "tasks.max_items": config.tasks.max_items}
+    if config.tasks.contamination != "off" and config.tasks.paths:
+        add("contamination", parts, ("labels",), task_files=task_files)
+    found = {what: _left_out(config, what) for what in ("documents", "items")}
     least = {"least_tokens": least_tokens(config.proxy, config.target)}
-    add("domains", {**_named(config, "domains"), **_named(config, "target"), **least}, ("labels",))
+    add(
+        "domains",
+        {**_named(config, "domains"), **_named(config, "target"), **least, **found["documents"]},
+        ("labels", *(["contamination"] if found["documents"] else [])),
+    )
     tasks = {
         name: value
         for name, value in _named(config, "tasks").items()
-        if name not in ("tasks.weights", "tasks.weighting", "tasks.metric", "tasks.thresholds", "tasks.goals")
+        if name in ("tasks.paths", "tasks.report_only", "tasks.max_items")
     }
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
         "tokens",
-        {"tokens.heldout": config.tokens.heldout, **tasks, **budget, **seed},
-        ("domains",),
+        {"tokens.heldout": config.tokens.heldout, **tasks, **budget, **seed, **found["items"]},
+        ("domains", *(["contamination"] if found["items"] else [])),
         task_files=task_files,
     )
     made["mixture"] = _mixture(
         config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint, transfer
     )
     return made
+
+
+def _left_out(config: Config, what: str) -> dict[str, Any]:
+    """Return the setting that leaves documents or items out, where it does."""
+    on = config.tasks.contamination == what and config.tasks.paths
+    return {"tasks.contamination": what} if on else {}
 
 
 def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], data: str, transfer: str) -> Recipe:

@@ -37,18 +37,20 @@ def make_domains(
     settings: DomainsSettings,
     target: TargetSettings,
     least: int = 0,
+    left_out: Path | None = None,
 ) -> dict[str, Any]:
     """Make the domains and write their tables; return the facts of the record.
 
     `least`: tokens that a domain needs for a trial to read of it. A cluster with fewer joins its nearest, as one with
-    less than `min_share` does; a ready-made source is left out, and named.
+    less than `min_share` does; a ready-made source is left out, and named. `left_out`: the folder that says which
+    documents are contaminated and do not count; None where all count.
     Raises DomainError when every cluster is pruned, one domain is left, or the caps leave no mixture.
     """
     out, progress = context.folder, context.progress
     progress.start("make domains")
     path = clusters / "centroids.npy"
     centroids = np.load(path, allow_pickle=False) if path.is_file() else None
-    totals = add_up(labels, None if centroids is None else len(centroids))
+    totals = add_up(labels, None if centroids is None else len(centroids), left_out)
     if target.max_repetitions * int(totals.tokens.sum()) < target.token_budget:
         least = 0  # no mixture meets the caps, which `check_caps` says
     reasons = prune(totals, settings)

@@ -4,6 +4,7 @@ Reads the input files and `clusters/`. Writes `labels/unit-00012.parquet` for ea
 domains are ready-made), source, distance, bytes, tokens (estimated: bytes × the cluster's rate, and those of start
 and end), hash of the text, and a column for each score; and `labels/rejected.jsonl`: file, position, line, reason.
 A unit's file appears when it is complete and is not made again; it carries the unit's rejected documents with it.
+Where tasks are given, their items are looked for in the same pass, and what was found is written to `contamination/`.
 """
 
 import json
@@ -28,6 +29,7 @@ from openclimb.engines.engine import Resources
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
 from openclimb.progress import counted
+from openclimb.quality.contamination import UnitOverlap
 from openclimb.quality.scorers import Scorer, load_scorers, score_names
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, file_stamps, read_json, write_text
@@ -56,9 +58,11 @@ def label(
     corpus: CorpusSettings,
     embed: EmbedSettings,
     quality: QualitySettings,
+    overlap: Path | None = None,
 ) -> dict[str, Any]:
     """Label every unit that has no labels yet; return the facts of the record.
 
+    `overlap`: the folder with the index of the tasks' items, where what each unit has of them is written.
     Raises InputError when more than `corpus.max_rejected` documents could not be read, naming the files.
     """
     out, progress = context.folder, context.progress
@@ -68,7 +72,7 @@ def label(
     waiting = [unit for unit in units if unit.number not in done]
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
-    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out)
+    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out, overlap)
     rejecting = partial(_set_aside, work, units, done)
     embeds = Resources(gpus=gpu_share(embed)) if (clusters / "centroids.npy").is_file() else Resources()
     n_rejected = _n_rejected(done.values())
@@ -112,6 +116,7 @@ class _Work:
     embed: EmbedSettings
     quality: str
     out: Path
+    overlap: Path | None
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,7 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     done = Done(0, [])
     if work.corpus.domains == FOLDERS:
         done.empty_sources[unit.folder] = 0  # also of a folder without any document
+    overlap = UnitOverlap(work.overlap, unit) if work.overlap else None
     rows: list[Any] = []
     n_rows = 0
     try:
@@ -219,12 +225,16 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
             for batch in _batches(unit, work.corpus, BATCH, done):
                 rows.append(_label_batch(batch, clustering, embedder, scorers))
                 n_rows += len(batch)
+                if overlap:
+                    overlap.look(batch)
                 if n_rows >= GROUP_ROWS:
                     writer.write_table(_joined(rows))
                     rows, n_rows = [], 0
             if rows:
                 writer.write_table(_joined(rows))
             _say_what_became(writer, done)
+            if overlap:
+                overlap.write()  # first: a unit that has labels was looked at
     except _TooManyRejected:
         pass  # `label` raises for them
     return done

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openclimb.corpus.contamination import contaminated
 from openclimb.corpus.labels import read_empty_sources, read_labels
 
 FIXED = ("position", "cluster", "source", "distance", "bytes", "tokens", "hash")  # the other columns are scores
@@ -29,9 +30,10 @@ class Totals:
     scores: dict[str, NDArray[np.float64]]
 
 
-def add_up(folder: Path, k: int | None) -> Totals:
+def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
     """Return the sums for clusters 0…k−1 or, when k is None, for every source, in order of its name.
 
+    `left_out`: the folder that says which documents are contaminated and not counted; None where all are.
     Sources that have documents, but none with text, are among them.
     """
     names = [str(cluster) for cluster in range(k)] if k is not None else _sources(folder)
@@ -41,7 +43,9 @@ def add_up(folder: Path, k: int | None) -> Totals:
     score_sums: dict[str, NDArray[np.float64]] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
-    for _, labels in read_labels(folder):
+    for number, labels in read_labels(folder):
+        if left_out:
+            labels = labels.filter(~contaminated(left_out, number, labels))
         owner = _owner(labels, names, k is not None)
         tokens = labels.column("tokens").to_numpy().astype(np.float64)
         sums[0] += np.bincount(owner, minlength=len(names))

@@ -166,6 +166,13 @@ class TasksSettings:
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
     goals: dict[str, tuple[str, ...]] = setting({}, "goal → its tasks; two of them span a front of mixtures")
     max_items: int = setting(1000, "most items of a task in each of the two parts, by hash", low=1, high=10**9)
+    contamination: str = setting(
+        "report",
+        "items that stand in the corpus (13 words in a row, short ones whole): report: they are counted; documents: "
+        "the documents that hold them are left out of training and export; items: they are left out of the tasks; "
+        "off: nobody looks",
+        choices=("report", "documents", "items", "off"),
+    )
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Source:
     domains: Path
     tokenizer: Path  # tokenizer.json
     corpus: CorpusSettings
+    left_out: Path | None = None  # the folder that says which documents are contaminated, where those are left out
 
 
 def pack(
@@ -84,11 +85,12 @@ def pack(
     n_documents = [int(row["documents"]) for row in read_rows(source.domains / "domains.csv")]
     n_documents.append(round(sum(n_documents) * tokens.heldout))
     held = np.array([[*(domain.n_tokens for domain in domains), heldout_tokens], n_documents], dtype=np.float64)
-    every = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, (1.0,) * held.shape[1])
+    rates: tuple[float, ...] = (1.0,) * held.shape[1]
+    every = DocumentChoice(source.labels, source.domains, tokens.heldout, context.seed, rates, source.left_out)
     units, held = units_read(source.units, every, np.array([*needed, HELDOUT_TOKENS]), held, context)
-    rates = map(pick_rate, (*needed, HELDOUT_TOKENS), *np.rint(held).astype(np.int64).tolist())
+    rates = tuple(map(pick_rate, (*needed, HELDOUT_TOKENS), *np.rint(held).astype(np.int64).tolist()))
     copy_tokenizer(source.tokenizer, out / "tokenizer.json")
-    choice = replace(every, rates=tuple(rates))
+    choice = replace(every, rates=rates)
     work = _Work(choice, out / "tokenizer.json", source.corpus, out / "pieces")
     progress.start("pack", len(units), "units")
     for _ in context.engine.map(partial(_pack_unit, work), units, folder=out):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.corpus.domains import read_assignment, read_assignment_column
+from openclimb.corpus.contamination import contaminated
+from openclimb.corpus.domains import PRUNED, read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.reading.read import Unit, document_order
 from openclimb.errors import InputError
@@ -39,6 +40,7 @@ class DocumentChoice:
     heldout: float  # share of the documents that are kept out of training
     seed: int
     rates: tuple[float, ...]  # share of each domain's documents, first in order; the last one is of the held-out ones
+    left_out: Path | None = None  # says which documents are contaminated, where those are left out
 
     def documents(self, unit: Unit) -> dict[int, tuple[int, int]]:
         """Return position → (domain, order) of the chosen documents of a unit; held-out ones have the last number."""
@@ -61,8 +63,9 @@ class DocumentChoice:
         """Return the labels of a unit with this column, and each document's domain."""
         import pyarrow.parquet as pq
 
-        columns = [column, "hash", read_assignment_column(self.domains)]
+        columns = [*dict.fromkeys((column, "position")), "hash", read_assignment_column(self.domains)]
         table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=columns)
         domain = read_assignment(self.domains)(table).astype(np.int64)
         domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
+        domain[contaminated(self.left_out, unit.number, table)] = PRUNED
         return table, domain

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
+from openclimb.corpus.contamination import documents_left_out
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import pick_rate
 from openclimb.corpus.reading.read import Unit
@@ -123,10 +124,11 @@ def _read_enough(
         config.tokens.heldout,
         1.0,
     )
+    left_out = documents_left_out(root, config.tasks)
     while True:
         rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(
-            DocumentChoice(root / "labels", root / "domains", heldout, config.seed, rates),
+            DocumentChoice(root / "labels", root / "domains", heldout, config.seed, rates, left_out),
             root / "tokens" / "tokenizer.json",
             config.corpus,
             tuple(domain.name for domain in domains),

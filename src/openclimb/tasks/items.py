@@ -7,10 +7,11 @@ differ and the continuation is the same; or {"text"}. A task is a file; its name
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -139,14 +140,23 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def pack_tasks(settings: TasksSettings, tokenizer: Path, out: Path, progress: Progress) -> dict[str, Any]:
-    """Tokenise the items of every task into `out`; return {task: {part: items}}."""
+def pack_tasks(
+    settings: TasksSettings,
+    tokenizer: Path,
+    out: Path,
+    progress: Progress,
+    left_out: Mapping[str, Collection[float]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Tokenise the items of every task into `out`; return {task: {part: items}}.
+
+    `left_out`: {task: hashes of items that stand in the corpus and are not to be scored}.
+    """
     out.mkdir(parents=True, exist_ok=True)
     files = task_files(settings)
     progress.start("tasks", len(files), "tasks")
     facts = {}
     for name, path in files.items():
-        parts = split(name, read_items(path), settings)
+        parts = without(name, split(name, read_items(path), settings), left_out.get(name, ()))
         arrays: dict[str, NDArray[Any]] = {}
         for part, items in parts.items():
             arrays |= {f"{part}/{key}": array for key, array in tokenised(items, tokenizer).items()}
@@ -194,6 +204,18 @@ def split(name: str, items: Sequence[Item], settings: TasksSettings) -> dict[str
                 "add items, or name the task in tasks.report_only",
             )
     return parts
+
+
+def without(name: str, parts: Mapping[str, list[Item]], hashes: Collection[float]) -> dict[str, list[Item]]:
+    """Return the parts of a task without the items of these hashes. Raises InputError when none is left of a part."""
+    kept = {part: [item for item in items if item.hash not in hashes] for part, items in parts.items()}
+    for part, items in parts.items():
+        if items and not kept[part]:
+            raise InputError(
+                f"task '{name}': all {len(items)} items of its {part} part stand in the corpus",
+                'set tasks.contamination to "documents" or "report", or take the task out of tasks.paths',
+            )
+    return kept
 
 
 def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]:

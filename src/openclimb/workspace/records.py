@@ -39,7 +39,7 @@ from openclimb.workspace.lock import held, holder
 
 Inputs = ParamSpec("Inputs")
 
-STAGES = ("corpus", "clusters", "labels", "domains", "tokens", "mixture")
+STAGES = ("corpus", "clusters", "labels", "contamination", "domains", "tokens", "mixture")
 READ_WHOLE = ("domains", "tokens", "mixture")  # at every run: their content is compared too, not their size alone
 TRANSFER = "transfer"  # the folder of what a workspace took from another one
 URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # as Path writes it, with one stroke
