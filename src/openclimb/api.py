@@ -216,7 +216,8 @@ class OpenWorkspace:
         recipes = current_recipes(self.workspace, self.config)
         if "domains" in recipes:
             self._done("domains")
-            stop_if_stale(self.workspace, self.config, {name: recipe for name, recipe in recipes.items() if name != "mixture"})
+            before = {name: recipe for name, recipe in recipes.items() if name != "mixture"}
+            stop_if_stale(self.workspace, self.config, before)
         return weighed_domains(self.workspace.root, self.config)[0], trial_data(recipes)
 
     def _read(self, trial: Trial) -> Trial:

@@ -43,9 +43,8 @@ def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
     score_sums: dict[str, NDArray[np.float64]] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
-    for number, labels in read_labels(folder):
-        if left_out:
-            labels = labels.filter(~contaminated(left_out, number, labels))
+    for number, every in read_labels(folder):
+        labels = every.filter(~contaminated(left_out, number, every)) if left_out else every
         owner = _owner(labels, names, k is not None)
         tokens = labels.column("tokens").to_numpy().astype(np.float64)
         sums[0] += np.bincount(owner, minlength=len(names))

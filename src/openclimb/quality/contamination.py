@@ -36,7 +36,8 @@ INDEX = "index.npz"  # stands in the folder while units are looked at
 def make_index(out: Path, tasks: TasksSettings) -> Path:
     """Write the index of all items of the tasks' parts to `out` where it is not there yet; return `out`."""
     if not (out / INDEX).is_file():
-        rows, texts = [], []
+        rows: list[tuple[str, str, float]] = []
+        texts: list[str] = []
         for name, path in task_files(tasks).items():
             for part, items in split(name, read_items(path), tasks).items():
                 rows += [(name, part, item.hash) for item in items]
@@ -78,9 +79,9 @@ def write_runs(path: Path, found: Sequence[tuple[NDArray[np.int64], NDArray[np.i
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [np.concatenate([np.empty(0, np.int64), *arrays]) for arrays in (zip(*found, strict=True) if found else ((), ()))]
+    position, run = (np.concatenate([np.empty(0, np.int64), *(pair[i] for pair in found)]) for i in (0, 1))
     with atomic(path) as temporary:
-        pq.write_table(pa.table(dict(zip(("position", "run"), columns, strict=True))), temporary, compression="zstd")
+        pq.write_table(pa.table({"position": position, "run": run}), temporary, compression="zstd")
 
 
 def load_index(path: Path) -> Index:

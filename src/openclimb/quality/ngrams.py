@@ -22,7 +22,7 @@ LEAST_WORDS = 8  # of an item that is looked for: shorter ones are met by chance
 MOST_ITEMS = 10  # that share a run; one of more is the task's own wording ("which of the following …")
 STRETCH = 200_000  # characters worked on at once: their arrays fit a core's cache
 OVERLAP = 2000  # characters of a long text that two stretches share: more than a run has
-FILTER_BITS = 27  # of the table that rules most runs out: 16 MB
+FILTER_SHARE = 48  # bits of the filter a run, at least: it lets one in 48 runs through that are of no item
 BASE = np.uint64(0x9E3779B97F4A7C15)
 MIX = np.uint64(0xBF58476D1CE4E5B9)
 CODES = 0x40000  # code points with a kind of their own; those behind part words
@@ -121,13 +121,11 @@ def _powers_to(size: int) -> tuple[Hashes, Hashes]:
 
 @dataclass(frozen=True)
 class Index:
-    """The runs of items: sorted hashes, and by each the items that have it. What holds one run in `lengths` is a task's
-    item, whose number is its place in the list that the index was made of.
-    """
+    """The runs of items: their hashes, and for each the items that have it, by their place in the list given."""
 
     hashes: Hashes  # (n,), sorted
     starts: NDArray[np.int64]  # (n + 1,) of the items of each run
-    items: NDArray[np.int32]
+    items: NDArray[np.int64]
     lengths: NDArray[np.int32]  # of runs: N_WORDS, and those of short items
     n_runs: NDArray[np.int32]  # (n_items,) of each item; 0: too short, or all of it is its task's wording
     filter: NDArray[np.uint8]  # bits: the first LEAST_WORDS words of a run have this hash
@@ -151,28 +149,28 @@ class Index:
                     lengths.add(length)
                     found.append((runs.hashes(start[short], length), first[short]))
                     heads.append(runs.hashes(start[short], LEAST_WORDS))
-        return cls._of(found, heads, sorted(lengths), len(texts))
+        keys, items = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        return cls._sorted(keys, items, np.concatenate(heads), sorted(lengths), len(texts))
 
     @classmethod
-    def _of(
-        cls,
-        found: Sequence[tuple[Hashes, NDArray[np.int64]]],
-        heads: Sequence[Hashes],
-        lengths: Sequence[int],
-        n_items: int,
+    def _sorted(
+        cls, keys: Hashes, items: NDArray[np.int64], heads: Hashes, lengths: Sequence[int], n_items: int
     ) -> "Index":
-        keys = np.concatenate([keys for keys, _ in found])
-        pairs = np.unique(np.rec.fromarrays([keys, np.concatenate([items for _, items in found])], names="key,item"))
-        hashes, starts, counts = np.unique(pairs["key"], return_index=True, return_counts=True)
-        own = np.repeat(counts <= MOST_ITEMS, counts)
-        items = pairs["item"][own].astype(np.int32)
-        hashes, counts = hashes[counts <= MOST_ITEMS], counts[counts <= MOST_ITEMS]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        head = np.concatenate(heads)
-        bits = np.zeros(1 << (FILTER_BITS - 3), dtype=np.uint8)
-        np.bitwise_or.at(bits, *_bit(head))
+        order = np.lexsort((items, keys))
+        keys, items = keys[order], items[order]
+        first = np.append(True, (keys[1:] != keys[:-1]) | (items[1:] != items[:-1]))[: len(keys)]
+        hashes, place, counts = np.unique(keys[first], return_inverse=True, return_counts=True)
+        own = counts <= MOST_ITEMS
+        items = items[first][own[place]]
+        bits = np.zeros(1 << max(10, (FILTER_SHARE * len(heads)).bit_length() - 3), dtype=np.uint8)
+        np.bitwise_or.at(bits, *_bit(heads, bits))
         return cls(
-            hashes, starts, items, np.array(lengths, np.int32), np.bincount(items, minlength=n_items).astype(np.int32), bits
+            hashes[own],
+            np.append(0, np.cumsum(counts[own])),
+            items,
+            np.array(lengths, dtype=np.int32),
+            np.bincount(items, minlength=n_items).astype(np.int32),
+            bits,
         )
 
     def find(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -183,7 +181,7 @@ class Index:
             if len(runs.owner) < LEAST_WORDS or not len(self.hashes):
                 continue
             begin = np.arange(len(runs.owner) - LEAST_WORDS + 1)
-            place, bit = _bit(runs.hashes(begin, LEAST_WORDS))
+            place, bit = _bit(runs.hashes(begin, LEAST_WORDS), self.filter)
             begin = np.flatnonzero((self.filter[place] & bit) != 0)
             for length in self.lengths.tolist():
                 inside = begin[begin + length <= len(runs.owner)]
@@ -200,12 +198,12 @@ class Index:
         n = self.starts[runs + 1] - self.starts[runs]
         place = np.repeat(np.arange(len(runs)), n)
         within = np.arange(len(place)) - np.repeat(np.cumsum(n) - n, n)
-        return place, self.items[self.starts[runs][place] + within].astype(np.int64)
+        return place, self.items[self.starts[runs][place] + within]
 
     def save(self, path: Path) -> None:
         """Write the index to a file, whole or not at all."""
         with atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **vars(self))  # type: ignore[arg-type]
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Index":
@@ -214,9 +212,9 @@ class Index:
             return cls(**{name: stored[name] for name in stored.files})
 
 
-def _bit(hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the place of each hash in the filter: byte and bit."""
-    place = hashes >> np.uint64(64 - FILTER_BITS)
+def _bit(hashes: Hashes, bits: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the place of each hash in a filter: byte and bit."""
+    place = (hashes >> np.uint64(32)) & np.uint64(8 * len(bits) - 1)
     return (place >> np.uint64(3)).astype(np.int64), _BITS[place & np.uint64(7)]
 
 
