@@ -154,16 +154,20 @@ def current_recipes(workspace: Workspace, config: Config, *, network: bool = Tru
         inputs = {FILE: folder_fingerprint(str(workspace.root / FILE))}
         return {"mixture": _mixture(config, inputs, trials, NO_DATA, transfer)}
     asked = network or not any(map(is_remote, config.corpus.paths))
-    documents = input_fingerprint(config.corpus) if asked else _recorded(workspace, "corpus", "input_files")
+    documents = input_fingerprint(config.corpus) if asked else _recorded(workspace, ("corpus",), "input_files")
     asked = network or not any(map(is_remote, config.tasks.paths))
-    tasks = task_fingerprint(config.tasks) if asked else _recorded(workspace, "tokens", "task_files")
+    tasks = task_fingerprint(config.tasks) if asked else _recorded(workspace, ("tokens", "contamination"), "task_files")
     return recipes(config, documents, tasks, trials, transfer)
 
 
-def _recorded(workspace: Workspace, stage: str, name: str) -> str:
-    """Return the fingerprint of the input files that a stage was made from; empty where it is not made."""
-    record = workspace.folder(stage) / "record.json"
-    return str(read_json(record)["inputs"].get(name, "")) if record.is_file() else ""
+def _recorded(workspace: Workspace, stages: Sequence[str], name: str) -> str:
+    """Return the fingerprint of the input files that the first of these stages was made from; empty where none is."""
+    for stage in stages:
+        folder = workspace.folder(stage)
+        for path in (folder / "record.json", folder.with_name(f"{stage}.partial") / "recipe.json"):
+            if path.is_file():
+                return str(read_json(path)["inputs"].get(name, ""))
+    return ""
 
 
 def trial_data(recipes: Mapping[str, Recipe]) -> str:

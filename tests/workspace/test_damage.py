@@ -36,7 +36,7 @@ def test_an_undamaged_workspace_passes(root: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == []
 
 
-@pytest.mark.parametrize("stage", ["corpus", "clusters", "labels", "domains", "tokens", "mixture"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_flipped_bit_is_found(stage: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(
         str(path.relative_to(root)) for path in (root / stage).rglob("*") if path.is_file() and path.stat().st_size

@@ -12,7 +12,7 @@ from openclimb.printable import one_line
 from openclimb.progress import counted, size_text
 
 WIDTH = 100  # columns
-NAMED_LARGE = 3  # files with large units that are named
+NAMED = 3  # files with large units, and tasks, that are named
 NONE = "–"  # a cell of what a stage does not have
 
 
@@ -35,6 +35,7 @@ def plan_text(facts: Mapping[str, Any]) -> str:
             f"task      {one_line(name)}: {task['search']:,} search items, {task['report']:,} report items"
             for name, task in facts["tasks"].items()
         ),
+        *_overlap_lines(facts["overlap"]),
         *_tokenizer_lines(facts["tokenizer"]),
         *_trial_lines(facts),
         *transfer_lines(facts["transfer"]),
@@ -43,6 +44,17 @@ def plan_text(facts: Mapping[str, Any]) -> str:
         *cost_lines(facts["plan"], facts["stages"]),
     ]
     return "\n".join(lines)
+
+
+def _overlap_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return the overlap of the tasks with the documents that were looked at."""
+    if not facts:
+        return []
+    found = facts["tasks"]
+    most = ", ".join(f"{one_line(task)} {n:,}" for task, n in list(found.items())[:NAMED])
+    what = f"{sum(found.values()):,} of {facts['items']:,} items in {counted(facts['overlap'], 'documents')}: {most}"
+    sample = f"overlap   of tasks with the corpus (sample of {counted(facts['documents'], 'documents')}): "
+    return textwrap.wrap(sample + (what if found else "no item"), WIDTH, subsequent_indent=" " * 10)
 
 
 def _tokenizer_lines(facts: Mapping[str, str]) -> list[str]:
@@ -68,7 +80,7 @@ def large_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return what is said of files that have units of more than a gigabyte of text, a line each."""
     if not rows:
         return []
-    first = sorted(rows, key=lambda row: -int(row["bytes"]))[:NAMED_LARGE]
+    first = sorted(rows, key=lambda row: -int(row["bytes"]))[:NAMED]
     named = ", ".join(f"{row['name']} (about {size_text(row['bytes'])} of text)" for row in first)
     more = f" and {len(rows) - len(first):,} more" if len(rows) > len(first) else ""
     return [

@@ -7,6 +7,7 @@ from typing import Any
 from openclimb.cli.preflight import preflight
 from openclimb.config.load import format_count, parse_count
 from openclimb.config.schema import Config
+from openclimb.corpus.contamination import overlap_sentence, task_overlap
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains
 from openclimb.corpus.tokenizer import describe_ends
 from openclimb.errors import ConfigError
@@ -61,6 +62,7 @@ def plan(root: Path, asked: Asked = HERE) -> dict[str, Any]:
         "tokenizer": {} if config.objective.external or has_custom_domains(config) else _tokenizer(config),
         "stages": [] if given else _stages(workspace, config),
         "trials": _trials(config, made),
+        "overlap": dict(made.overlap),
         "plan": plan_facts(made, took.seconds if machine.here and not given else {}),
         "by_hand": by_hand(config),
         "objective": config.objective.resolved,
@@ -81,6 +83,7 @@ def status(root: Path) -> dict[str, Any]:
     count = {state: sum(trial.state == state for trial in trials) for state in ("done", "waiting", "failed")}
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
     holder = workspace.holder()
+    overlap = task_overlap(root) if (how := config.tasks.contamination) != "off" and not given else []
     stale = [row["stage"] for row in stages if row["state"] == "stale"]
     if holder:
         command = f"climb status {root}"
@@ -104,6 +107,8 @@ def status(root: Path) -> dict[str, Any]:
         "stages": stages,
         "trials": {**count, "running": running if holder else 0},
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
+        "overlap": overlap,
+        "contamination": overlap_sentence(overlap, how) if overlap else "",
         "transfer": transfer_facts(root),
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,

@@ -19,11 +19,25 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if facts["by_hand"] and facts["waiting"]:  # completed one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += _overlap_lines(facts)
     lines += transfer_lines(facts["transfer"])
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")
     return "\n".join([*lines, f"next      {facts['next']}"])
+
+
+def _overlap_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return what the corpus has of the tasks: a sentence, and a line for each task of which it has something."""
+    lines = [f"overlap   {facts['contamination']}"] if facts["contamination"] else []
+    for row in facts["overlap"]:
+        if row["overlap"]:
+            (domain, n), *_ = row["domains"].items()
+            lines.append(
+                f"          {one_line(row['task'])}: {row['overlap']:,} of {row['items']:,} items, {row['share']:.2%} of "
+                f"their runs, in {counted(row['documents'], 'documents')}, most in {one_line(domain)} ({n:,})"
+            )
+    return lines
 
 
 def answer_text(answer: Answer) -> str:

@@ -63,8 +63,8 @@ class DocumentChoice:
         """Return the labels of a unit with this column, and each document's domain."""
         import pyarrow.parquet as pq
 
-        columns = [*dict.fromkeys((column, "position")), "hash", read_assignment_column(self.domains)]
-        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=columns)
+        columns = [column, "hash", read_assignment_column(self.domains), *(["position"] if self.left_out else [])]
+        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=list(dict.fromkeys(columns)))
         domain = read_assignment(self.domains)(table).astype(np.int64)
         domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
         domain[contaminated(self.left_out, unit.number, table)] = PRUNED

@@ -170,7 +170,9 @@ def embed_seconds(job: Job, embedder: Embedder, documents: float, head: float) -
 
 def _labels(job: Job, corpus: CorpusSize) -> Row:
     machine = job.machine
-    whole = corpus.text_bytes / rates.LABEL / machine.core.text_share / machine.cores
+    tasks = job.config.tasks
+    looks = 1 / rates.LOOK if tasks.paths and tasks.contamination != "off" else 0.0
+    whole = corpus.text_bytes * (1 / rates.LABEL + looks) / machine.core.text_share / machine.cores
     embedding = gpu = flops = 0.0
     if not job.config.corpus.domains:
         embedder = embedder_of(job.config.embed)

@@ -19,6 +19,7 @@ from openclimb.planning.embedder import embedder_of
 from openclimb.planning.machine import Machine
 from openclimb.planning.real import Real
 from openclimb.planning.work import Proxy, Tasks, assumed_domains, batches, proxy_of, tokens_a_byte
+from openclimb.quality.contamination import SampleOverlap
 from openclimb.workspace.files import read_json
 from openclimb.workspace.tables import read_csv
 
@@ -37,6 +38,7 @@ class Plan:
     stack: Stack | None
     known: str  # how the corpus' size is known; empty without a corpus
     assumptions: tuple[str, ...]
+    overlap: Mapping[str, Any]  # of the tasks with the documents looked at; empty where nobody looked
 
 
 def make_plan(
@@ -49,20 +51,27 @@ def make_plan(
     """
     proxy, rate = read_proxy(config), tokens_a_byte(config.tokens.vocab_size)
     corpus, known = None, ""
+    overlap = _sample_overlap(config) if not given else None
     if has_custom_domains(config):
         domains = custom_domains(root, config)
     else:
         rate = _measured_rate(root) or rate
-        corpus, known = (given, GIVEN) if given else _size(root, config)
+        corpus, known = (given, GIVEN) if given else _size(root, config, overlap)
         known_domains = (root / "domains" / "record.json").is_file() and not given
         domains = read_domains(root / "domains") if known_domains else assumed_domains(config, rate * corpus.text_bytes)
     counts = batches(config) | ({"selection": done.batches["selection"]} if _selected(done) else {})
     job = Job(config, machine, proxy, corpus, tuple(domains), tasks, rate, counts)
     rows = rows_of(job)
     stack = stack_of(job) if machine.card else None
-    return Plan(
-        job, tuple(rows), export_row(job), total(rows), stack, known, tuple(_assumptions(job, known, _selected(done)))
-    )
+    assumed = tuple(_assumptions(job, known, _selected(done)))
+    found = overlap.facts() if overlap else {}
+    return Plan(job, tuple(rows), export_row(job), total(rows), stack, known, assumed, found)
+
+
+def _sample_overlap(config: Config) -> SampleOverlap | None:
+    """Return what looks for the tasks' items in the documents that a plan meets, where the run will look for them."""
+    on = config.tasks.contamination != "off" and config.tasks.paths and not has_custom_domains(config)
+    return SampleOverlap(config.tasks) if on else None
 
 
 def _selected(done: Real) -> bool:
@@ -86,9 +95,9 @@ def _measured_rate(root: Path) -> float:
     return float(read_json(folder / "token_rates.json")["overall"]) if (folder / "record.json").is_file() else 0.0
 
 
-def _size(root: Path, config: Config) -> tuple[CorpusSize, str]:
+def _size(root: Path, config: Config, overlap: SampleOverlap | None) -> tuple[CorpusSize, str]:
     """Return the size of the corpus, and how it is known: what was labelled, or a look into the files."""
-    found = estimate_size(config.corpus, config.tokens.tokenizer)
+    found = estimate_size(config.corpus, config.tokens.tokenizer, overlap.look if overlap else None)
     if not (root / "domains" / "record.json").is_file():
         return found, LOOKED
     rows = read_csv(root / "domains" / "clusters.csv", ("documents", "bytes"))

@@ -36,16 +36,43 @@ INDEX = "index.npz"  # stands in the folder while units are looked at
 def make_index(out: Path, tasks: TasksSettings) -> Path:
     """Write the index of all items of the tasks' parts to `out` where it is not there yet; return `out`."""
     if not (out / INDEX).is_file():
-        rows: list[tuple[str, str, float]] = []
-        texts: list[str] = []
-        for name, path in task_files(tasks).items():
-            for part, items in split(name, read_items(path), tasks).items():
-                rows += [(name, part, item.hash) for item in items]
-                texts += map(item_text, items)
-        index = Index.of(texts)
+        rows, index = _index_of(tasks)
         write_csv(out / "items.csv", ITEMS, [(*row, int(n), 0) for row, n in zip(rows, index.n_runs, strict=True)])
         index.save(out / INDEX)
     return out
+
+
+def _index_of(tasks: TasksSettings) -> tuple[list[tuple[str, str, float]], Index]:
+    """Return (task, part, hash) of all items of the tasks' parts, and their index."""
+    rows: list[tuple[str, str, float]] = []
+    texts: list[str] = []
+    for name, path in task_files(tasks).items():
+        for part, items in split(name, read_items(path), tasks).items():
+            rows += [(name, part, item.hash) for item in items]
+            texts += map(item_text, items)
+    return rows, Index.of(texts)
+
+
+class SampleOverlap:
+    """Looks for the items of tasks in some texts: what a plan says before the corpus is read."""
+
+    def __init__(self, tasks: TasksSettings) -> None:
+        self.rows, self.index = _index_of(tasks)
+        self.n_texts = self.n_found = 0
+        self.items: set[int] = set()
+
+    def look(self, texts: Sequence[str]) -> None:
+        """Look at some texts."""
+        text, run = self.index.find(texts)
+        self.n_texts += len(texts)
+        self.n_found += len(np.unique(text))
+        self.items.update(self.index.items_of(run)[1].tolist())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the documents that were looked at and those with an item, the items, and those found of each task."""
+        tasks = Counter(self.rows[item][0] for item in sorted(self.items))
+        found = {"documents": self.n_texts, "overlap": self.n_found, "items": len(self.rows)}
+        return {**found, "tasks": dict(tasks.most_common())}
 
 
 def item_text(item: Item) -> str:

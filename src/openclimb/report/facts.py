@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from openclimb.config.load import from_dict, secrets_of
+from openclimb.config.schema import Config
+from openclimb.corpus.contamination import task_overlap
 from openclimb.masking import replaced
 from openclimb.search.transfer.store import transfer_facts
 from openclimb.workspace.files import read_json
@@ -45,6 +47,8 @@ class Facts:
     iterations: list[Diagnostics] = field(default_factory=list)
     train_seconds: float = 0.0
     validation: Validation | None = None
+    overlap: list[dict[str, Any]] = field(default_factory=list)  # of each task's items with the corpus
+    contamination: str = ""  # what is done with it: tasks.contamination
     transfer: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
 
 
@@ -52,13 +56,14 @@ def read_facts(root: Path) -> Facts:
     """Read everything the page shows. Files that are not there yet leave their part empty."""
     settings = (root / "climb.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(settings)
+    config = from_dict({name: value for name, value in raw.items() if name != "format"})
     records = {stage: found for stage in STAGES if (found := _json(root / stage / "record.json"))}
     clusters = _rows(root / "domains" / "clusters.csv")
     points = _points(root / "clusters" / "sample.parquet", clusters)
     data = records["tokens"]["fingerprint"] if "tokens" in records else ""
     return Facts(
         root.absolute().name,
-        _masked(settings, raw),
+        _masked(settings, config),
         raw,
         records,
         read_answer(root) if (root / MIXTURE).is_file() else None,
@@ -70,14 +75,15 @@ def read_facts(root: Path) -> Facts:
         read_diagnostics(root),
         sum(_json(path).get("seconds", 0.0) for path in root.glob("trials/*/scores.json")),
         read_validation(root) if (root / VALIDATION).is_file() else None,
+        task_overlap(root) if (how := config.tasks.contamination) != "off" else [],
+        how,
         transfer_facts(root),
     )
 
 
-def _masked(settings: str, raw: dict[str, Any]) -> str:
+def _masked(settings: str, config: Config) -> str:
     """Return the text of climb.toml with its secrets masked, also where they stand as TOML escapes them."""
-    secrets = secrets_of(from_dict({name: value for name, value in raw.items() if name != "format"}))
-    return replaced(settings, [form for each in secrets for form in (json.dumps(each)[1:-1], each)])
+    return replaced(settings, [form for each in secrets_of(config) for form in (json.dumps(each)[1:-1], each)])
 
 
 def _json(path: Path) -> dict[str, Any]:

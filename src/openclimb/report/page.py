@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openclimb import __version__
+from openclimb.corpus.contamination import overlap_sentence
 from openclimb.errors import MissingDependency
 from openclimb.printable import printable
 from openclimb.progress import counted
@@ -39,6 +40,7 @@ def build_report(root: Path) -> Path:
         finalists=finalists(facts),
         tasks=tasks(facts),
         signal=signal(facts),
+        overlap_sentence=overlap_sentence(facts.overlap, facts.contamination) if facts.overlap else "",
         transfer=transfer_sentence(facts.transfer) if facts.transfer else "",
         holm=HOLM,
         plotly=_plotly() if figures else "",

@@ -4,7 +4,7 @@ Reads of every format some places in a few files: ranges of JSON lines, row grou
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from openclimb.corpus.reading.tables import parquet_file
 from openclimb.corpus.reading.units import UNIT_BYTES, InputFile, list_files
 
 Floats = NDArray[np.float64]
+See = Callable[[Sequence[str]], None]
 
 PLACES = 16  # looked at of each format
 RANGE = 1 << 18  # bytes of JSON lines read at each
@@ -41,9 +42,10 @@ class CorpusSize:
     units: int
 
 
-def estimate_size(settings: CorpusSettings, tokenizer: str = "") -> CorpusSize:
+def estimate_size(settings: CorpusSettings, tokenizer: str = "", see: See | None = None) -> CorpusSize:
     """Return about how large the corpus is. The same files give the same numbers.
 
+    `see` is given the texts that are met, those of a place together.
     Raises InputError when no file matches or one cannot be read.
     """
     files = list_files(settings)
@@ -51,24 +53,32 @@ def estimate_size(settings: CorpusSettings, tokenizer: str = "") -> CorpusSize:
     for kind in sorted({file.format for file in files}):
         some = [file for file in files if file.format == kind]
         n_bytes = sum(file.size for file in some)
-        totals += n_bytes * _ratios(some, settings, tokenizer)
+        totals += n_bytes * _ratios(some, settings, tokenizer, see)
     units = sum(max(1, -(-file.size // UNIT_BYTES)) for file in files)
     documents, text_bytes, head_bytes = totals.tolist()
     documents = max(1.0, documents)  # none is met in a file of web pages alone
     return CorpusSize(documents, float(sum(file.size for file in files)), text_bytes, head_bytes, units)
 
 
-def _ratios(files: Sequence[InputFile], settings: CorpusSettings, tokenizer: str) -> Floats:
+def _ratios(files: Sequence[InputFile], settings: CorpusSettings, tokenizer: str, see: See | None) -> Floats:
     """Return the documents, bytes of text and bytes of heads of a byte of these files, all of one format."""
     n_places = max(1, PLACES // len(files))
     seen = files[:: max(1, len(files) // PLACES)]
-    found = np.array([_look(file, settings, tokenizer, i, n_places) for file in seen for i in range(n_places)])
-    n_bytes, *counts = found.sum(0)
+    sums = np.zeros(4)
+    for file in seen:
+        for i in range(n_places):
+            found, texts = _look(file, settings, tokenizer, i, n_places)
+            sums += found
+            if see:
+                see(texts)
+    n_bytes, *counts = sums.tolist()
     return np.array(counts) / max(1.0, n_bytes)
 
 
-def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int, n_places: int) -> Floats:
-    """Return (bytes of the file, documents, bytes of text, bytes of heads) at one of its places."""
+def _look(
+    file: InputFile, settings: CorpusSettings, tokenizer: str, place: int, n_places: int
+) -> tuple[Floats, list[str]]:
+    """Return (bytes of the file, documents, bytes of text, bytes of heads) at one of its places, and the texts."""
 
     def unit(start: int, stop: int, n_bytes: int) -> Unit:
         return Unit(
@@ -79,20 +89,24 @@ def _look(file: InputFile, settings: CorpusSettings, tokenizer: str, place: int,
         start = (file.size - RANGE) * place // max(1, n_places - 1)
         return _lines(unit(start=start, stop=start + RANGE, n_bytes=RANGE), settings)
     if place:
-        return np.zeros(4)
+        return np.zeros(4), []
     if file.format == "parquet":
         rows, groups = patiently(file.path, partial(_rows, file))
-        counts, _ = _read(unit(start=0, stop=min(1, groups), n_bytes=file.size), settings, MOST)
-        return np.array([file.size, *(counts * rows / max(1.0, counts[0]))])
+        texts, _ = _read(unit(start=0, stop=min(1, groups), n_bytes=file.size), settings, MOST)
+        counts = _counted(texts)
+        return np.array([file.size, *(counts * rows / max(1.0, counts[0]))]), texts
     most = None if file.format == "jsonl" else MOST
-    counts, whole = _read(unit(start=0, stop=file.size, n_bytes=file.size), settings, most)
-    if whole or not counts[0]:
-        return np.array([file.size, *counts])
-    return np.array([(counts[1] + AROUND * counts[0]) / (COMPRESSED if "." in file.format else 1), *counts])
+    texts, whole = _read(unit(start=0, stop=file.size, n_bytes=file.size), settings, most)
+    counts = _counted(texts)
+    if whole or not texts:
+        return np.array([file.size, *counts]), texts
+    return np.array([(counts[1] + AROUND * counts[0]) / (COMPRESSED if "." in file.format else 1), *counts]), texts
 
 
-def _lines(unit: Unit, settings: CorpusSettings) -> Floats:
-    """Return (bytes, documents, bytes of text, bytes of heads) of the lines that a range of bytes holds whole."""
+def _lines(unit: Unit, settings: CorpusSettings) -> tuple[Floats, list[str]]:
+    """Return (bytes, documents, bytes of text, bytes of heads) of the lines that a range of bytes holds whole, and the
+    texts.
+    """
 
     def read() -> bytes:
         with open_file(unit.path) as stream:
@@ -104,25 +118,27 @@ def _lines(unit: Unit, settings: CorpusSettings) -> Floats:
     last = data.rfind(b"\n") + 1
     parser = Parser(unit.name, settings, unit.tokenizer, unit.folder)
     rows = [parser.line(line, 0, None) for line in data[first:last].split(b"\n") if line.strip()]
-    counts = _counted([row for row in rows if isinstance(row, Document)])
-    return np.array([last - first, *counts]) if last > first else np.array([len(data), 0.0, 0.0, 0.0])
+    texts = [row.text for row in rows if isinstance(row, Document)]
+    counts = [last - first, *_counted(texts)] if last > first else [len(data), 0.0, 0.0, 0.0]
+    return np.array(counts), texts
 
 
-def _counted(documents: Sequence[Document]) -> Floats:
-    """Return how many documents, and the bytes of their texts and of the texts' heads."""
-    sizes = [len(one.text.encode("utf-8", "replace")) for one in documents]
+def _counted(texts: Sequence[str]) -> Floats:
+    """Return how many texts, and the bytes of them and of their heads."""
+    sizes = [len(text.encode("utf-8", "replace")) for text in texts]
     return np.array([len(sizes), sum(sizes), sum(min(HEAD, size) for size in sizes)], dtype=np.float64)
 
 
-def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> tuple[Floats, bool]:
-    """Return the documents among the first `most` of a unit with the bytes of their texts and of the texts' heads, and
-    whether the unit has no more. Reads at most FEW bytes of the file and, about, as many of text.
+def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> tuple[list[str], bool]:
+    """Return the texts of the documents among the first `most` of a unit, and whether the unit has no more.
+
+    Reads at most FEW bytes of the file and, about, as many of text.
     """
-    found, n_bytes, whole = list[Document](), 0, False
+    found, n_bytes, whole = list[str](), 0, False
     try:
         with at_most(FEW), contextlib.closing(read_unit(unit, settings)) as documents:  # type: ignore[type-var]
             for one in islice(documents, most):
-                found += [one] if isinstance(one, Document) else []
+                found += [one.text] if isinstance(one, Document) else []
                 n_bytes += len(one.text) if isinstance(one, Document) else 0
                 if n_bytes > FEW:
                     break
@@ -130,7 +146,7 @@ def _read(unit: Unit, settings: CorpusSettings, most: int | None) -> tuple[Float
                 whole = most is None or len(found) < most
     except EnoughError:
         pass
-    return _counted(found), whole
+    return found, whole
 
 
 def _rows(file: InputFile) -> tuple[int, int]:
