@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import openclimb
-from openclimb.cli.planning import plan, status
 from openclimb.cli.plan_text import plan_text
+from openclimb.cli.planning import plan, status
 from openclimb.cli.text import status_text
 from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
@@ -102,7 +102,15 @@ def looked(
     labels.engine.release()
     found = at(out / "contamination", workers)
     facts = find_contamination(found, units, out / "labels", settings, tasks)
-    record = {"version": 1, "settings": {}, "inputs": {}, "facts": facts, "fingerprint": "", "seconds": 0.0, "finished": ""}
+    record = {
+        "version": 1,
+        "settings": {},
+        "inputs": {},
+        "facts": facts,
+        "fingerprint": "",
+        "seconds": 0.0,
+        "finished": "",
+    }
     (out / "record.json").write_text(json.dumps(record))
     found.engine.release()
     return out
@@ -236,7 +244,7 @@ def test_plan_status_and_report_say_it(
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
     said = status_text(status(workspace))
-    assert f"of {sum(row['report_items'] for row in rows)} report items" in said
+    assert f"Of {sum(row['report_items'] for row in rows)} report items" in said
     assert "\x1b" not in said
 
 

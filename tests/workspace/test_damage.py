@@ -11,6 +11,7 @@ from openclimb.cli.main import main
 from openclimb.errors import WorkspaceError
 from openclimb.testing.fixtures import complaint
 from openclimb.workspace.damage import find_damage
+from openclimb.workspace.records import STAGES
 
 
 @pytest.fixture

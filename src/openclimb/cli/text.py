@@ -34,8 +34,8 @@ def _overlap_lines(facts: Mapping[str, Any]) -> list[str]:
         if row["overlap"]:
             (domain, n), *_ = row["domains"].items()
             lines.append(
-                f"          {one_line(row['task'])}: {row['overlap']:,} of {row['items']:,} items, {row['share']:.2%} of "
-                f"their runs, in {counted(row['documents'], 'documents')}, most in {one_line(domain)} ({n:,})"
+                f"          {one_line(row['task'])}: {row['overlap']:,} of {row['items']:,} items, {row['share']:.2%} "
+                f"of their runs, in {counted(row['documents'], 'documents')}, most in {one_line(domain)} ({n:,})"
             )
     return lines
 
@@ -169,6 +169,6 @@ def stage_lines(stages: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in stages:
         spent = f"  {row['seconds']:,.0f} s" if row["state"] == "done" else ""
-        lines.append(f"{row['stage']:<9} {row['state']}{spent}")
+        lines.append(f"{row['stage']:<13} {row['state']}{spent}")
         lines += [f"            {line}" for line in row["differs"]]
     return lines
