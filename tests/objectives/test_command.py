@@ -356,7 +356,7 @@ def test_the_tutorials_trainer_searches_without_a_corpus(root: Path, capsys: pyt
     capsys.readouterr()
     assert main(["status", str(root)]) == 0
     said = capsys.readouterr().out
-    assert "mixture   done" in said
+    assert "mixture       done" in said
     assert "3 given by hand" in said
     page = openclimb.open(root).report().read_text()
     assert "score ↑" in page

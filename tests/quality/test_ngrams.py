@@ -3,10 +3,11 @@
 import random
 import re
 
+import numpy as np
 import pytest
 
 from openclimb.quality import ngrams
-from openclimb.quality.ngrams import LEAST_WORDS, MOST_ITEMS, N_WORDS, OVERLAP, Index
+from openclimb.quality.ngrams import LEAST_WORDS, MOST_ITEMS, N_WORDS, OVERLAP, Index, words_of
 
 ITEM = "The heron stood at the edge of the reeds, and waited there; until the very last light had gone."
 OTHER = "Our ferry leaves the northern harbour shortly after noon and takes an hour to cross the narrow sound."
@@ -114,3 +115,8 @@ def test_the_index_finds_what_a_plain_search_finds() -> None:
     at, item = index.items_of(run)
     assert plain
     assert set(zip(text[at].tolist(), item.tolist(), strict=True)) == plain
+
+
+def test_hashes_are_the_same_on_every_machine() -> None:
+    runs = words_of(["The heron stood.", "Ein Reiher: größer als Ångström — 苍鹭"])
+    assert runs.hashes(np.array([0, 3]), 3).tolist() == [2341260879628235468, 18018169924018250141]
