@@ -75,7 +75,7 @@ def test_the_export_is_the_mixture(finished: Path, tmp_path: Path) -> None:
     assert main(["export", str(finished), "--tokens", "100K", "--out", str(out), "--quiet"]) == 0
     card = (out / "README.md").read_text()
     assert all(row.name in card for row in openclimb.open(finished).mixture().domains)
-    assert "--data-path" in (out / "megatron.txt").read_text()
+    assert main(["verify", str(out), "--quiet"]) == 0
 
 
 def test_status_and_plan_tell_the_state_and_change_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

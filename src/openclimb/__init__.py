@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openclimb.api import OpenWorkspace
+    from openclimb.export.verify import Verified
     from openclimb.mixture import Weights
+    from openclimb.progress import Progress
     from openclimb.search.predictors.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -37,3 +39,13 @@ def fit_predictor(weights: "Weights", scores: "Weights", name: str = "auto") -> 
     from openclimb.search.predictors.predictor import fit_predictor
 
     return fit_predictor(weights, scores, name)
+
+
+def verify(out: str | Path, progress: "Progress | None" = None) -> "Verified":
+    """Read an exported dataset alone, a folder or a URL, and return what of it is not as its record says.
+
+    Raises WorkspaceError where there is no finished export.
+    """
+    from openclimb.api import verify
+
+    return verify(out, progress)

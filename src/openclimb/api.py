@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openclimb import seeds
 from openclimb.config.schema import Config, TasksSettings
@@ -25,6 +25,9 @@ from openclimb.workspace.records import STAGES, Workspace, trial_settings
 from openclimb.workspace.results import MIXTURE, Answer, Best, Validation, read_answer, read_validation
 from openclimb.workspace.runs_file import Directions, Imported, read_runs
 from openclimb.workspace.trials import Proposal, Trial, weights_key
+
+if TYPE_CHECKING:
+    from openclimb.export.verify import Verified
 
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
@@ -259,12 +262,21 @@ class OpenWorkspace:
         return build_report(self.workspace.root)
 
     def export(
-        self, token_budget: int, out: str | Path, format: str = "parquet", progress: Progress | None = None
+        self,
+        token_budget: int,
+        out: str | Path,
+        format: str = "parquet",
+        progress: Progress | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Write the dataset for a token budget, in mixture order, to a folder or a URL; return what was written."""
-        from openclimb.export.dataset import asked_for, export
+        """Write the dataset for a token budget, in mixture order, to a folder or a URL; return what was written.
+
+        `more`: by_domain, tokenizer, seed, shard_bytes, as in `export.dataset.ExportSpec`.
+        """
+        from openclimb.export.dataset import ExportSpec, asked_for, export
         from openclimb.export.remote import export_to_store
 
+        spec = ExportSpec(token_budget, format, **more)
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
         root, config, progress = self.workspace.root, self.config, progress or Progress()
@@ -273,10 +285,10 @@ class OpenWorkspace:
             stop_if_damaged(root, STAGES)
 
             def make(folder: Path) -> dict[str, Any]:
-                return export(root, config, token_budget, folder, format, engine, progress)
+                return export(root, config, spec, folder, engine, progress)
 
             if is_remote(str(out)):
-                return export_to_store(str(out), root, asked_for(root, config, token_budget, format), make, progress)
+                return export_to_store(str(out), root, asked_for(root, config, spec), make, progress)
             return make(Path(str(out).removeprefix("file://")))
 
     @contextlib.contextmanager
@@ -295,6 +307,13 @@ class OpenWorkspace:
         if not (folder / "record.json").is_file():
             raise WorkspaceError(f"{stage}/ is not made yet", f"climb run {self.workspace.root}")
         return folder
+
+
+def verify(out: str | Path, progress: Progress | None = None) -> "Verified":
+    """Compare an exported dataset, read alone, with its record: see `export.verify`."""
+    from openclimb.export.verify import verify
+
+    return verify(str(out), progress or Progress())
 
 
 def named_tasks(tasks: TasksSettings) -> set[str]:

@@ -11,7 +11,7 @@ from openclimb.config.load import from_dict
 from openclimb.config.registry import REGISTRY, load, names
 from openclimb.config.schema import SECTIONS
 from openclimb.errors import ConfigError
-from openclimb.export.writers import Writer, find_writer
+from openclimb.export.writers.writer import Writer, find_writer
 from openclimb.validation.compare import BASELINES
 
 OFFERED = {  # setting → seam

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from openclimb.config.registry import names
 from openclimb.config.scales import preset
-from openclimb.export.card import dataset_card, megatron_line
+from openclimb.export.card import dataset_card
 
 ROW = {"weight": 0.5, "realised": 0.5004, "natural": 0.25, "tokens": 1234, "repetitions": 2.0}
 
@@ -13,6 +14,9 @@ ROW = {"weight": 0.5, "realised": 0.5004, "natural": 0.25, "tokens": 1234, "repe
 def _card(*names: str, format: str = "parquet", **changes: object) -> str:
     facts = {
         "token_budget": 100_000,
+        "format": format,
+        "by_domain": False,
+        "tokenizer": {"own": True, "vocab_size": 512, "end": 0, "start": None},
         "tokens": 99_999,
         "documents": 12_345,
         "shards": ["one"],
@@ -20,7 +24,7 @@ def _card(*names: str, format: str = "parquet", **changes: object) -> str:
         "within_tolerance": True,
         "domains": [{**ROW, "name": name} for name in names],
     }
-    return dataset_card({**facts, **changes}, "It beats <natural>.", preset("demo"), format)
+    return dataset_card({**facts, **changes}, "It beats <natural>.", preset("demo"), 3)
 
 
 def test_names_cannot_put_markup_or_rows_on_the_card() -> None:
@@ -50,11 +54,26 @@ def test_shares_that_are_off_say_why() -> None:
     assert "is 3.000%: more than 0.1%, because" in _card("a", largest_difference=0.03, within_tolerance=False)
 
 
-def test_each_domain_has_a_file_of_its_own_for_megatron_and_no_weight_is_zero() -> None:
-    names = ["C", "C++", "C#", "日本語", "中文", "a b/c", "42", "Code", "code"]
-    weights = [4e-7, 1e-5, *[(1 - 1e-5 - 4e-7) / 7] * 7]
-    words = megatron_line([{"name": n, "weight": w} for n, w in zip(names, weights, strict=True)]).split()[1:]
-    assert [float(word) for word in words[::2]] == pytest.approx(weights, rel=1e-4)
-    assert len({path.lower() for path in words[1::2]}) == len(names)
-    assert all(re.fullmatch(r"PREFIX/[A-Za-z0-9._-]+_text_document", path) for path in words[1::2])
-    assert words[1::2][6] == "PREFIX/42_text_document"
+@pytest.mark.parametrize("by_domain", [False, True])
+@pytest.mark.parametrize("format", names("writer"))
+def test_every_format_says_how_it_is_loaded_and_which_tokenizer_counted(format: str, by_domain: bool) -> None:
+    import yaml
+
+    card = _card("a", format=format, by_domain=by_domain)
+    ours = {"own": False, "vocab_size": 70_000, "end": 9, "start": 7}
+    other = _card("a", format=format, by_domain=by_domain, tokenizer=ours)
+    assert "counted with the tokenizer of the search" in card
+    assert "counted with the target's tokenizer" in other
+    assert "of 70,000\nentries" in other
+    assert ("Each shard holds one domain" in card) is by_domain
+    assert ("Read in order, the shards are the mixture" in card) is not by_domain
+    loading = card.partition("## Load it")[2]
+    assert loading.count("```") == 2
+    assert "| repetition |" in loading
+    assert "seed 3, scale demo" in card
+    assert "{" + "{" not in card
+    assert ("configs" in yaml.safe_load(card.split("---\n")[1])) is (format in ("parquet", "jsonl.zst"))
+    if format == "tokens":
+        assert 'dtype="<u2"' in card
+        assert 'dtype="<u4"' in other
+        assert "ends with token 9 and begins with token 7. " in other

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from typing import Any
 
 import click
 
@@ -18,11 +19,28 @@ from openclimb.progress import choose_progress
 @click.option("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write, or a URL such as s3://bucket/data")
 @click.option("--format", default="parquet", type=click.Choice(names("writer")), help="of the shards")
-def export(workspace: str, quiet: bool, as_json: bool, tokens: str, out: str, format: str) -> None:
+@click.option("--by-domain", is_flag=True, help="shards of one domain each, in place of the mixture in order")
+@click.option(
+    "--tokenizer", default="", metavar="FILE", help="the target's tokenizer.json, whose tokens count (default: our own)"
+)
+@click.option("--shard-mb", type=float, default=128.0, metavar="N", help="megabytes of text in a shard (default: 128)")
+@click.option("--seed", type=int, metavar="N", help="of the documents' order (default: the workspace's)")
+def export(
+    workspace: str,
+    quiet: bool,
+    as_json: bool,
+    tokens: str,
+    out: str,
+    format: str,
+    shard_mb: float,
+    **more: Any,  # by_domain, tokenizer, seed
+) -> None:
     from openclimb.cli.text import export_text
     from openclimb.config.load import parse_count
     from openclimb.masking import without_secrets
 
+    shard_bytes = round(shard_mb * 1e6)
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
-        facts = openclimb.open(workspace).export(parse_count(tokens), out, format, progress)
+        opened = openclimb.open(workspace)
+        facts = opened.export(parse_count(tokens), out, format, progress, shard_bytes=shard_bytes, **more)
     say(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, without_secrets(out)))

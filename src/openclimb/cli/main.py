@@ -29,6 +29,7 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "check": ("check:check", "compare every file with the checksum of its record; says what is damaged"),
     "report": ("run_report:report", "write report/index.html"),
     "export": ("export:export", "write the dataset in mixture order"),
+    "verify": ("verify:verify", "read an exported dataset alone; says whether it is what its card says"),
     "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),
     "ask": ("ask_tell:ask", "print mixtures to train elsewhere, as JSON lines"),
     "tell": ("ask_tell:tell", "close a trial with the scores in a JSON file: {task: score}, higher is better"),

@@ -56,7 +56,14 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
         "slurm": "engines.slurm:make",
         "ray": "engines.ray:make",
     },
-    "writer": {"parquet": "export.writers:PARQUET", "jsonl.zst": "export.writers:JSON_LINES"},
+    "writer": {
+        "parquet": "export.writers.rows:PARQUET",
+        "jsonl.zst": "export.writers.rows:JSON_LINES",
+        "megatron": "export.writers.megatron:MEGATRON",
+        "tokens": "export.writers.tokens:TOKENS",
+        "mds": "export.writers.streams:MDS",
+        "litdata": "export.writers.streams:LITDATA",
+    },
 }
 
 

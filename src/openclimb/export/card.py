@@ -1,15 +1,14 @@
-"""What other trainers read of an exported dataset: the dataset card (templates/card.md), and Megatron's --data-path."""
+"""The dataset card: templates/card.md, with the part of templates/load/ that says how the format is loaded."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
-from openclimb.export.writers import find_writer
+from openclimb.export.writers.writer import find_writer
 from openclimb.printable import printable
 from openclimb.progress import counted
-from openclimb.workspace.files import file_names
 
 SIZES = {
     10**3: "n<1K",
@@ -21,29 +20,14 @@ SIZES = {
     10**9: "100M<n<1B",
     10**12: "n>1B",
 }
-LEAST_FIXED = 1e-3
 MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")  # an underscore inside a word is none
 
 
-def megatron_line(domains: Sequence[Mapping[str, Any]]) -> str:
-    """Return the --data-path argument for a trainer that holds each domain, tokenised, as a file of its own.
-
-    PREFIX stands for the folder of those files; a domain's name is made safe for a shell and a path (`file_names`).
-    """
-    names = file_names([row["name"] for row in domains])
-    pairs = [
-        f"{_weight(row['weight'])} PREFIX/{name}_text_document"
-        for row, name in zip(domains, names, strict=True)
-        if row["weight"] > 0
-    ]
-    return "--data-path " + " ".join(pairs) + "\n"
-
-
-def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, format: str) -> str:
+def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, seed: int) -> str:
     """Return README.md: a card that `datasets.load_dataset` reads, and that tells people what this is."""
     import jinja2
 
-    writer = find_writer(format)
+    writer = find_writer(facts["format"])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("openclimb.export"),
         finalize=_escape,
@@ -58,8 +42,9 @@ def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, format
         domains=sorted(facts["domains"], key=lambda row: -row["weight"]),
         sentence=sentence,
         size=next(name for most, name in SIZES.items() if facts["documents"] < most),
-        builder=writer.builder,
-        suffix=writer.suffix,
+        writer=writer,
+        files=f"data/{'*/' if facts['by_domain'] else ''}*{writer.suffixes[0]}",
+        seed=seed,
         config=config,
     )
 
@@ -73,8 +58,3 @@ def _escape(value: Any) -> Any:
 
 def _number(value: float, form: str) -> str:
     return format(value, form)
-
-
-def _weight(weight: float) -> str:
-    """Return a weight with six decimals, or with six digits where that would change it; none is printed as zero."""
-    return f"{weight:.6f}" if weight >= LEAST_FIXED else f"{weight:.6g}"

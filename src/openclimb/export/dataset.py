@@ -2,14 +2,14 @@
 
 Reads the input files, `labels/`, `domains/`, `tokens/tokenizer.json` and `mixture/`. Writes, beside OUT until it is
 whole, `OUT.partial/`: pieces/unit-00012.parquet (the texts that are needed, tokenised, in order) and the shards made
-from them; then `OUT/`: data/, README.md, mixture.json, mixture.csv, megatron.txt, record.json. No step holds more
-than one stretch of a unit or one shard in memory, and finished pieces and shards survive a kill.
+from them; then `OUT/`: data/, tokenizer/, README.md, mixture.json, mixture.csv, record.json. No step holds more than
+one stretch of a unit or one shard in memory, and finished pieces and shards survive a kill.
 """
 
 import os
 import shutil
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,91 +21,133 @@ from openclimb.config.schema import Config
 from openclimb.corpus.contamination import documents_left_out
 from openclimb.corpus.domains import read_domains
 from openclimb.corpus.pack import pick_rate
-from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.select_documents import DocumentChoice
+from openclimb.corpus.tokenizer import copy_tokenizer, ends_of, load_tokenizer, tokenizer_fingerprint
 from openclimb.engines.engine import Engine
 from openclimb.errors import ConfigError, DomainError, WorkspaceError
-from openclimb.export.card import dataset_card, megatron_line
-from openclimb.export.pieces import Work, make_pieces, piece_schema, row_groups
-from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, interleave, plan_domain, quotas, window
-from openclimb.export.writers import find_writer
+from openclimb.export.card import dataset_card
+from openclimb.export.pieces import Work, make_pieces, row_groups
+from openclimb.export.plan import SHIFT, Counts, DomainPlan, choose_extras, plan_domain, quotas, window
+from openclimb.export.shards import cut_shards, make_shards
+from openclimb.export.writers.writer import find_writer
 from openclimb.mixture import Domain
 from openclimb.progress import Progress
 from openclimb.workspace.damage import SHOWN, find_damage
-from openclimb.workspace.files import JOBS, atomic, file_checksum, read_json, sweep, versions, write_json, write_text
+from openclimb.workspace.files import JOBS, file_checksum, read_json, sweep, versions, write_json, write_text
 from openclimb.workspace.results import Answer, read_answer
 from openclimb.workspace.tables import mixture_table, read_rows
 
 SHARD_BYTES = 128_000_000  # of text in a shard
+MOST_SHARD_BYTES = 1_000_000_000  # which is held in memory
+TOKENIZER = "tokenizer/tokenizer.json"
 TOLERANCE = 0.001  # of a realised share against the one asked for
 ESTIMATE = 1.05  # token counts in labels are estimates; repetitions are told to be too many only beyond this
 
 
+@dataclass(frozen=True)
+class ExportSpec:
+    """What is asked of an export."""
+
+    token_budget: int  # in the tokens of `tokenizer`
+    format: str = "parquet"
+    by_domain: bool = False  # each shard holds one domain, in place of the mixture
+    tokenizer: str = ""  # path of a tokenizer.json; the workspace's own when empty
+    seed: int | None = None  # of the documents' order; the workspace's when None
+    shard_bytes: int = SHARD_BYTES  # of text in a shard
+
+
 def export(
-    root: Path,
-    config: Config,
-    token_budget: int,
-    out: Path,
-    format: str,
-    engine: Engine,
-    progress: Progress,
-    shard_bytes: int = SHARD_BYTES,
+    root: Path, config: Config, spec: ExportSpec, out: Path, engine: Engine, progress: Progress
 ) -> dict[str, Any]:
-    """Write the dataset of `token_budget` tokens to `out` and return what was written.
+    """Write a dataset to `out` and return what was written.
 
     An export that was interrupted goes on; a finished one with the same settings is compared with its checksums and
     returned as it is.
-    Raises ConfigError for a format that no writer has, WorkspaceError when `out` holds something else or was damaged,
-    DomainError when the budget would repeat a domain more than `target.max_repetitions` times, InputError when
-    documents that were labelled cannot be read any more.
+    Raises ConfigError for a format that no writer has or a tokenizer that cannot be read, WorkspaceError when `out`
+    holds something else or was damaged, DomainError when the budget would repeat a domain more than
+    `target.max_repetitions` times, InputError when documents that were labelled cannot be read any more.
     """
-    find_writer(format)
-    if token_budget < 1:
-        raise ConfigError(f"a dataset of {token_budget} tokens is empty", "give --tokens a budget, such as 10B")
+    writer = find_writer(spec.format)
+    if spec.token_budget < 1:
+        raise ConfigError(f"a dataset of {spec.token_budget} tokens is empty", "give --tokens a budget, such as 10B")
+    if not 0 < spec.shard_bytes <= MOST_SHARD_BYTES:
+        raise ConfigError(
+            f"a shard of {spec.shard_bytes / 1e6:g} MB of text cannot be made",
+            f"give --shard-mb a number from 1 to {MOST_SHARD_BYTES // 10**6}",
+        )
     domains = read_domains(root / "domains")
     answer = read_answer(root)
     weights = list(answer.weights.values())
-    asked = asked_for(root, config, token_budget, format, shard_bytes)
+    asked = asked_for(root, config, spec)
     if (done := _done_before(out, asked)) is not None:
         progress.note(f"{out}: done before, reused")
         return done
-    quota = quotas(weights, token_budget)
-    _check_repetitions(domains, quota, token_budget, config)
+    quota = quotas(weights, spec.token_budget)
+    names = [domain.name for domain in domains]
+    n_tokens = np.array([domain.n_tokens for domain in domains], dtype=np.float64)
+    if not spec.tokenizer:
+        _check_repetitions(names, n_tokens * (1 - config.tokens.heldout), quota, spec, config)
     if small := name_small(domains, weights, quota, config.proxy.sequence):
         progress.note(small)
 
     partial_out = _begin(out, asked)
     sweep(partial_out)
-    work, counts = _read_enough(root, config, domains, quota, partial_out, format, engine, progress)
+    copy_tokenizer(_tokenizer(root, spec), partial_out / TOKENIZER)
+    work, counts = _read_enough(root, config, domains, quota, partial_out, spec, engine, progress)
+    if spec.tokenizer:
+        n_tokens = _own_counts(counts.tokens.sum(axis=1), work.choice, n_tokens)
+        _check_repetitions(names, n_tokens * (1 - config.tokens.heldout), quota, spec, config)
     plans = [
         plan_domain(quota[d], counts.tokens[d], work.choice.rates[d] >= 1) if quota[d] else DomainPlan(0)
         for d in range(len(domains))
     ]
     _choose_last(work, plans, counts)
-    n_shards = max(1, round(_n_bytes(work, counts, quota) / shard_bytes))
-    written = _make_shards(
-        work, read_units(root / "corpus", config.corpus, config.tokens.tokenizer), plans, n_shards, engine, progress
-    )
-    facts = _facts(domains, weights, written, token_budget)
+    shards = cut_shards(names, _n_bytes(work, counts, quota), spec.shard_bytes, spec.by_domain)
+    units = read_units(root / "corpus", config.corpus, config.tokens.tokenizer)
+    written = make_shards(work, units, plans, shards, engine, progress)
+    caps = [domain.cap for domain in domains]
+    facts = _facts(names, weights, caps, n_tokens, written, spec, describe_tokenizer(partial_out / TOKENIZER))
+    if writer.finish:
+        writer.finish(partial_out, [note for note in written if sum(note["documents"])])
     shutil.rmtree(work.pieces)
     shutil.rmtree(partial_out / "shards")
-    _complete(partial_out, out, asked, facts, answer, dataset_card(facts, answer.sentence, config, format))
+    card = dataset_card(facts, answer.sentence, config, asked["seed"])
+    _complete(partial_out, out, asked, facts, written, answer, card)
     return facts
 
 
-def asked_for(
-    root: Path, config: Config, token_budget: int, format: str, shard_bytes: int = SHARD_BYTES
-) -> dict[str, Any]:
+def asked_for(root: Path, config: Config, spec: ExportSpec) -> dict[str, Any]:
     """Return what decides an export's bytes: two with the same are the same."""
+    tokenizer = tokenizer_fingerprint(str(_tokenizer(root, spec))) if spec.tokenizer else ""
     return {
         "mixture": read_answer(root).weights,
-        "token_budget": token_budget,
-        "format": format,
-        "shard_bytes": shard_bytes,
-        "seed": config.seed,
+        "token_budget": spec.token_budget,
+        "format": spec.format,
+        "by_domain": spec.by_domain,
+        "shard_bytes": spec.shard_bytes,
+        "seed": config.seed if spec.seed is None else spec.seed,
+        "tokenizer": tokenizer,
         "tokens": read_json(root / "tokens" / "record.json")["fingerprint"],
     }
+
+
+def _tokenizer(root: Path, spec: ExportSpec) -> Path:
+    """Return the tokenizer.json whose tokens count. Raises ConfigError where the one that was named is no file."""
+    if not spec.tokenizer:
+        return root / "tokens" / "tokenizer.json"
+    path = Path(spec.tokenizer).expanduser()
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(f"--tokenizer: there is no file {path}", "name a tokenizer.json, or the folder of one")
+    return path.absolute()
+
+
+def describe_tokenizer(path: Path) -> dict[str, Any]:
+    """Return what a reader of tokens must know: `vocab_size`, `end` and `start`, which is None where there is none."""
+    before, (end,) = ends_of(path).around
+    size = max(load_tokenizer(path).get_vocab(with_added_tokens=True).values()) + 1
+    return {"vocab_size": int(size), "end": end, "start": before[0] if before else None}
 
 
 def _read_enough(
@@ -114,51 +156,68 @@ def _read_enough(
     domains: Sequence[Domain],
     quota: Sequence[int],
     partial_out: Path,
-    format: str,
+    spec: ExportSpec,
     engine: Engine,
     progress: Progress,
 ) -> tuple[Work, Counts]:
     """Make pieces that hold every domain's quota; return them with exact counts."""
-    units, heldout, slack = (
-        read_units(root / "corpus", config.corpus, config.tokens.tokenizer),
-        config.tokens.heldout,
-        1.0,
-    )
+    units = read_units(root / "corpus", config.corpus, config.tokens.tokenizer)
+    heldout, slack = config.tokens.heldout, 1.0
+    seed = config.seed if spec.seed is None else spec.seed
+    tokenizer = partial_out / TOKENIZER
     left_out = documents_left_out(root, config.tasks)
     while True:
         rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(
-            DocumentChoice(root / "labels", root / "domains", heldout, config.seed, rates, left_out),
-            root / "tokens" / "tokenizer.json",
+            DocumentChoice(root / "labels", root / "domains", heldout, seed, rates, left_out),
+            tokenizer,
+            describe_tokenizer(tokenizer) if find_writer(spec.format).tokens else {},
             config.corpus,
             tuple(domain.name for domain in domains),
             partial_out / f"pieces-{slack:g}",
             partial_out / "data",
-            format,
+            spec.format,
         )
         counts = make_pieces(work, units, engine, progress)
         found = counts.tokens.sum(axis=1)
         if all(rates[d] >= 1 or found[d] >= quota[d] for d in range(len(domains))):
             return work, counts
         shutil.rmtree(work.pieces)
-        slack *= 2  # the labels' estimate was far off: read more documents
+        slack *= 2  # the labels' estimate was far off, or another tokenizer makes fewer tokens: read more documents
+
+
+def _own_counts(counted: NDArray[np.int64], choice: DocumentChoice, estimates: NDArray[np.float64]) -> NDArray[Any]:
+    """Return each domain's tokens, held-out documents included, in those of another tokenizer than the search's.
+
+    `counted` (n_domains,) were read; where a domain was read in part they stand for the rest, and one of which
+    nothing was read has as many more or fewer as the others have.
+    """
+    rates = np.array(choice.rates[:-1])
+    read = rates > 0
+    own = counted / np.where(read, rates * (1 - choice.heldout), 1.0)
+    return np.where(read, own, estimates * own[read].sum() / max(1.0, estimates[read].sum()))
 
 
 def _complete(
-    partial_out: Path, out: Path, asked: dict[str, Any], facts: dict[str, Any], answer: Answer, card: str
+    partial_out: Path,
+    out: Path,
+    asked: dict[str, Any],
+    facts: dict[str, Any],
+    written: Sequence[dict[str, Any]],
+    answer: Answer,
+    card: str,
 ) -> None:
     """Write what stands beside the shards, the record last, and give the export its name."""
     shutil.rmtree(partial_out / JOBS, ignore_errors=True)
     write_json(partial_out / "mixture.json", {**facts, "search": answer.sentence})
     write_text(partial_out / "mixture.csv", mixture_table(facts["domains"]))
-    write_text(partial_out / "megatron.txt", megatron_line(facts["domains"]))
     write_text(partial_out / "README.md", card)
     paths = sorted(path for path in partial_out.rglob("*") if path.is_file() and path.name != "recipe.json")
     files = {
         str(path.relative_to(partial_out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
         for path in paths
     }
-    record = {"asked": asked, "facts": facts, "files": files, "versions": versions()}
+    record = {"asked": asked, "facts": facts, "shards": written, "files": files, "versions": versions()}
     write_json(partial_out / "record.json", record)
     (partial_out / "recipe.json").unlink()
     os.rename(partial_out, out)
@@ -203,17 +262,20 @@ def _refuse(folder: Path, then: dict[str, Any], asked: dict[str, Any]) -> None:
     raise WorkspaceError(f"{folder} {what}", "choose another --out, or move that folder away")
 
 
-def _check_repetitions(domains: Sequence[Domain], quota: Sequence[int], token_budget: int, config: Config) -> None:
-    most = config.target.max_repetitions * ESTIMATE / (1 - config.tokens.heldout)
-    over = {d.name: q / d.n_tokens for d, q in zip(domains, quota, strict=True) if q > most * d.n_tokens}
+def _check_repetitions(
+    names: Sequence[str], n_tokens: NDArray[np.float64], quota: Sequence[int], spec: ExportSpec, config: Config
+) -> None:
+    """Raise DomainError where the quotas repeat a domain's tokens (n_domains,), no held-out ones, too often."""
+    most = config.target.max_repetitions * ESTIMATE
+    over = {name: q / n for name, q, n in zip(names, quota, n_tokens, strict=True) if q > most * n}
     if over:
-        listed = ", ".join(f"{name} ({times:.1f} times)" for name, times in over.items())
-        fits = token_budget * config.target.max_repetitions / max(over.values())
+        listed = ", ".join(f"{name} ({times * (1 - config.tokens.heldout):.1f} times)" for name, times in over.items())
+        fits = spec.token_budget * config.target.max_repetitions / max(over.values()) / (1 - config.tokens.heldout)
         raise DomainError(
-            f"{format_count(token_budget)} tokens would repeat more than target.max_repetitions = "
+            f"{format_count(spec.token_budget)} tokens would repeat more than target.max_repetitions = "
             f"{config.target.max_repetitions:g} times: {listed}",
             f"export at most {format_count(int(fits) // 1000 * 1000)} tokens, or set target.token_budget = "
-            f'"{format_count(token_budget)}" and search again under the caps that follow from it',
+            f'"{format_count(spec.token_budget)}" and search again under the caps that follow from it',
         )
 
 
@@ -260,8 +322,8 @@ def _overlap(buckets: tuple[int, int], low: int, high: int) -> bool:
     return (low >> int(SHIFT)) < buckets[1] and (high >> int(SHIFT)) >= buckets[0]
 
 
-def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> float:
-    """Return about how many bytes of text the dataset has: each domain's bytes a token, times its quota."""
+def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> NDArray[np.float64]:
+    """Return about how many bytes of text each domain has in the dataset: its bytes a token, times its quota."""
     import pyarrow.parquet as pq
 
     n_bytes = np.zeros(len(quota))
@@ -270,112 +332,44 @@ def _n_bytes(work: Work, counts: Counts, quota: Sequence[int]) -> float:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["domain", "bytes"])
             n_bytes[rows.column("domain")[0].as_py()] += float(rows.column("bytes").to_numpy().sum())
-    return float((n_bytes / np.maximum(1, counts.tokens.sum(axis=1)) * np.array(quota)).sum())
-
-
-def _make_shards(
-    work: Work,
-    units: Sequence[Unit],
-    plans: Sequence[DomainPlan],
-    n_shards: int,
-    engine: Engine,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Write every shard that is not there yet; return what each holds."""
-    notes = work.data.parent / "shards"
-    names = {unit.number: unit.name for unit in units}
-    progress.start("write shards", n_shards, "shards")
-    waiting = [shard for shard in range(n_shards) if not (notes / f"{shard:05d}.json").is_file()]
-    progress.advance(n_shards - len(waiting))
-    make = partial(_make_shard, work, names, tuple(plans), n_shards)
-    for _ in engine.map(make, waiting, folder=work.data.parent):
-        progress.advance()
-    written = [read_json(notes / f"{shard:05d}.json") for shard in range(n_shards)]
-    progress.finish(f"{sum(sum(row['tokens']) for row in written):,} tokens")
-    return written
-
-
-def _make_shard(work: Work, names: dict[int, str], plans: tuple[DomainPlan, ...], n_shards: int, shard: int) -> None:
-    """Write one shard: the copies whose place lies in it, interleaved; then a note of what it holds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    parts: list[Any] = []
-    places: list[NDArray[np.float64]] = []
-    for path in sorted(work.pieces.glob("unit-*.parquet")):
-        unit = int(path.stem.removeprefix("unit-"))
-        wanted = partial(_may_hold, plans, n_shards, shard)
-        for d, table in row_groups(path, wanted, piece_schema().names):
-            order = table.column("order").to_numpy()
-            for number, mine in plans[d].copies(order, n_shards, shard):
-                part = table.take(pa.array(mine))
-                part = part.append_column("repetition", pa.array(np.full(len(mine), number, dtype=np.int16)))
-                parts.append(part.append_column("unit", pa.array(np.full(len(mine), unit, dtype=np.int32))))
-                places.append(plans[d].places(order[mine], number))
-    tokens, documents = np.zeros(len(plans), np.int64), np.zeros(len(plans), np.int64)
-    rows = None
-    if parts:
-        together = pa.concat_tables(parts)
-        domain = together.column("domain").to_numpy()
-        n_tokens = together.column("tokens").to_numpy().astype(np.int64)
-        rows = together.take(pa.array(interleave(domain, np.concatenate(places), n_tokens)))
-        np.add.at(tokens, domain, n_tokens)
-        np.add.at(documents, domain, 1)
-        domain_names = pa.array(work.names)
-        files = pa.array([names.get(i, "") for i in range(max(names) + 1)])
-        columns = {
-            "text": rows.column("text"),
-            "id": rows.column("id"),
-            "domain": pc.take(domain_names, rows.column("domain")),
-            "tokens": rows.column("tokens"),
-            "repetition": rows.column("repetition"),
-            "source_file": pc.take(files, rows.column("unit")),
-            "position": rows.column("position"),
-        }
-        rows = pa.table(columns)
-    writer = find_writer(work.format)
-    path = work.data / f"shard-{shard:05d}-of-{n_shards:05d}{writer.suffix}"
-    n_bytes = 0
-    if rows is not None:
-        n_bytes = int(rows.column("text").nbytes)
-        with atomic(path) as temporary:
-            writer.write(rows, temporary)
-    note = {"file": path.name, "tokens": tokens.tolist(), "documents": documents.tolist(), "bytes": n_bytes}
-    write_json(work.data.parent / "shards" / f"{shard:05d}.json", note)
-
-
-def _may_hold(plans: Sequence[DomainPlan], n_shards: int, shard: int, domain: int, low: int, high: int) -> bool:
-    return bool(plans[domain].quota) and plans[domain].may_hold(low, high, n_shards, shard)
+    return n_bytes / np.maximum(1, counts.tokens.sum(axis=1)) * np.array(quota)
 
 
 def _facts(
-    domains: Sequence[Domain],
+    names: Sequence[str],
     weights: Sequence[float],
+    caps: Sequence[float],
+    n_tokens: NDArray[np.float64],
     written: Sequence[dict[str, Any]],
-    token_budget: int,
+    spec: ExportSpec,
+    tokenizer: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what was written, and how near its shares are to the mixture's."""
     tokens = np.sum([row["tokens"] for row in written], axis=0)
     documents = np.sum([row["documents"] for row in written], axis=0)
+    copies = np.max([row["copies"] for row in written], axis=0)
     realised = tokens / max(1, tokens.sum())
-    n_tokens = np.array([domain.n_tokens for domain in domains], dtype=np.float64)
     natural = n_tokens / n_tokens.sum()
     rows = [
         {
-            "name": domain.name,
+            "name": name,
             "weight": float(weights[d]),
             "realised": float(realised[d]),
             "natural": float(natural[d]),
-            "cap": domain.cap,
+            "cap": caps[d],
             "tokens": int(tokens[d]),
             "documents": int(documents[d]),
-            "repetitions": float(tokens[d] / domain.n_tokens),
+            "repetitions": float(tokens[d] / n_tokens[d]),
+            "copies": int(copies[d]),
         }
-        for d, domain in enumerate(domains)
+        for d, name in enumerate(names)
     ]
     difference = float(np.abs(realised - np.asarray(weights)).max())
     return {
-        "token_budget": token_budget,
+        "token_budget": spec.token_budget,
+        "format": spec.format,
+        "by_domain": spec.by_domain,
+        "tokenizer": {"own": not spec.tokenizer, **tokenizer},
         "tokens": int(tokens.sum()),
         "documents": int(documents.sum()),
         "shards": [row["file"] for row in written if sum(row["documents"])],

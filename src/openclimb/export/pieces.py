@@ -1,8 +1,8 @@
 """Pieces of a dataset: the documents that it may hold, read once from the input, tokenised and sorted.
 
 Writes `OUT.partial/pieces-…/unit-00012.parquet`: domain, order, exact tokens, bytes, place, id and text. A row group
-holds documents of one domain in order, so that a reader skips what it does not need. A piece appears when it is
-complete and is not made again.
+holds documents of one domain in order, so that a reader skips what it does not need. Formats of tokens have `ids` in
+place of the text. A piece appears when it is complete and is not made again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from openclimb.config.schema import CorpusSettings
 from openclimb.corpus.reading.parse import Document
@@ -23,6 +25,7 @@ from openclimb.workspace.files import atomic
 
 STRETCH_CHARS = 32_000_000  # of text sorted at once
 GROUP_CHARS = 1_000_000  # of text in a row group
+WIDE = 1 << 16  # entries of a vocabulary beyond which an id has four bytes, not two
 BATCH = 256  # documents tokenised at once
 
 
@@ -32,6 +35,7 @@ class Work:
 
     choice: DocumentChoice  # its last rate, of held-out documents, is 0
     tokenizer: Path
+    ids: dict[str, Any]  # for a format of tokens: `vocab_size`, `end` and `start` of the tokenizer; else empty
     corpus: CorpusSettings
     names: tuple[str, ...]
     pieces: Path
@@ -62,9 +66,12 @@ def _piece(work: Work, number: int) -> Path:
     return work.pieces / f"unit-{number:05d}.parquet"
 
 
-def piece_schema() -> Any:
+def piece_schema(ids: dict[str, Any]) -> Any:
+    """Return the columns of a piece, for what `Work.ids` says; ids have two bytes where all of them fit."""
     import pyarrow as pa
 
+    number = pa.uint16() if ids.get("vocab_size", 0) <= WIDE else pa.uint32()
+    content = ("ids", pa.list_(number)) if ids else ("text", pa.string())
     return pa.schema(
         [
             ("domain", pa.int16()),
@@ -73,7 +80,7 @@ def piece_schema() -> Any:
             ("bytes", pa.int32()),
             ("position", pa.int64()),
             ("id", pa.string()),
-            ("text", pa.string()),
+            content,
         ]
     )
 
@@ -85,7 +92,7 @@ def _make_piece(work: Work, unit: Unit) -> None:
     chosen = work.choice.documents(unit)
     with (
         atomic(_piece(work, unit.number)) as temporary,
-        pq.ParquetWriter(temporary, piece_schema(), compression="zstd", compression_level=1) as writer,
+        pq.ParquetWriter(temporary, piece_schema(work.ids), compression="zstd", compression_level=1) as writer,
     ):
         n_read = 0
         for stretch in _stretches(work, unit, chosen):
@@ -114,26 +121,32 @@ def _groups(work: Work, stretch: list[Document], chosen: dict[int, tuple[int, in
     """Yield tables of at most about `GROUP_CHARS` of one domain's text, by order; each becomes a row group."""
     import pyarrow as pa
 
+    schema = piece_schema(work.ids)
     tokenizer = load_tokenizer(work.tokenizer)
+    before, after = ends_of(work.tokenizer).around
+    number = np.uint16 if work.ids.get("vocab_size", 0) <= WIDE else np.uint32
     n_tokens: list[int] = []
-    n_around = sum(map(len, ends_of(work.tokenizer).around))
+    ids: list[Any] = []
     for i in range(0, len(stretch), BATCH):
-        n_tokens += [len(ids) + n_around for ids in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]])]
+        for found in encode_batch(tokenizer, [d.text for d in stretch[i : i + BATCH]]):
+            n_tokens.append(len(before) + len(found) + len(after))
+            if work.ids:
+                ids.append(np.array([*before, *found, *after], number))
     rows = sorted((*chosen[d.position], i) for i, d in enumerate(stretch))
     group: list[dict[str, Any]] = []
     n_chars = 0
     for domain, order, i in rows:
         if group and (n_chars >= GROUP_CHARS or group[0]["domain"] != domain):
-            yield pa.Table.from_pylist(group, schema=piece_schema())
+            yield pa.Table.from_pylist(group, schema=schema)
             group, n_chars = [], 0
         document = stretch[i]
         text = document.text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no UTF-8
-        n_bytes = len(text.encode("utf-8"))
-        row = (domain, order, n_tokens[i], n_bytes, document.position, document.id, text)
-        group.append(dict(zip(piece_schema().names, row, strict=True)))
+        content = ids[i] if work.ids else text
+        row = (domain, order, n_tokens[i], len(text.encode("utf-8")), document.position, document.id, content)
+        group.append(dict(zip(schema.names, row, strict=True)))
         n_chars += len(text)
     if group:
-        yield pa.Table.from_pylist(group, schema=piece_schema())
+        yield pa.Table.from_pylist(group, schema=schema)
 
 
 def row_groups(path: Path, wanted: Callable[[int, int, int], bool], columns: list[str]) -> Iterator[tuple[int, Any]]:
