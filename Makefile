@@ -6,13 +6,14 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READERS := .venv-readers
 DEMO := .demo
 PIP = $(BIN)/python -m pip install -q $(PIP_FLAGS)
 QUIET = 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }  # pip's warnings only where it fails
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check slow test-ray test-s3 test-slurm wheel bench clean distclean
+.PHONY: demo test check slow test-ray test-s3 test-slurm test-writers wheel bench clean distclean
 
 demo: $(READY)  ## real text and tasks, the main job, the result
 	$(BIN)/python demo/run.py $(DEMO)
@@ -41,6 +42,13 @@ test-s3: $(READY)  ## S3 as corpus and as place of exports, on a server of this 
 test-slurm: $(READY)  ## the engine slurm, on a Slurm of two nodes that is started here (root, slurm-wlm, munge)
 	$(PIP) -c constraints.txt -e '.[slurm]' $(QUIET)
 	bash tests/engines/slurm_cluster.sh $(BIN)/python -m pytest -q -m slurm tests/engines
+
+# Their pins on numpy and others exclude ours, so that they live in an environment of their own.
+test-writers: $(READY)  ## exported datasets, opened by megatron-core, mosaicml-streaming and litdata
+	test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install -q $(PIP_FLAGS) -r tests/export/readers/requirements.txt \
+		"$$(grep '^torch==' constraints.txt)" $(QUIET)
+	READERS=$(abspath $(READERS))/bin/python $(BIN)/python -m pytest -q -m writers tests/export
 
 wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
 	rm -rf dist
@@ -86,7 +94,7 @@ clean:  ## what the tools left; the environment and the demo stay
 	find src tests bench docs demo -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## also the environment and the demo
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(READERS) $(DEMO)
 
 # torch goes in first and by itself, at the pinned release, so that nothing pulled in later chooses another build of it.
 $(READY): pyproject.toml constraints.txt
