@@ -70,6 +70,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/faults.py --corpus $(CORPUS)
 	$(PY) bench/memory.py
 	$(PY) bench/coverage.py
+	$(PY) bench/writers.py --corpus $(CORPUS)
 	$(PY) bench/pick.py
 	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)

@@ -90,6 +90,17 @@ def test_an_export_that_is_cut_short_has_no_record_and_goes_on(
     assert not list(root.glob("export-*"))
 
 
+def test_a_budget_that_is_refused_leaves_nothing_there(
+    finished: Path, store: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(finished), "--quiet", "--out", OUT, "--tokens"]
+    assert main([*command, "100M"]) == 1
+    assert "would repeat more than" in complaint(capsys.readouterr().err)
+    assert names(store) == []
+    assert main([*command, "1K"]) == 0
+    assert "record.json" in names(store)
+
+
 def test_what_is_no_export_is_left_alone(finished: Path, store: Any, capsys: pytest.CaptureFixture[str]) -> None:
     store.pipe_file("/bucket/data/notes.txt", b"mine")
     assert main(["export", str(finished), "--tokens", "1K", "--quiet", "--out", OUT]) == 1

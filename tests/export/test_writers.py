@@ -20,7 +20,9 @@ from openclimb.cli.main import main
 from openclimb.corpus.tokenizer import train_tokenizer
 from openclimb.errors import ConfigError, DomainError, WorkspaceError
 from openclimb.export.verify import verify
+from openclimb.export.writers import streams
 from openclimb.export.writers.megatron import MEGATRON, write_data_path
+from openclimb.export.writers.streams import LITDATA, MDS
 from openclimb.export.writers.tokens import TOKENS
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import complaint
@@ -93,6 +95,7 @@ def test_repetitions_are_limited_in_the_targets_tokens(finished: Path, tmp_path:
     opened = openclimb.open(finished)
     with pytest.raises(DomainError, match="would repeat more than"):
         opened.export(4_000_000, tmp_path / "a", tokenizer=str(target))
+    opened.export(1_000, tmp_path / "a", tokenizer=str(target))
     largest = max(opened.mixture().domains, key=lambda row: row.weight / row.tokens)
     budget = int(1.12 * 4 * largest.tokens / largest.weight)
     with pytest.raises(DomainError, match="would repeat more than"):
@@ -109,7 +112,7 @@ def test_a_tokenizer_that_is_none_is_refused(
     (tmp_path / "tokenizer.json").write_text("{}")
     assert main([*command, str(tmp_path)]) == 1
     assert "tokenizer.json cannot be read" in complaint(capsys.readouterr().err)
-    assert not (tmp_path / "data").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
 def test_megatron_pairs_hold_the_documents_and_the_data_path_names_them(
@@ -211,6 +214,25 @@ def test_files_that_do_not_belong_together_are_not_read(writer: Any, tmp_path: P
         list(writer.read(data, beside, documents_file))
 
 
+@pytest.mark.parametrize("writer", [MDS, LITDATA])
+def test_rows_of_streams_that_are_not_whole_are_not_read(
+    writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {name: ["a", "b"] for name in ("text", "id", "domain", "source_file")}
+    rows = pa.table({**words, **{name: [3, 2] for name in ("tokens", "repetition", "position")}})
+    (path,) = writer.paths(tmp_path, "shard")
+    writer.write(rows, path)
+    path.write_bytes(path.read_bytes() + b"!")
+    with pytest.raises(ValueError, match="goes on after its last row"):
+        list(writer.read(path))
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises((ValueError, struct.error)):
+        list(writer.read(path))
+    monkeypatch.setattr(streams, "MOST_BYTES", 100)
+    with pytest.raises(ConfigError, match="too long for its format"):
+        writer.write(rows, path)
+
+
 def test_a_small_share_is_no_zero_in_the_data_path(tmp_path: Path) -> None:
     write_data_path(tmp_path, [{"file": "a.bin", "tokens": [10**8]}, {"file": "b.bin", "tokens": [40]}])
     assert (tmp_path / "megatron.txt").read_text() == "--data-path 1.000000 data/a 4e-07 data/b\n"
@@ -218,7 +240,12 @@ def test_a_small_share_is_no_zero_in_the_data_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["parquet", "megatron"])
 def test_shards_of_one_domain_hold_the_same_documents(
-    format: str, finished: Path, tmp_path: Path, target: Path, texts_of: list[list[dict[str, Any]]]
+    format: str,
+    finished: Path,
+    tmp_path: Path,
+    target: Path,
+    texts_of: list[list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "data"
     facts = exported(finished, out, format, target, by_domain=True)
@@ -234,7 +261,14 @@ def test_shards_of_one_domain_hold_the_same_documents(
         for row in rows
     ]
     assert sorted(found) == sorted(expected)
-    if format == "megatron":
+    if format == "parquet":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        from datasets import load_dataset
+
+        loaded = load_dataset(str(out), split="train", streaming=True)
+        assert sorted(row["id"] for row in loaded) == sorted(row[0] for row in expected)
+    else:
         words = (out / "megatron.txt").read_text().split()
         for row in facts["domains"]:
             mine = [
@@ -251,6 +285,20 @@ def test_the_seed_decides_the_order_and_the_documents(finished: Path, tmp_path: 
     one, same, other = (next((tmp_path / name / "data").iterdir()).read_bytes() for name in "abc")
     assert one == same != other
     assert "Openclimb, seed 1," in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_all_choices_go_together(
+    finished: Path, tmp_path: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "data")
+    choices = ["--format", "tokens", "--by-domain", "--tokenizer", str(target), "--seed", "5", "--shard-mb", "0.01"]
+    assert main(["export", str(finished), "--tokens", "20K", "--json", "--out", out, *choices]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["format"], facts["by_domain"], facts["tokenizer"]["own"]) == ("tokens", True, False)
+    assert main(["verify", out, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["checks"] == ["files", "tokens", "counts", "shares", "repetitions"]
+    assert found["documents"] == facts["documents"]
 
 
 def test_the_size_of_a_shard_is_chosen(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

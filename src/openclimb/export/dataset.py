@@ -97,7 +97,11 @@ def export(
     work, counts = _read_enough(root, config, domains, quota, partial_out, spec, engine, progress)
     if spec.tokenizer:
         n_tokens = _own_counts(counts.tokens.sum(axis=1), work.choice, n_tokens)
-        _check_repetitions(names, n_tokens * (1 - config.tokens.heldout), quota, spec, config)
+        try:
+            _check_repetitions(names, n_tokens * (1 - config.tokens.heldout), quota, spec, config)
+        except DomainError:
+            shutil.rmtree(partial_out)  # which another budget would find, and refuse
+            raise
     plans = [
         plan_domain(quota[d], counts.tokens[d], work.choice.rates[d] >= 1) if quota[d] else DomainPlan(0)
         for d in range(len(domains))
@@ -133,13 +137,14 @@ def asked_for(root: Path, config: Config, spec: ExportSpec) -> dict[str, Any]:
 
 
 def _tokenizer(root: Path, spec: ExportSpec) -> Path:
-    """Return the tokenizer.json whose tokens count. Raises ConfigError where the one that was named is no file."""
+    """Return the tokenizer.json whose tokens count. Raises ConfigError where the one that was named cannot be used."""
     if not spec.tokenizer:
         return root / "tokens" / "tokenizer.json"
     path = Path(spec.tokenizer).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"--tokenizer: there is no file {path}", "name a tokenizer.json, or the folder of one")
+    ends_of(path)
     return path.absolute()
 
 

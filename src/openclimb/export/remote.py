@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from openclimb.corpus.reading.store import cause_of, first_step, open_store, patiently
-from openclimb.errors import OpenclimbError, WorkspaceError
+from openclimb.errors import ConfigError, DomainError, OpenclimbError, WorkspaceError
 from openclimb.masking import without_secrets
 from openclimb.progress import Progress
 from openclimb.workspace.files import fingerprint
@@ -75,7 +75,7 @@ def export_to_store(
     """Make an export with `make(folder)` and copy it to a URL; return what was written.
 
     A finished one with the same settings is returned as it is. Raises WorkspaceError when something else is there, or
-    the store does not take it.
+    the store does not take it; what `make` raises because of what was asked leaves nothing there.
     """
     place = Place(url, *open_store(url))
     asked = json.loads(json.dumps(asked))
@@ -86,7 +86,12 @@ def export_to_store(
         raise WorkspaceError(f"{place.shown} holds something that is no export like this one", "choose another --out")
     place.put(json.dumps(asked).encode(), BEGUN)
     staged = root / f"export-{fingerprint([without_secrets(url), asked])[:12]}"
-    facts = make(staged)
+    try:
+        facts = make(staged)
+    except (ConfigError, DomainError):
+        if not there:  # another budget may be asked for next
+            place.do(partial(_remove, place.filesystem, place.at(BEGUN)))
+        raise
     files = sorted(path for path in staged.rglob("*") if path.is_file() and path.name != RECORD)
     progress.start("copy", len(files), "files")
     for path in files:

@@ -13,7 +13,8 @@ Checked, in this order; what a later check needs and an earlier one found damage
   give or take five standard deviations of a random order of the documents, and its longest document. (The export lays
   documents more evenly than that.) Shards of one domain each have no such order.
 
-Memory grows by 30 bytes a document; one shard at a time is fetched from another store.
+Memory grows by 28 bytes a document, and as much again while they are compared; one shard at a time is fetched from
+another store.
 """
 
 import json
@@ -31,7 +32,7 @@ from openclimb.config.registry import names as names_of
 from openclimb.corpus.reading.read import content_hash
 from openclimb.corpus.reading.store import is_remote, open_store, patiently
 from openclimb.corpus.tokenizer import encode_batch, load_tokenizer
-from openclimb.errors import OpenclimbError, WorkspaceError
+from openclimb.errors import WorkspaceError
 from openclimb.export.writers.writer import Writer, find_writer
 from openclimb.masking import without_secrets
 from openclimb.progress import Progress, counted
@@ -41,7 +42,7 @@ TOLERANCE = 0.001  # of a realised share
 STRETCHES, DEVIATIONS = 100, 5.0
 EVERY = 100  # documents of which one is tokenised again
 ROUNDING = 1e-9
-TOKENIZER = "tokenizer/tokenizer.json"
+TOKENIZER, MIXTURE = "tokenizer/tokenizer.json", "mixture.json"
 SHOWN = 3  # documents that a fault names
 
 
@@ -96,7 +97,7 @@ def verify(out: str, progress: Progress) -> Verified:
     writer = _writer(facts["format"], folder.shown)
     faults = [
         Fault("files", name, "is in no record")
-        for name in sorted(folder.sizes())
+        for name in folder.names()
         if name.startswith("data/") and name not in files
     ]
     rows = _Rows()
@@ -120,7 +121,9 @@ def verify(out: str, progress: Progress) -> Verified:
     checks = ["files", *(["tokens"] if counter else [])]
     if whole:
         checks.append("counts")
-        faults += _counts(record, folder)
+        if not any(fault.where == MIXTURE for fault in faults):
+            faults += _card(facts, folder)
+        faults += _counts(record)
         for check in (_shares, _repetitions, *([] if facts["by_domain"] else [_order])):
             checks.append(check.__name__.removeprefix("_"))
             faults += check(rows, facts, [shard["file"] for shard in filled])
@@ -156,8 +159,13 @@ class _Folder:
 
     def record(self) -> dict[str, Any]:
         """Return record.json. Raises WorkspaceError where there is none that can be read."""
+        data = self._do(self._record)
+        if data is None:
+            raise WorkspaceError(
+                f"{self.shown} holds no finished export: it has no record.json", "climb export DIR --out FOLDER"
+            )
         try:
-            found = json.loads(self._do(lambda: self.filesystem.cat_file(f"{self.path}/record.json")))
+            found = json.loads(data)
             parts = [found[name] for name in ("files", "shards", "facts", "asked")]
             if any(Path(name).is_absolute() or ".." in Path(name).parts for name in parts[0]):
                 raise ValueError("a file lies elsewhere")
@@ -169,17 +177,18 @@ class _Folder:
                 f"{self.shown}/record.json cannot be read: {error}",
                 "export again: it is damaged, or an earlier version wrote it",
             ) from None
-        except (OpenclimbError, FileNotFoundError, NotADirectoryError):
-            raise WorkspaceError(
-                f"{self.shown} holds no finished export: it has no record.json", "climb export DIR --out FOLDER"
-            ) from None
         return dict(found)
 
-    def sizes(self) -> dict[str, int]:
-        """Return {name: bytes} of all files."""
-        found = self._do(lambda: self.filesystem.find(self.path, detail=True))
+    def _record(self) -> bytes | None:
+        try:
+            return bytes(self.filesystem.cat_file(f"{self.path}/record.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self) -> list[str]:
+        """Return the names of all files."""
         root = self.path.rstrip("/") + "/"
-        return {path.removeprefix(root): int(one["size"] or 0) for path, one in found.items()}
+        return sorted(path.removeprefix(root) for path in self._do(lambda: self.filesystem.find(self.path)))
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
@@ -303,8 +312,16 @@ def _contents(table: Any) -> NDArray[np.uint64]:
     return np.array(hashes, np.uint64)
 
 
-def _counts(record: Mapping[str, Any], folder: _Folder) -> Iterator[Fault]:
-    """Yield where the card's numbers are not the sums of the shards', and where mixture.json says something else."""
+def _card(facts: Mapping[str, Any], folder: _Folder) -> Iterator[Fault]:
+    """Yield a fault where mixture.json, from which people and programs read the card's numbers, has others."""
+    with folder.fetched(MIXTURE) as path:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    if {name: said.get(name) for name in facts} != facts:
+        yield Fault("counts", MIXTURE, "says something else than record.json")
+
+
+def _counts(record: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield where the card's numbers are not the sums of the shards', and its weights not those asked for."""
     facts = record["facts"]
     for what in ("tokens", "documents"):
         sums = np.sum([shard[what] for shard in record["shards"]], axis=0)
@@ -316,10 +333,6 @@ def _counts(record: Mapping[str, Any], folder: _Folder) -> Iterator[Fault]:
     weights = {row["name"]: row["weight"] for row in facts["domains"]}
     if weights != record["asked"]["mixture"]:
         yield Fault("shares", "record.json", "names other weights in its facts than were asked for")
-    with folder.fetched("mixture.json") as path:
-        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if {name: said.get(name) for name in facts} != facts:
-        yield Fault("counts", "mixture.json", "says something else than record.json")
 
 
 def _shares(rows: _Rows, facts: Mapping[str, Any], _files: Sequence[str]) -> Iterator[Fault]:
@@ -369,22 +382,32 @@ def _few(rows: _Rows, files: Sequence[str], at: NDArray[np.int64], what: str) ->
 
 def _order(rows: _Rows, facts: Mapping[str, Any], _files: Sequence[str]) -> Iterator[Fault]:
     """Yield the domains that have too many or too few tokens in a hundredth of the dataset."""
-    domain, tokens = rows.joined("domain"), rows.joined("tokens").astype(np.float64)
-    ends = np.concatenate([[0.0], np.cumsum(tokens)])
-    edges = np.linspace(0.0, ends[-1], STRETCHES + 1)
+    domain, tokens = rows.joined("domain"), rows.joined("tokens")
     for d, row in enumerate(facts["domains"]):
-        own = np.where(domain == d, tokens, 0.0)
-        within = np.diff(np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(own)])))
-        share = float(own.sum() / max(1.0, ends[-1]))
-        squares = (1 - share) ** 2 * float((own**2).sum()) + share**2 * float(((tokens - own) ** 2).sum())
-        allowed = DEVIATIONS * (squares / STRETCHES) ** 0.5 + float(own.max(initial=0.0))
-        expected = share * ends[-1] / STRETCHES
-        off = np.abs(within - expected)
+        found, expected, allowed = stretches(domain == d, tokens)
+        off = np.abs(found - expected)
         if off.max() > allowed:
             worst = int(off.argmax())
             yield Fault(
                 "order",
                 row["name"],
-                f"has {within[worst]:,.0f} tokens in stretch {worst + 1} of {STRETCHES}, and its share there is "
-                f"{expected:,.0f} ± {allowed:,.0f}; {counted(int((off > allowed).sum()), 'stretches')} of such",
+                f"has {found[worst]:,.0f} tokens in stretch {worst + 1} of {STRETCHES}, and its share there is "
+                f"{expected:,.0f} ± {allowed:,.0f}; such stretches: {int((off > allowed).sum())}",
             )
+
+
+def stretches(mine: NDArray[np.bool_], tokens: NDArray[Any]) -> tuple[NDArray[np.float64], float, float]:
+    """Return a domain's tokens in each of 100 stretches of equal tokens, its share of one, and how far off is allowed.
+
+    `mine` (n,) says which documents are the domain's, `tokens` (n,) how long each is; one on a border is divided. In a
+    random order a stretch has a hundredth of the documents, each of which adds its tokens, less the domain's share of
+    them, or takes away the share of another's: the variance is a hundredth of the sum of their squares.
+    """
+    length = tokens.astype(np.float64)
+    own = np.where(mine, length, 0.0)
+    ends = np.concatenate([[0.0], np.cumsum(length)])
+    edges = np.linspace(0.0, ends[-1], STRETCHES + 1)
+    found = np.diff(np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(own)])))
+    share = float(own.sum() / max(1.0, ends[-1]))
+    variance = float(((own - share * length) ** 2).sum()) / STRETCHES
+    return found, share * float(ends[-1]) / STRETCHES, DEVIATIONS * variance**0.5 + float(own.max(initial=0.0))

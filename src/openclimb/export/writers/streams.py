@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from openclimb.errors import ConfigError
 from openclimb.export.writers.rows import ROWS
 from openclimb.export.writers.writer import COLUMNS, Writer
 from openclimb.workspace.files import write_text
@@ -28,6 +29,7 @@ NUMBERS = ("tokens", "repetition", "position")
 ORDER = ("text", *COLUMNS)
 SORTED = tuple(sorted(ORDER))
 NUMBER = struct.Struct("<q")
+MOST_BYTES = (1 << 32) - 1  # of a shard, in which places have four bytes
 ENCODINGS = ["int" if name in NUMBERS else "str" for name in SORTED]
 MDS_COLUMNS = {
     "version": 2,
@@ -55,8 +57,8 @@ def _write(columns: Sequence[str], sized: Sequence[str], head: bytes, rows: Any,
             items.append(sizes + b"".join(values.values()))
     begin = 4 + 4 * (len(items) + 1) + len(head)
     places = begin + np.concatenate([[0], np.cumsum([len(item) for item in items], dtype=np.int64)])
-    if places[-1] >= 1 << 32:
-        raise ValueError(f"{path.name} would be longer than the format's 4 GB: choose a smaller --shard-mb")
+    if places[-1] > MOST_BYTES:
+        raise ConfigError(f"a shard of {places[-1]:,} bytes is too long for its format", "choose a smaller --shard-mb")
     with open(path, "wb") as file:
         file.write(struct.pack("<I", len(items)) + places.astype("<u4").tobytes() + head)
         file.writelines(items)
