@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ import openclimb
 from openclimb.cli.main import main
 from openclimb.config.registry import names
 from openclimb.errors import WorkspaceError
-from openclimb.export.verify import verify
+from openclimb.export.verify import spread_of, verify
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import complaint
 from openclimb.workspace.files import file_checksum, read_json, write_json
@@ -177,9 +178,23 @@ def test_a_dataset_that_is_sorted_by_domain_is_out_of_order(finished: Path, tmp_
     rewrite(out, path, lambda rows: sorted(rows, key=lambda row: row["domain"]))
     found = faults(out)
     assert found
-    assert all(fault.startswith("order: ") and " in stretch " in fault for fault in found)
+    assert all(fault.startswith("order: ") and " off its share " in fault for fault in found)
     rewrite(out, path, lambda rows: sorted(rows, key=lambda row: -row["repetition"]))
     assert any(fault.endswith("comes before copies of an earlier round") for fault in faults(out))
+
+
+def test_a_random_order_passes_and_a_drift_that_no_stretch_shows_does_not() -> None:
+    rng = np.random.default_rng(0)
+    mine = rng.random(40_000) < 0.3
+    tokens = np.ceil(rng.lognormal(5.0, 1.0, len(mine)))
+    for _ in range(20):
+        order = rng.permutation(len(mine))
+        assert spread_of(mine[order], tokens[order]).worst < 1
+    place = rng.random(len(mine))
+    place[mine] **= 1.3  # the domain comes earlier than the others
+    spread = spread_of(mine[np.argsort(place)], tokens[np.argsort(place)])
+    assert (np.abs(spread.stretches[5:]) < spread.of_stretch[5:]).all()
+    assert (spread.first[20:80] > spread.of_first[20:80]).all()
 
 
 def test_tokens_that_were_miscounted_are_counted_again(out: Path) -> None:

@@ -9,9 +9,9 @@ Checked, in this order; what a later check needs and an earlier one found damage
   long for the budget).
 - repetitions: a document's copies are numbered from 0, of one domain and with one text; within a domain the numbers of
   copies differ by at most one, and the most is the record's; a later copy never stands before an earlier round's.
-- order: the dataset is cut into 100 stretches of equal tokens. In each, a domain's tokens are its share of the stretch,
-  give or take five standard deviations of a random order of the documents, and its longest document. (The export lays
-  documents more evenly than that.) Shards of one domain each have no such order.
+- order: the dataset is cut into 100 stretches of equal tokens. In each, and in the first 1, 2, … 99 of them together, a
+  domain's tokens are its share, give or take what a random order of the documents allows (`spread_of`). The export lays
+  documents more evenly than that. Shards of one domain each have no such order.
 
 Memory grows by 28 bytes a document, and as much again while they are compared; one shard at a time is fetched from
 another store.
@@ -381,33 +381,53 @@ def _few(rows: _Rows, files: Sequence[str], at: NDArray[np.int64], what: str) ->
 
 
 def _order(rows: _Rows, facts: Mapping[str, Any], _files: Sequence[str]) -> Iterator[Fault]:
-    """Yield the domains that have too many or too few tokens in a hundredth of the dataset."""
+    """Yield the domains that have too many or too few tokens in a stretch, or in the first stretches together."""
     domain, tokens = rows.joined("domain"), rows.joined("tokens")
     for d, row in enumerate(facts["domains"]):
-        found, expected, allowed = stretches(domain == d, tokens)
-        off = np.abs(found - expected)
-        if off.max() > allowed:
-            worst = int(off.argmax())
-            yield Fault(
-                "order",
-                row["name"],
-                f"has {found[worst]:,.0f} tokens in stretch {worst + 1} of {STRETCHES}, and its share there is "
-                f"{expected:,.0f} ± {allowed:,.0f}; such stretches: {int((off > allowed).sum())}",
-            )
+        spread = spread_of(domain == d, tokens)
+        for parts, allowed, where in (
+            (spread.stretches, spread.of_stretch, "in stretch {} of 100"),
+            (spread.first, spread.of_first, "in the first {} of 100 stretches"),
+        ):
+            over = np.abs(parts) - allowed
+            if over.max() > 0:
+                at = int(over.argmax())
+                off = f"is {parts[at]:+,.0f} tokens off its share {where.format(at + 1)}"
+                most = f"±{allowed[at]:,.0f} is allowed; such places: {int((over > 0).sum())}"
+                yield Fault("order", row["name"], f"{off}, and {most}")
 
 
-def stretches(mine: NDArray[np.bool_], tokens: NDArray[Any]) -> tuple[NDArray[np.float64], float, float]:
-    """Return a domain's tokens in each of 100 stretches of equal tokens, its share of one, and how far off is allowed.
+@dataclass(frozen=True)
+class Spread:
+    """How far a domain's tokens are from its share, in tokens, and how far is allowed."""
+
+    stretches: NDArray[np.float64]  # (100,)
+    of_stretch: NDArray[np.float64]
+    first: NDArray[np.float64]  # (99,): in the first 1, 2, … 99 stretches together
+    of_first: NDArray[np.float64]
+
+    @property
+    def worst(self) -> float:
+        """The largest distance, in what is allowed."""
+        pairs = ((self.stretches, self.of_stretch), (self.first, self.of_first))
+        return max(float((np.abs(off) / np.maximum(1.0, allowed)).max()) for off, allowed in pairs)
+
+
+def spread_of(mine: NDArray[np.bool_], tokens: NDArray[Any]) -> Spread:
+    """Return how a domain is spread over 100 stretches of equal tokens.
 
     `mine` (n,) says which documents are the domain's, `tokens` (n,) how long each is; one on a border is divided. In a
-    random order a stretch has a hundredth of the documents, each of which adds its tokens, less the domain's share of
-    them, or takes away the share of another's: the variance is a hundredth of the sum of their squares.
+    random order, each document of a part x of the dataset adds its tokens, less the domain's share of them, or takes
+    away the share of another's: with V the sum of their squares, the variance is V x (1 - x). Allowed are five standard
+    deviations and two of the domain's longest document, as lengths are far from normal.
     """
     length = tokens.astype(np.float64)
     own = np.where(mine, length, 0.0)
     ends = np.concatenate([[0.0], np.cumsum(length)])
     edges = np.linspace(0.0, ends[-1], STRETCHES + 1)
-    found = np.diff(np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(own)])))
     share = float(own.sum() / max(1.0, ends[-1]))
-    variance = float(((own - share * length) ** 2).sum()) / STRETCHES
-    return found, share * float(ends[-1]) / STRETCHES, DEVIATIONS * variance**0.5 + float(own.max(initial=0.0))
+    off = np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(own)])) - share * edges
+    part = np.arange(1, STRETCHES) / STRETCHES
+    variance, longest = float(((own - share * length) ** 2).sum()), float(own.max(initial=0.0))
+    allowed = DEVIATIONS * np.sqrt(variance * part * (1 - part)) + 2 * longest
+    return Spread(np.diff(off), np.full(STRETCHES, allowed[0]), off[1:-1], allowed)
