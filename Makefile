@@ -75,6 +75,10 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
 	$(PY) bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
+	$(PY) bench/contamination.py --corpus $(CORPUS) --tasks '$(TASKS)' --model $(STATIC)
+	$(PY) bench/engines.py --corpus $(CORPUS) --model $(STATIC) --demo $(DEMO)
+	$(PY) bench/scale.py
+	$(PY) bench/plan.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/laptop.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/laptop --set embed.model=$(STATIC)
 	$(PY) bench/evaluate.py --tasks $(dir $(TASKS))
 	$(PY) bench/proxy.py --corpus $(CORPUS)
