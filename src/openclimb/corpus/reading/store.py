@@ -19,10 +19,10 @@ from openclimb.masking import without_secrets
 
 Result = TypeVar("Result")
 
-TRIES = 7  # of a fault that passes: about a minute of waiting in all
-FEW_TRIES = 3  # of a refused request, which refreshed credentials cure, and of a file that seems cut short
+TRIES = 9  # of a fault that passes: about a minute of waiting in all
+FEW_TRIES = 5  # of a refused request, which refreshed credentials cure, and of a file that seems cut short
 PART = 1 << 24  # bytes that are asked of a remote file at once
-PAUSE = 1.0  # seconds before the second try; each further one waits twice as long
+PAUSE = 0.25  # seconds before the second try; each further one waits twice as long
 PACKAGES = {  # of a URL's scheme: the package, and our extra that installs it
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
