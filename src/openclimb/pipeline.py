@@ -9,6 +9,8 @@ done is not done again, what is stale stops the run, and a run that was killed g
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from openclimb import seeds
+from openclimb.baselines.baseline import answer_of
 from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
@@ -29,7 +31,7 @@ from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.search.acquisition.spec import spec_of
 from openclimb.search.external import batch_history, usable_external
 from openclimb.search.goal import check_weighting, goal_of, replicates
-from openclimb.search.propose import diagnose, finalists, next_batch
+from openclimb.search.propose import compared_with, diagnose, finalists, next_batch
 from openclimb.search.selection.answer import select
 from openclimb.search.selection.candidates import confirmation, make_candidates, next_round
 from openclimb.search.space.region import region_of
@@ -138,8 +140,15 @@ def search(
     repeated = runner.run(replicates(domains, config), "replicates") if config.search.replicates else []
     completed, space = iterate(runner, space, external, repeated)
     learnt = [*external, *completed]
-    best = finalists(space.observations(learnt), space.spec, config.selection.finalists, config.seed)
+    known = space.observations(learnt)
+    if config.search.answer == "argmax":
+        argmax = answer_of("recipe", space.spec, known, seeds.stream(config.seed, "answer"))
+        best = [("finalist", tuple(argmax.tolist())), *compared_with(space.spec)]
+    else:
+        best = finalists(known, space.spec, config.selection.finalists, config.seed)
     candidates = make_candidates(learnt, space, space.expanded_finalists(best), config.selection, config.seed)
+    if config.search.answer == "argmax":
+        candidates = candidates.decided()
     selected: list[Trial] = []
     last, both = len(config.search.trials), ("search", "report")
     while proposals := next_round(candidates, selected, last):

@@ -17,7 +17,7 @@ from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.corpus.tokenizer import tokenizer_fingerprint
 from openclimb.errors import StaleError
 from openclimb.search.external import external_fingerprint
-from openclimb.tasks.items import task_fingerprint
+from openclimb.tasks.items import reported, task_fingerprint
 from openclimb.workspace.files import folder_fingerprint, read_json
 from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, stale_error
 from openclimb.workspace.trials import Trial, read_trials
@@ -45,8 +45,9 @@ def recipes(
     seed = {"seed": config.seed}
     tokenizer = {"tokens.tokenizer": config.tokens.tokenizer, "tokens.vocab_size": config.tokens.vocab_size}
     embed = _named(config, "embed")
-    if not config.embed.revision:
-        del embed["embed.revision"]  # nothing is pinned
+    for name in ("revision", "max_tokens"):
+        if not getattr(config.embed, name):
+            del embed[f"embed.{name}"]  # it asks for nothing
     add("corpus", _named(config, "corpus"), (), input_files=input_files)
     add(
         "clusters",
@@ -60,21 +61,22 @@ def recipes(
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
     }
     add("labels", _named(config, "quality"), ("clusters",), **models)
-    parts = {"tasks.report_only": list(config.tasks.report_only), "tasks.max_items": config.tasks.max_items}
+    parts = {"tasks.report_only": list(reported(config.tasks)), "tasks.max_items": config.tasks.max_items}
     if config.tasks.contamination != "off" and config.tasks.paths:
         add("contamination", parts, ("labels",), task_files=task_files)
     found = {what: _left_out(config, what) for what in ("documents", "items")}
     least = {"least_tokens": least_tokens(config.proxy, config.target)}
+    merged = _named(config, "domains")
+    if config.domains.centroids == "unit":
+        del merged["domains.centroids"]  # as it was before there was a choice
     add(
         "domains",
-        {**_named(config, "domains"), **_named(config, "target"), **least, **found["documents"]},
+        {**merged, **_named(config, "target"), **least, **found["documents"]},
         ("labels", *(["contamination"] if found["documents"] else [])),
     )
     tasks = {
-        name: value
-        for name, value in _named(config, "tasks").items()
-        if name in ("tasks.paths", "tasks.report_only", "tasks.max_items")
-    }
+        name: value for name, value in _named(config, "tasks").items() if name in ("tasks.paths", "tasks.max_items")
+    } | parts
     budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
         "tokens",
@@ -109,6 +111,8 @@ def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], da
     search = _named(config, "search")
     if not transfer:
         del search["search.transfer"]  # there is nothing to reuse
+    if config.search.answer == "tested":
+        del search["search.answer"]  # as it was before there was a choice
     settings = {
         **_trainer(config),
         **search,

@@ -29,7 +29,9 @@ ALL = DomainsSettings(merge_to=3, min_share=0.0)
 TARGET = TargetSettings(token_budget=3200, max_repetitions=4)
 
 
-def write_stages(root: Path, sources: Sequence[str] = (), tokens: Sequence[int] = TOKENS) -> tuple[Path, Path]:
+def write_stages(
+    root: Path, sources: Sequence[str] = (), tokens: Sequence[int] = TOKENS, distance: Sequence[float] = ()
+) -> tuple[Path, Path]:
     """Write finished clusters and labels: ten documents a cluster in two units, the tenth a copy of the ninth."""
     clusters, labels = root / "clusters", root / "labels"
     clusters.mkdir(parents=True)
@@ -49,7 +51,7 @@ def write_stages(root: Path, sources: Sequence[str] = (), tokens: Sequence[int] 
             "position": np.arange(len(owner)),
             "cluster": (np.full(len(owner), -1) if sources else owner).astype(np.int32),
             "source": pa.array([names[i] if sources else "" for i in owner]).dictionary_encode(),
-            "distance": np.zeros(len(owner), np.float32),
+            "distance": np.array(distance if len(distance) else [0.0] * len(owner), np.float32),
             "bytes": np.array(tokens)[owner] // 10 * 4,
             "tokens": (np.array(tokens)[owner] // 10).astype(np.int32),
             "hash": hashes,
@@ -124,6 +126,16 @@ def test_the_distance_decides_when_no_number_is_asked_for(tmp_path: Path) -> Non
     near = make(tmp_path / "near", replace(ALL, merge_to=0, merge_distance=0.13))
     far = make(tmp_path / "far", replace(ALL, merge_to=0, merge_distance=0.15))
     assert (len(read_domains(near)), len(read_domains(far))) == (6, 3)
+
+
+def test_raw_centroids_are_as_long_as_their_clusters_are_close(tmp_path: Path) -> None:
+    """The mean of unit vectors is their direction times their mean cosine: wide clusters are nearer to all others."""
+    settings = replace(ALL, merge_to=0, merge_distance=0.13)  # neighbours are 0.14 apart where clusters are points
+    wide = np.full(60, 0.6, np.float32)  # cosine 1 − 0.6² ÷ 2 = 0.82: their means are 0.82 × 0.14 = 0.115 apart
+    unit = make(tmp_path / "unit", settings, distance=wide)
+    raw = make(tmp_path / "raw", replace(settings, centroids="raw"), distance=wide)
+    points = make(tmp_path / "points", replace(settings, centroids="raw"))
+    assert [len(read_domains(folder)) for folder in (unit, raw, points)] == [6, 3, 6]
 
 
 def test_names_are_plain_and_distinct(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_only_the_first_characters_are_embedded(
     np.testing.assert_array_equal(embed(["the of letter"]), embed(["the of "]))
 
 
+def test_a_transformer_reads_as_many_tokens_as_it_is_given(transformer_model: Path, tmp_path: Path) -> None:
+    settings = EmbedSettings(embedder="sentence-transformers", model=str(transformer_model), max_tokens=8)
+    short, long = "the of letter " * 2, "the of letter " * 40
+    few, all_of_it = (load_embedder(replace(settings, max_tokens=n), tmp_path)([short, long]) for n in (4, 200))
+    np.testing.assert_allclose(few[0], few[1], atol=1e-5)
+    assert np.abs(all_of_it[0] - all_of_it[1]).max() > 1e-3
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(embedding, "MOST_CHARS", 3)  # of settings without max_tokens
+        np.testing.assert_allclose(load_embedder(replace(settings, max_tokens=200), tmp_path)([long]), all_of_it[1:])
+
+
 def test_hashing_puts_texts_of_a_kind_together(texts: list[tuple[str, str]], tmp_path: Path) -> None:
     fit_embedder(HASHING, [text for _, text in texts], 0, tmp_path)
     vectors = load_embedder(HASHING, tmp_path)([text for _, text in texts])

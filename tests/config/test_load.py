@@ -36,6 +36,9 @@ def test_the_paper_scale_has_the_papers_numbers() -> None:
     assert config.clusters.k == 1000
     assert config.search.trials == (64, 32, 16)
     assert config.target.token_budget == 40_000_000_000
+    assert (config.embed.max_tokens, config.domains.centroids, config.domains.merge_distance) == (512, "raw", 1.5)
+    assert (config.search.predictor, config.search.answer, config.tasks.preset) == ("recipe", "argmax", "paper")
+    assert not config.embed.trust_remote_code  # consent is the user's
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Task files: every form of item, a split by hash, and errors that name file and line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from openclimb.corpus.tokenizer import ends_of, load_tokenizer, train_tokenizer
 from openclimb.errors import ConfigError, InputError
 from openclimb.progress import Progress
 from openclimb.tasks import items as task_items
-from openclimb.tasks.items import check_task, pack_tasks, read_items, split, task_files, task_fingerprint, tokenised
+from openclimb.tasks.items import (
+    check_task,
+    pack_tasks,
+    read_items,
+    search_tasks,
+    split,
+    task_files,
+    task_fingerprint,
+    tokenised,
+)
 
 
 def check_tasks(settings: TasksSettings) -> dict[str, dict[str, int]]:
@@ -52,6 +62,16 @@ def test_a_report_only_task_has_no_search_items(tmp_path: Path) -> None:
     write(tmp_path / "b.jsonl", *questions(20))
     settings = TasksSettings(paths=(str(tmp_path),), report_only=("b",))
     assert {part: size.items for part, size in check_tasks(settings)["b"].items()} == {"search": 0, "report": 20}
+
+
+def test_the_papers_preset_searches_three_tasks_and_reports_the_others(tmp_path: Path) -> None:
+    for name in ("piqa", "arc_easy", "hellaswag", "race", "boolq", "mine"):
+        write(tmp_path / f"{name}.jsonl", *questions(20))
+    settings = TasksSettings(paths=(str(tmp_path),), preset="paper", report_only=("mine",))
+    assert search_tasks(settings) == ["arc_easy", "hellaswag", "piqa"]
+    sizes = check_tasks(settings)
+    assert [sizes[name]["search"].items for name in ("race", "boolq", "mine")] == [0, 0, 0]
+    assert search_tasks(replace(settings, preset="")) == ["arc_easy", "boolq", "hellaswag", "piqa", "race"]
 
 
 def test_all_three_forms_are_tokenised_so_that_the_continuation_is_scored(tmp_path: Path, tokenizer: Path) -> None:

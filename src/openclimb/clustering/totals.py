@@ -19,7 +19,8 @@ MOST_HASHES = 8_000_000  # held at once (64 MB); of a larger corpus a share of t
 class Totals:
     """Arrays over the clusters (or sources), shape (k,); `scores`: name → token-weighted means, NaN-free.
 
-    `duplicates` counts documents whose exact text stands earlier in the corpus.
+    `duplicates` counts documents whose exact text stands earlier in the corpus. `cosine`: the mean cosine of a
+    cluster's documents and its centroid, which is the length of the mean of their unit vectors; 1 for sources.
     """
 
     names: list[str]
@@ -28,6 +29,7 @@ class Totals:
     bytes: NDArray[np.int64]
     duplicates: NDArray[np.int64]
     scores: dict[str, NDArray[np.float64]]
+    cosine: NDArray[np.float64]
 
 
 def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
@@ -39,7 +41,7 @@ def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
     names = [str(cluster) for cluster in range(k)] if k is not None else _sources(folder)
     n_rows = _n_rows(folder)
     share = max(1, -(-n_rows // MOST_HASHES))  # every share-th hash value is watched
-    sums = np.zeros((4, len(names)))
+    sums, cosines = np.zeros((4, len(names))), np.zeros(len(names))
     score_sums: dict[str, NDArray[np.float64]] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
@@ -50,6 +52,8 @@ def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
         sums[0] += np.bincount(owner, minlength=len(names))
         sums[1] += np.bincount(owner, weights=tokens, minlength=len(names))
         sums[2] += np.bincount(owner, weights=labels.column("bytes").to_numpy(), minlength=len(names))
+        squares = np.square(labels.column("distance").to_numpy().astype(np.float64))
+        cosines += np.bincount(owner, weights=1 - squares / 2, minlength=len(names))  # |a − b|² = 2 − 2 a·b
         found = labels.column("hash").to_numpy()
         watched = found % np.uint64(share) == 0
         hashes.append(found[watched])
@@ -61,7 +65,7 @@ def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
     sums[3] = share * _duplicates(hashes, owners, len(names))
     documents, n_tokens, n_bytes, duplicates = np.rint(sums).astype(np.int64)
     means = {score: total / np.maximum(sums[1], 1) for score, total in score_sums.items()}
-    return Totals(names, documents, n_tokens, n_bytes, duplicates, means)
+    return Totals(names, documents, n_tokens, n_bytes, duplicates, means, cosines / np.maximum(sums[0], 1))
 
 
 def _n_rows(folder: Path) -> int:

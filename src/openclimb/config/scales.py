@@ -50,14 +50,18 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
         "selection": {"finalists": 4},
     },
     "paper": {
-        "embed": {"embedder": "sentence-transformers", "model": "NovaSearch/stella_en_400M_v5"},
+        "embed": {
+            "embedder": "sentence-transformers",
+            "model": "NovaSearch/stella_en_400M_v5",  # with code of its own: trust_remote_code is the user's to set
+            "max_tokens": 512,
+        },
         "clusters": {"k": 1000, "sample": 1_000_000},
-        "domains": {"merge_distance": 1.5},
+        "domains": {"merge_distance": 1.5, "centroids": "raw", "min_share": 0.0},
         "tokens": {"vocab_size": 50_304},
         "target": {"token_budget": 40_000_000_000},
-        "tasks": {"max_items": 10_000},
+        "tasks": {"max_items": 10_000, "preset": "paper"},
         "proxy": {"size": "62M", **shape_of("62M"), "token_budget": 1_240_000_000},
-        "search": {"trials": (64, 32, 16), "proposer": "recipe", "predictor": "recipe"},
+        "search": {"trials": (64, 32, 16), "proposer": "recipe", "predictor": "recipe", "answer": "argmax"},
         "selection": {"finalists": 4},
     },
 }

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from openclimb.config.registry import names
 from openclimb.config.sizes import SHAPES
+from openclimb.config.task_presets import REPORTED
 
 TOKENS = 10**18  # the most of any budget; what is more is a slip of the pen
 MANY = 10**12
@@ -76,6 +77,12 @@ class EmbedSettings:
     )
     model: str = setting("minishlab/potion-base-8M", "folder or hub name of the model; unused by hashing")
     revision: str = setting("", "commit, tag or branch of a hub's model; empty: the newest")
+    max_tokens: int = setting(
+        0,
+        "of a document that sentence-transformers reads; 0: what its first 2,000 characters give",
+        low=0,
+        high=1_000_000,
+    )
     trust_remote_code: bool = setting(
         False, "run Python code that comes with the model; read it before, and pin it with revision", where=True
     )
@@ -116,6 +123,12 @@ class DomainsSettings:
     )
     merge_distance: float = setting(
         1.5, "merge clusters nearer than this (Ward linkage) when merge_to is 0", low=0.0, high=1e6
+    )
+    centroids: str = setting(
+        "unit",
+        "what is merged: unit: directions of the clusters; raw: means of their documents' vectors, as the paper has "
+        "them, which are shorter where a cluster is wide",
+        choices=("unit", "raw"),
     )
     min_share: float = setting(
         0.002, "a domain with a smaller share of the tokens joins its nearest", low=0.0, high=0.5
@@ -162,6 +175,12 @@ class TasksSettings:
         "task → threshold of the answer; such a task is in the objective only if weights names it",
         low=-SCORE,
         high=SCORE,
+    )
+    preset: str = setting(
+        "",
+        "paper: of the paper's twelve tasks PIQA, ARC-Easy and HellaSwag are optimised, the others are in report_only",
+        choices=tuple(REPORTED),
+        where=True,  # what follows from it is what changes the result
     )
     report_only: tuple[str, ...] = setting((), "tasks that are reported and never optimised")
     goals: dict[str, tuple[str, ...]] = setting({}, "goal → its tasks; two of them span a front of mixtures")
@@ -250,6 +269,12 @@ class SearchSettings:
         "mixture → score; auto: two Gaussian processes and a power law, weighed for each task by trials left out",
         choices=names("predictor"),
         open_choice=True,
+    )
+    answer: str = setting(
+        "tested",
+        "tested: the best predicted mixtures are trained again beside natural and uniform, and the best is the answer; "
+        "argmax: the best predicted of 100,000 draws, as the recipe has it, with nothing to decide",
+        choices=("tested", "argmax"),
     )
     transfer: str = setting(
         "free",

@@ -104,12 +104,15 @@ def finalists(
     pool = np.concatenate([bend(climbed.mean(0, keepdims=True), region), climbed, pool, measured])
     pool = pool[np.argsort(-cautious(pool), kind="stable")]
     chosen = _apart(pool, n_finalists)
-    rows = [("finalist", row) for row in rounded(chosen, region)]
-    rows += [
-        ("natural", natural_mixture(ordered.domains, spec.constraints)),
-        ("uniform", uniform_mixture(ordered.domains, spec.constraints)),
-    ]
-    return [(role, tuple(row[back].tolist())) for role, row in rows]
+    best = [("finalist", tuple(row[back].tolist())) for row in rounded(chosen, region)]
+    return [*best, *compared_with(spec)]
+
+
+def compared_with(spec: SearchSpec) -> list[tuple[str, tuple[float, ...]]]:
+    """Return (role, weights) of what stands beside every answer: the natural and the uniform mixture."""
+    natural = natural_mixture(spec.domains, spec.constraints)
+    uniform = uniform_mixture(spec.domains, spec.constraints)
+    return [("natural", tuple(natural.tolist())), ("uniform", tuple(uniform.tolist()))]
 
 
 @one_thread

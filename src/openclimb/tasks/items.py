@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import TasksSettings
+from openclimb.config.task_presets import REPORTED
 from openclimb.corpus.reading.store import open_store, patiently, read_file
 from openclimb.corpus.reading.text import parse_json, whole
 from openclimb.corpus.tokenizer import encode_pairs, ends_of, load_tokenizer
@@ -72,7 +73,7 @@ def task_files(settings: TasksSettings) -> dict[str, str]:
                     f"tasks.{setting} names '{name}', which is no task{nearest(name, found)}",
                     f"tasks are: {', '.join(found)}",
                 )
-    if not set(found) - set(settings.report_only):
+    if not set(found) - set(reported(settings)):
         raise ConfigError(
             "every task is report_only: there is nothing to optimise for", "take one out of tasks.report_only"
         )
@@ -94,9 +95,14 @@ def check_name(name: str) -> None:
         )
 
 
+def reported(settings: TasksSettings) -> tuple[str, ...]:
+    """Return the tasks that are reported and never optimised: those named, and those of the preset."""
+    return tuple(dict.fromkeys((*settings.report_only, *REPORTED[settings.preset])))
+
+
 def search_tasks(settings: TasksSettings) -> list[str]:
     """Return the tasks that the search sees, sorted: all but those that are only reported."""
-    return sorted(set(task_files(settings)) - set(settings.report_only))
+    return sorted(set(task_files(settings)) - set(reported(settings)))
 
 
 def task_fingerprint(settings: TasksSettings) -> str:
@@ -191,7 +197,7 @@ def split(name: str, items: Sequence[Item], settings: TasksSettings) -> dict[str
 
     Raises InputError when a part that is needed has no items left.
     """
-    share = 0.0 if name in settings.report_only else SEARCH_SHARE
+    share = 0.0 if name in reported(settings) else SEARCH_SHARE
     ordered = sorted(items, key=lambda item: item.hash)
     parts = {
         "search": [item for item in ordered if item.hash < share][: settings.max_items],

@@ -6,7 +6,7 @@ claimed of the answer rests on them alone. Every function here follows from the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Candidates:
     thresholds: Mapping[str, float]
     settings: SelectionSettings
     seed: int
+
+    def decided(self) -> "Candidates":
+        """Return them with nothing to decide: the first is the answer, the others are measured beside it."""
+        return replace(self, playing=self.playing[:1])
 
     @property
     def round_seeds(self) -> tuple[int, ...]:

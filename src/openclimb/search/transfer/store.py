@@ -41,7 +41,7 @@ from openclimb.search.transfer.domain_map import (
     read_map,
     read_table,
 )
-from openclimb.tasks.items import task_files
+from openclimb.tasks.items import reported, task_files
 from openclimb.workspace.files import fingerprint, read_json, write_json, write_text
 from openclimb.workspace.records import TRANSFER
 from openclimb.workspace.tables import read_rows
@@ -94,7 +94,7 @@ def _transferred(root: Path, config: Config, spec: SearchSpec, source: TransferS
     named = (*config.tasks.weights, *config.tasks.thresholds)
     tasks: tuple[str, ...] = ()
     if config.tasks.paths:
-        tasks = tuple(sorted(set(task_files(config.tasks)) - set(config.tasks.report_only)))
+        tasks = tuple(sorted(set(task_files(config.tasks)) - set(reported(config.tasks))))
         if not set(tasks) & set(source.record["tasks"]):
             raise SearchError(
                 f"the trials of {source.record['source']} have none of this search's tasks: {', '.join(tasks)}",
