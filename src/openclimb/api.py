@@ -258,7 +258,7 @@ class OpenWorkspace:
         """Write report/index.html and return its path. Raises WorkspaceError where what it shows is damaged."""
         from openclimb.report.page import build_report
 
-        stop_if_damaged(self.workspace.root, ("contamination", "domains", "mixture", "validation"))
+        stop_if_damaged(self.workspace.root, ("duplicates", "contamination", "domains", "mixture", "validation"))
         return build_report(self.workspace.root)
 
     def export(

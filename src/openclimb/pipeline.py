@@ -6,6 +6,7 @@ Each stage is a function from files to files that knows no neighbour; this file 
 done is not done again, what is stale stops the run, and a run that was killed goes on where it was.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
 from openclimb.config.schema import Config
-from openclimb.corpus.contamination import contaminated_items, documents_left_out
+from openclimb.corpus.contamination import contaminated_items
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
 from openclimb.corpus.domains import read_domains
+from openclimb.corpus.left_out import folders_left_out
 from openclimb.corpus.pack import Source, least_tokens, pack
 from openclimb.corpus.reading.find import left_out_text
+from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.reading.units import left_out, read_units, survey
 from openclimb.engines.engine import Engine
 from openclimb.mixture import Domain
@@ -27,6 +30,7 @@ from openclimb.objectives.run import TrialRunner, read_items, stop_if_idle
 from openclimb.progress import Progress
 from openclimb.proxy.checkpoint import shaped, with_tokenizer
 from openclimb.quality.contamination import find_contamination, make_index
+from openclimb.quality.duplicates import find_duplicates
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.search.acquisition.spec import spec_of
 from openclimb.search.external import batch_history, usable_external
@@ -42,7 +46,7 @@ from openclimb.tasks.items import pack_tasks
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, sweep, write_text
-from openclimb.workspace.records import STAGES, Workspace, trial_settings
+from openclimb.workspace.records import STAGES, Recipe, Workspace, trial_settings
 from openclimb.workspace.results import write_answer, write_diagnostics
 from openclimb.workspace.tables import mixture_table
 from openclimb.workspace.trials import Proposal, Trial, fitting, read_trials, reopen
@@ -88,15 +92,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             progress.note(f"left out: {left_out_text(left)}")
         fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
         clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
-        looked = recipes.get("contamination")
-        waiting = looked and workspace.state(looked).state != "done"
-        overlap = make_index(workspace.begin(looked), config.tasks) if looked and waiting else None
-        labelled = (units, clusters, config.corpus, config.embed, config.quality, overlap)
-        labels = workspace.make(recipes["labels"], context, label, *labelled)
-        engine.release()  # the embedder's memory
-        if looked:
-            workspace.make(looked, context, find_contamination, units, labels, config.corpus, config.tasks)
-        without = documents_left_out(workspace.root, config.tasks)
+        labels = label_all(workspace, context, recipes, config, units, clusters)
+        without = folders_left_out(workspace.root, config)
         least = least_tokens(config.proxy, config.target)
         merged = (clusters, labels, config.domains, config.target, least, without)
         domains = workspace.make(recipes["domains"], context, make_domains, *merged)
@@ -109,6 +106,31 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         now = {"corpus": current_recipes(workspace, config)["corpus"]}
         stop_if_stale(workspace, config, now)  # a file that changed while it was read is told at once
         return mixture
+
+
+def label_all(
+    workspace: Workspace,
+    context: StageContext,
+    recipes: Mapping[str, Recipe],
+    config: Config,
+    units: Sequence[Unit],
+    clusters: Path,
+) -> Path:
+    """Label the documents, and look for duplicates and for items of the tasks, for which the label pass reads the text
+    too; return the labels' folder.
+    """
+    looked, compared = recipes.get("contamination"), recipes.get("duplicates")
+    beside = workspace.begin_waiting(looked)
+    overlap = make_index(beside, config.tasks) if beside else None
+    signatures = workspace.begin_waiting(compared) if config.corpus.dedup == "near" else None
+    labelled = (units, clusters, config.corpus, config.embed, config.quality, overlap, signatures)
+    labels = workspace.make(recipes["labels"], context, label, *labelled)
+    context.engine.release()  # the embedder's memory
+    if compared:
+        workspace.make(compared, context, find_duplicates, units, labels, config.corpus)
+    if looked:
+        workspace.make(looked, context, find_contamination, units, labels, config.corpus, config.tasks)
+    return labels
 
 
 def pack_all(context: StageContext, source: Source, config: Config) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Any
 from openclimb.config.load import recorded_settings
 from openclimb.config.schema import Config
 from openclimb.corpus.custom_domains import FILE, NO_DATA, has_custom_domains
+from openclimb.corpus.left_out import finds_duplicates
 from openclimb.corpus.pack import least_tokens
 from openclimb.corpus.reading.store import is_remote
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
@@ -22,6 +23,8 @@ from openclimb.workspace.files import folder_fingerprint, read_json
 from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, stale_error
 from openclimb.workspace.trials import Trial, read_trials
 
+# Settings that change nothing with these values; records made before there was a choice do not name them.
+UNSAID = {"embed.revision": "", "embed.max_tokens": 0, "domains.centroids": "unit", "search.answer": "tested"}
 BY_HAND = "trials completed or imported by hand"  # how the recipe of the search names them
 VERSIONS = {**dict.fromkeys(STAGES, 1), "corpus": 3, "clusters": 4, "labels": 3, "tokens": 6, "mixture": 2}
 
@@ -44,14 +47,13 @@ def recipes(
 
     seed = {"seed": config.seed}
     tokenizer = {"tokens.tokenizer": config.tokens.tokenizer, "tokens.vocab_size": config.tokens.vocab_size}
-    embed = _named(config, "embed")
-    for name in ("revision", "max_tokens"):
-        if not getattr(config.embed, name):
-            del embed[f"embed.{name}"]  # it asks for nothing
-    add("corpus", _named(config, "corpus"), (), input_files=input_files)
+    corpus = _named(config, "corpus")
+    dedup = {"corpus.dedup": corpus.pop("corpus.dedup")} if finds_duplicates(config) else {}
+    corpus.pop("corpus.dedup", None)  # what is read is the same
+    add("corpus", corpus, (), input_files=input_files)
     add(
         "clusters",
-        {**embed, **_named(config, "clusters"), **tokenizer, **seed},
+        {**_named(config, "embed"), **_named(config, "clusters"), **tokenizer, **seed},
         ("corpus",),
         embedder_model=folder_fingerprint(config.embed.model),
         tokenizer=tokenizer_fingerprint(config.tokens.tokenizer),
@@ -61,18 +63,17 @@ def recipes(
         f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
     }
     add("labels", _named(config, "quality"), ("clusters",), **models)
+    if dedup:
+        add("duplicates", dedup, ("labels",))
     parts = {"tasks.report_only": list(reported(config.tasks)), "tasks.max_items": config.tasks.max_items}
     if config.tasks.contamination != "off" and config.tasks.paths:
         add("contamination", parts, ("labels",), task_files=task_files)
     found = {what: _left_out(config, what) for what in ("documents", "items")}
     least = {"least_tokens": least_tokens(config.proxy, config.target)}
-    merged = _named(config, "domains")
-    if config.domains.centroids == "unit":
-        del merged["domains.centroids"]  # as it was before there was a choice
     add(
         "domains",
-        {**merged, **_named(config, "target"), **least, **found["documents"]},
-        ("labels", *(["contamination"] if found["documents"] else [])),
+        {**_named(config, "domains"), **_named(config, "target"), **least, **dedup, **found["documents"]},
+        ("labels", *(["duplicates"] if dedup else []), *(["contamination"] if found["documents"] else [])),
     )
     tasks = {
         name: value for name, value in _named(config, "tasks").items() if name in ("tasks.paths", "tasks.max_items")
@@ -111,8 +112,6 @@ def _mixture(config: Config, inputs: dict[str, str], trials: Sequence[Trial], da
     search = _named(config, "search")
     if not transfer:
         del search["search.transfer"]  # there is nothing to reuse
-    if config.search.answer == "tested":
-        del search["search.answer"]  # as it was before there was a choice
     settings = {
         **_trainer(config),
         **search,
@@ -135,8 +134,9 @@ def _trainer(config: Config) -> dict[str, Any]:
 
 
 def _named(config: Config, section: str) -> dict[str, Any]:
-    """Return a section's result settings as {"section.key": value}."""
-    return {f"{section}.{key}": value for key, value in recorded_settings(getattr(config, section)).items()}
+    """Return a section's result settings as {"section.key": value}; of those of UNSAID the others than theirs."""
+    named = {f"{section}.{key}": value for key, value in recorded_settings(getattr(config, section)).items()}
+    return {key: value for key, value in named.items() if key not in UNSAID or value != UNSAID[key]}
 
 
 def _checkpoint_tokenizer(checkpoint: str) -> str:

@@ -9,6 +9,8 @@ from openclimb.config.load import format_count, parse_count
 from openclimb.config.schema import Config
 from openclimb.corpus.contamination import overlap_sentence, task_overlap
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains
+from openclimb.corpus.duplicates import duplicate_shares, duplicates_sentence
+from openclimb.corpus.left_out import finds_duplicates
 from openclimb.corpus.tokenizer import describe_ends
 from openclimb.errors import ConfigError
 from openclimb.masking import masked_words
@@ -84,6 +86,7 @@ def status(root: Path) -> dict[str, Any]:
     running = sum((root / "trials" / f"{trial.number:04d}" / "claim.json").exists() for trial in trials)
     holder = workspace.holder()
     overlap = task_overlap(root) if (how := config.tasks.contamination) != "off" and not given else []
+    duplicates = duplicate_shares(root) if finds_duplicates(config) else {}
     stale = [row["stage"] for row in stages if row["state"] == "stale"]
     if holder:
         command = f"climb status {root}"
@@ -109,6 +112,8 @@ def status(root: Path) -> dict[str, Any]:
         "waiting": [trial.number for trial in trials if trial.state == "waiting"],
         "overlap": overlap,
         "contamination": overlap_sentence(overlap, how) if overlap else "",
+        "duplicates": duplicates,
+        "duplicates_sentence": duplicates_sentence(duplicates, config.corpus.dedup) if duplicates else "",
         "transfer": transfer_facts(root),
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,

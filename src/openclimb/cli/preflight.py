@@ -88,6 +88,8 @@ def _label_checks(config: Config) -> Iterator[Callable[[], Any]]:
     if not config.corpus.domains:
         yield partial(check_embedder, config)
     yield partial(load_scorers, config.quality)
+    if config.corpus.dedup == "near":
+        yield partial(_need, "rensa", "rensa", "pip install 'openclimb[dedup]'")
 
 
 def _search_checks(root: Path, config: Config) -> Iterator[Callable[[], Any]]:

@@ -8,6 +8,8 @@ from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
 from openclimb.workspace.results import Answer, Best, Outlook
 
+LISTED = 5  # domains and sources with duplicates
+
 
 def status_text(facts: Mapping[str, Any]) -> str:
     """Return the status as people read it."""
@@ -19,12 +21,24 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if facts["by_hand"] and facts["waiting"]:  # completed one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += _duplicate_lines(facts)
     lines += _overlap_lines(facts)
     lines += transfer_lines(facts["transfer"])
     lines += [f"          trial {row['trial']} failed: {row['message']}" for row in facts["failures"]]
     if facts["held_by"]:
         lines.append(f"running   held by {facts['held_by']}")
     return "\n".join([*lines, f"next      {facts['next']}"])
+
+
+def _duplicate_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return how many documents repeat an earlier one: a sentence, and the domains and sources that have most."""
+    lines = [f"repeated  {facts['duplicates_sentence']}"] if facts["duplicates"] else []
+    for what, rows in facts["duplicates"].items():
+        some = [row for row in rows if row["duplicates"]]
+        listed = [f"{one_line(row['name'])} {row['duplicates']:,} ({row['share']:.1%})" for row in some[:LISTED]]
+        more = f", {len(some) - LISTED} more" if len(some) > LISTED else ""
+        lines += [f"          by {what}: {', '.join(listed)}{more}"] if some else []
+    return lines
 
 
 def _overlap_lines(facts: Mapping[str, Any]) -> list[str]:

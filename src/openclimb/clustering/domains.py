@@ -37,13 +37,13 @@ def make_domains(
     settings: DomainsSettings,
     target: TargetSettings,
     least: int = 0,
-    left_out: Path | None = None,
+    left_out: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Make the domains and write their tables; return the facts of the record.
 
     `least`: tokens that a domain needs for a trial to read of it. A cluster with fewer joins its nearest, as one with
-    less than `min_share` does; a ready-made source is left out, and named. `left_out`: the folder that says which
-    documents are contaminated and do not count; None where all count.
+    less than `min_share` does; a ready-made source is left out, and named. `left_out`: the folders that say which
+    documents are left out and do not count.
     Raises DomainError when every cluster is pruned, one domain is left, or the caps leave no mixture.
     """
     out, progress = context.folder, context.progress

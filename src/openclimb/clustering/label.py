@@ -4,12 +4,14 @@ Reads the input files and `clusters/`. Writes `labels/unit-00012.parquet` for ea
 domains are ready-made), source, distance, bytes, tokens (estimated: bytes × the cluster's rate, and those of start
 and end), hash of the text, and a column for each score; and `labels/rejected.jsonl`: file, position, line, reason.
 A unit's file appears when it is complete and is not made again; it carries the unit's rejected documents with it.
-Where tasks are given, their items are looked for in the same pass, and what was found is written to `contamination/`.
+Where tasks are given, their items are looked for in the same pass, and what was found is written to `contamination/`;
+where near duplicates are looked for, the documents' signatures are written to `duplicates/`.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
 from openclimb.progress import counted
 from openclimb.quality.contamination import UnitOverlap
+from openclimb.quality.duplicates import signing_unit
 from openclimb.quality.scorers import Scorer, load_scorers, score_names
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, file_stamps, read_json, write_text
@@ -59,10 +62,12 @@ def label(
     embed: EmbedSettings,
     quality: QualitySettings,
     overlap: Path | None = None,
+    signatures: Path | None = None,
 ) -> dict[str, Any]:
     """Label every unit that has no labels yet; return the facts of the record.
 
-    `overlap`: the folder with the index of the tasks' items, where what each unit has of them is written.
+    `overlap`: the folder with the index of the tasks' items, where what each unit has of them is written; `signatures`:
+    the folder where the documents' signatures are written, for near duplicates.
     Raises InputError when more than `corpus.max_rejected` documents could not be read, naming the files.
     """
     out, progress = context.folder, context.progress
@@ -72,7 +77,7 @@ def label(
     waiting = [unit for unit in units if unit.number not in done]
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
-    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out, overlap)
+    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out, overlap, signatures)
     rejecting = partial(_set_aside, work, units, done)
     embeds = Resources(gpus=gpu_share(embed)) if (clusters / "centroids.npy").is_file() else Resources()
     n_rejected = _n_rejected(done.values())
@@ -117,6 +122,7 @@ class _Work:
     quality: str
     out: Path
     overlap: Path | None
+    signatures: Path | None
 
 
 @dataclass(frozen=True)
@@ -221,12 +227,15 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
         with (
             atomic(_path(work.out, unit)) as temporary,
             pq.ParquetWriter(temporary, _schema(columns), compression="zstd") as writer,
+            signing_unit(work.signatures, unit) if work.signatures else nullcontext() as sign,  # its file comes first
         ):
             for batch in _batches(unit, work.corpus, BATCH, done):
                 rows.append(_label_batch(batch, clustering, embedder, scorers))
                 n_rows += len(batch)
                 if overlap:
                     overlap.look(batch)
+                if sign:
+                    sign(batch)
                 if n_rows >= GROUP_ROWS:
                     writer.write_table(_joined(rows))
                     rows, n_rows = [], 0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.corpus.contamination import contaminated
 from openclimb.corpus.labels import read_empty_sources, read_labels
+from openclimb.corpus.left_out import is_left_out
 
 FIXED = ("position", "cluster", "source", "distance", "bytes", "tokens", "hash")  # the other columns are scores
 MOST_HASHES = 8_000_000  # held at once (64 MB); of a larger corpus a share of the hashes is watched for duplicates
@@ -32,10 +32,10 @@ class Totals:
     cosine: NDArray[np.float64]
 
 
-def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
+def add_up(folder: Path, k: int | None, left_out: Sequence[Path] = ()) -> Totals:
     """Return the sums for clusters 0…k−1 or, when k is None, for every source, in order of its name.
 
-    `left_out`: the folder that says which documents are contaminated and not counted; None where all are.
+    `left_out`: the folders that say which documents are left out and not counted.
     Sources that have documents, but none with text, are among them.
     """
     names = [str(cluster) for cluster in range(k)] if k is not None else _sources(folder)
@@ -46,7 +46,7 @@ def add_up(folder: Path, k: int | None, left_out: Path | None = None) -> Totals:
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
     for number, every in read_labels(folder):
-        labels = every.filter(~contaminated(left_out, number, every)) if left_out else every
+        labels = every.filter(~is_left_out(left_out, number, every)) if left_out else every
         owner = _owner(labels, names, k is not None)
         tokens = labels.column("tokens").to_numpy().astype(np.float64)
         sums[0] += np.bincount(owner, minlength=len(names))

@@ -62,6 +62,12 @@ class CorpusSettings:
     text: str = setting("text", "column that holds the text of a document, or a path such as messages.content")
     id: str = setting("", "column that holds a document's id; empty: its place (file and position)")
     domains: str = setting("", 'ready-made domains: "column:NAME" or "folders"; empty: domains are found by clustering')
+    dedup: str = setting(
+        "none",
+        "documents that repeat an earlier one are left out of training and export: exact: word for word; near: also "
+        "with small changes (MinHash; pip install 'openclimb[dedup]'); none: nobody looks",
+        choices=("none", "exact", "near"),
+    )
     max_rejected: int = setting(100, "more unreadable documents than this stop the run", low=0, high=MANY, where=True)
 
 

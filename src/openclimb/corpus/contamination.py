@@ -31,16 +31,6 @@ def read_unit_runs(folder: Path, number: int) -> tuple[NDArray[np.int64], NDArra
     return table.column("position").to_numpy(), table.column("run").to_numpy()
 
 
-def contaminated(folder: Path | None, number: int, labels: Any) -> NDArray[np.bool_]:
-    """Return for each row of a unit's labels (with `position`) whether its document holds a run of an item's.
-
-    None does where there is no folder.
-    """
-    if folder is None:
-        return np.zeros(labels.num_rows, dtype=np.bool_)
-    return np.isin(labels.column("position").to_numpy(), read_unit_runs(folder, number)[0])
-
-
 def task_overlap(root: Path) -> list[dict[str, Any]]:
     """Return what the corpus of a workspace has of each task, [] where nobody looked.
 
@@ -76,11 +66,6 @@ def overlap_sentence(rows: Sequence[Mapping[str, Any]], how: str) -> str:
         "items": "they are left out of the scores.",
     }.get(how, "they count in the scores.")
     return f"Of {n:,} report items {found:,} ({found / n:.1%}) share a run of 13 words with the corpus; {became}"
-
-
-def documents_left_out(root: Path, tasks: TasksSettings) -> Path | None:
-    """Return the folder that says which documents of a workspace are left out; None where none are."""
-    return root / FOLDER if tasks.contamination == "documents" and tasks.paths else None
 
 
 def contaminated_items(root: Path, tasks: TasksSettings) -> dict[str, frozenset[float]]:

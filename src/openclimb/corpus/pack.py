@@ -62,7 +62,7 @@ class Source:
     domains: Path
     tokenizer: Path  # tokenizer.json
     corpus: CorpusSettings
-    left_out: Path | None = None  # the folder that says which documents are contaminated, where those are left out
+    left_out: tuple[Path, ...] = ()  # the folders that say which documents are left out
 
 
 def pack(

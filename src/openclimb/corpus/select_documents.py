@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.corpus.contamination import contaminated
 from openclimb.corpus.domains import PRUNED, read_assignment, read_assignment_column
 from openclimb.corpus.heldout import is_heldout
+from openclimb.corpus.left_out import is_left_out
 from openclimb.corpus.reading.read import Unit, document_order
 from openclimb.errors import InputError
 
@@ -40,7 +40,7 @@ class DocumentChoice:
     heldout: float  # share of the documents that are kept out of training
     seed: int
     rates: tuple[float, ...]  # share of each domain's documents, first in order; the last one is of the held-out ones
-    left_out: Path | None = None  # says which documents are contaminated, where those are left out
+    left_out: tuple[Path, ...] = ()  # the folders that say which documents are left out
 
     def documents(self, unit: Unit) -> dict[int, tuple[int, int]]:
         """Return position → (domain, order) of the chosen documents of a unit; held-out ones have the last number."""
@@ -67,5 +67,5 @@ class DocumentChoice:
         table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=list(dict.fromkeys(columns)))
         domain = read_assignment(self.domains)(table).astype(np.int64)
         domain[(domain >= 0) & is_heldout(table.column("hash").to_numpy(), self.heldout)] = len(self.rates) - 1
-        domain[contaminated(self.left_out, unit.number, table)] = PRUNED
+        domain[is_left_out(self.left_out, unit.number, table)] = PRUNED
         return table, domain

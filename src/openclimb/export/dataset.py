@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
-from openclimb.corpus.contamination import documents_left_out
 from openclimb.corpus.domains import read_domains
+from openclimb.corpus.left_out import folders_left_out
 from openclimb.corpus.pack import pick_rate
 from openclimb.corpus.reading.units import read_units
 from openclimb.corpus.select_documents import DocumentChoice
@@ -170,7 +170,7 @@ def _read_enough(
     heldout, slack = config.tokens.heldout, 1.0
     seed = config.seed if spec.seed is None else spec.seed
     tokenizer = partial_out / TOKENIZER
-    left_out = documents_left_out(root, config.tasks)
+    left_out = folders_left_out(root, config)
     while True:
         rates = (*_rates(root / "domains", domains, quota, heldout, slack), 0.0)
         work = Work(

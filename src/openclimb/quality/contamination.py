@@ -180,7 +180,7 @@ def _count_unit(work: _Work, unit: Unit) -> _Counts:
     labels = pq.read_table(work.labels / f"unit-{unit.number:05d}.parquet", columns=["position", "cluster", "source"])
     if not unit_path(work.out, unit.number).is_file():
         overlap = UnitOverlap(work.out, unit)
-        for batch in _batches(unit, work.corpus, labels.num_rows):
+        for batch in document_batches(unit, work.corpus, labels.num_rows):
             overlap.look(batch)
         overlap.write()
     position, run = read_unit_runs(work.out, unit.number)
@@ -188,7 +188,7 @@ def _count_unit(work: _Work, unit: Unit) -> _Counts:
     position, run = position[known], run[known]
     if not len(run):
         return _nothing()
-    place_of = dict(zip(labels.column("position").to_pylist(), _places(labels), strict=True))
+    place_of = dict(zip(labels.column("position").to_pylist(), places_of(labels), strict=True))
     at, item = load_index(work.out / INDEX).items_of(run)
     pairs = sorted(set(zip(position[at].tolist(), work.task[item].tolist(), strict=True)))
     by_place = Counter((task, place_of[where]) for where, task in pairs)
@@ -205,7 +205,7 @@ def _nothing() -> _Counts:
     return _Counts(np.empty(0, np.int64), 0, Counter(), Counter())
 
 
-def _batches(unit: Unit, corpus: CorpusSettings, n_documents: int) -> Iterator[list[Document]]:
+def document_batches(unit: Unit, corpus: CorpusSettings, n_documents: int) -> Iterator[list[Document]]:
     """Yield the documents of a unit, BATCH at a time; none of a unit that was given up."""
     batch: list[Document] = []
     for found in read_unit(unit, corpus) if n_documents else ():
@@ -218,7 +218,7 @@ def _batches(unit: Unit, corpus: CorpusSettings, n_documents: int) -> Iterator[l
         yield batch
 
 
-def _places(labels: Any) -> Iterable[str]:
+def places_of(labels: Any) -> Iterable[str]:
     """Return the cluster of each row of labels; where there are none, its source."""
     clusters = labels.column("cluster").to_pylist()
     return (str(c) if c >= 0 else s for c, s in zip(clusters, labels.column("source").to_pylist(), strict=True))

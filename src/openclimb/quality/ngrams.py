@@ -136,7 +136,7 @@ class Index:
         found: list[tuple[Hashes, NDArray[np.int64]]] = []
         heads: list[Hashes] = []
         lengths = {N_WORDS}
-        for first, part in _stretches(texts):
+        for first, part in stretches(texts):
             runs = words_of(part)
             n = np.bincount(runs.owner, minlength=len(part))
             start = np.cumsum(n) - n
@@ -176,7 +176,7 @@ class Index:
     def find(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (text, run) of every run of the index that a text holds, each pair once, in order."""
         pairs = [np.empty((0, 2), dtype=np.int64)]
-        for first, part in _stretches(texts):
+        for first, part in stretches(texts):
             runs = words_of(part)
             if len(runs.owner) < LEAST_WORDS or not len(self.hashes):
                 continue
@@ -221,7 +221,7 @@ def _bit(hashes: Hashes, bits: NDArray[np.uint8]) -> tuple[NDArray[np.int64], ND
 _BITS = (1 << np.arange(8)).astype(np.uint8)
 
 
-def _stretches(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
+def stretches(texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
     """Yield (numbers of the texts, texts) of about STRETCH characters; a longer text comes in parts that overlap."""
     numbers: list[int] = []
     part: list[str] = []

@@ -9,6 +9,8 @@ from typing import Any
 from openclimb.config.load import from_dict, secrets_of
 from openclimb.config.schema import Config
 from openclimb.corpus.contamination import task_overlap
+from openclimb.corpus.duplicates import duplicate_shares
+from openclimb.corpus.left_out import finds_duplicates
 from openclimb.masking import replaced
 from openclimb.search.transfer.store import transfer_facts
 from openclimb.workspace.files import read_json
@@ -49,6 +51,8 @@ class Facts:
     validation: Validation | None = None
     overlap: list[dict[str, Any]] = field(default_factory=list)  # of each task's items with the corpus
     contamination: str = ""  # what is done with it: tasks.contamination
+    duplicates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by domain and by source
+    dedup: str = ""  # what is looked for: corpus.dedup
     transfer: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
 
 
@@ -77,6 +81,8 @@ def read_facts(root: Path) -> Facts:
         read_validation(root) if (root / VALIDATION).is_file() else None,
         task_overlap(root) if (how := config.tasks.contamination) != "off" else [],
         how,
+        duplicate_shares(root) if finds_duplicates(config) else {},
+        config.corpus.dedup,
         transfer_facts(root),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from openclimb import __version__
 from openclimb.corpus.contamination import overlap_sentence
+from openclimb.corpus.duplicates import duplicates_sentence
 from openclimb.errors import MissingDependency
 from openclimb.printable import printable
 from openclimb.progress import counted
@@ -41,6 +42,7 @@ def build_report(root: Path) -> Path:
         tasks=tasks(facts),
         signal=signal(facts),
         overlap_sentence=overlap_sentence(facts.overlap, facts.contamination) if facts.overlap else "",
+        duplicates_sentence=duplicates_sentence(facts.duplicates, facts.dedup) if facts.duplicates else "",
         transfer=transfer_sentence(facts.transfer) if facts.transfer else "",
         holm=HOLM,
         plotly=_plotly() if figures else "",

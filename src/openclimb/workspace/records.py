@@ -39,7 +39,7 @@ from openclimb.workspace.lock import held, holder
 
 Inputs = ParamSpec("Inputs")
 
-STAGES = ("corpus", "clusters", "labels", "contamination", "domains", "tokens", "mixture")
+STAGES = ("corpus", "clusters", "labels", "duplicates", "contamination", "domains", "tokens", "mixture")
 READ_WHOLE = ("domains", "tokens", "mixture")  # at every run: their content is compared too, not their size alone
 TRANSFER = "transfer"  # the folder of what a workspace took from another one
 URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # as Path writes it, with one stroke
@@ -137,6 +137,10 @@ class Workspace:
         partial.mkdir(parents=True, exist_ok=True)
         write_json(partial / "recipe.json", {"format": FORMAT, **dataclasses.asdict(recipe)})
         return partial
+
+    def begin_waiting(self, recipe: Recipe | None) -> Path | None:
+        """Return what `begin` does; None where there is no such stage, or it is finished."""
+        return self.begin(recipe) if recipe and self.state(recipe).state != "done" else None
 
     def finish(self, recipe: Recipe, facts: Mapping[str, Any], seconds: float) -> None:
         """Write the record of a stage, last, and give its folder the final name.
