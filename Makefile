@@ -76,6 +76,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
 	$(PY) bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
 	$(PY) bench/contamination.py --corpus $(CORPUS) --tasks '$(TASKS)' --model $(STATIC)
+	$(PY) bench/dedup.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/engines.py --corpus $(CORPUS) --model $(STATIC) --demo $(DEMO)
 	$(PY) bench/scale.py
 	$(PY) bench/plan.py --corpus $(CORPUS) --model $(STATIC)

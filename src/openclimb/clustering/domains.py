@@ -54,7 +54,7 @@ def make_domains(
     if target.max_repetitions * int(totals.tokens.sum()) < target.token_budget:
         least = 0  # no mixture meets the caps, which `check_caps` says
     reasons = prune(totals, settings)
-    bare = _name_bare(totals, reasons, read_empty_sources(labels)) if centroids is None else []
+    bare = _name_bare(totals, reasons, read_empty_sources(labels), left_out) if centroids is None else []
     small = _name_small(totals, reasons, least) if centroids is None else []
     kept = np.array([not reason for reason in reasons])
     if not kept.any():
@@ -133,13 +133,14 @@ def _name_small(totals: Totals, reasons: list[str], least: int) -> list[str]:
     return small
 
 
-def _name_bare(totals: Totals, reasons: list[str], n_empty: Mapping[str, int]) -> list[str]:
+def _name_bare(totals: Totals, reasons: list[str], n_empty: Mapping[str, int], left_out: Sequence[Path]) -> list[str]:
     """Give a reason to the sources of which no document has text, by their number of documents; return their names."""
+    none = "no documents that are not left out" if left_out else "no documents"
     bare = []
     for i, name in enumerate(totals.names):
         if not totals.documents[i]:
             n = n_empty.get(name, 0)
-            reasons[i] = f"no text in its {counted(n, 'documents')}" if n else "no documents"
+            reasons[i] = f"no text in its {counted(n, 'documents')}" if n else none
             bare.append(name)
     return bare
 

@@ -33,6 +33,7 @@ READ = 1.9e8  # bytes of text a second, of JSON lines and Parquet, compressed or
 SKIP = 1.4e9  # bytes of text a second that are passed over
 LABEL = 3.0e7  # bytes of text a second that are read, scored by the heuristics, hashed and written
 LOOK = 2.1e7  # bytes of text a second in which items of tasks are looked for (bench/contamination.py)
+SIGN = 1.0e7  # bytes of text a second whose near duplicates are looked for (bench/dedup.py)
 EMBED = {"model2vec": 2.9e6, "hashing": 1.2e7}  # bytes of text a second, of its first 2,000 characters
 FIT_HASHING = 3.0e6  # bytes of text a second
 TOKENISE = 2.3e6  # bytes of text a second
