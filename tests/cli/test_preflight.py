@@ -124,3 +124,9 @@ def test_what_is_done_is_not_asked_for_again(finished: Path, tmp_path: Path) -> 
     assert preflight(finished, config, frozenset({"labels"}))[0]["files"] == 1
     with pytest.raises(ConfigError, match="there is no module gone"):
         preflight(finished, config, frozenset())
+
+
+def test_near_duplicates_need_rensa(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(corpus={"dedup": "near"}) == ""
+    monkeypatch.setattr("openclimb.cli.preflight.find_spec", lambda name: None)
+    assert "openclimb[dedup]" in planned(corpus={"dedup": "near"})

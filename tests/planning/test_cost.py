@@ -134,3 +134,13 @@ def test_pieces_that_do_not_divide_wait_for_the_last() -> None:
     assert beside(4, 2) == 0.5
     assert beside(5, 2) == pytest.approx(3 / 5)
     assert beside(1, 64) == 1.0
+
+
+def test_looking_for_near_duplicates_costs_time() -> None:
+    config, machine = preset("laptop"), Machine(CORE, 16, None, 0)
+    n = 10_000_000
+    near = rows(replace(config, corpus=replace(config.corpus, dedup="near")), machine, n)["labels"]
+    none = rows(config, machine, n)["labels"]
+    exact = rows(replace(config, corpus=replace(config.corpus, dedup="exact")), machine, n)["labels"]
+    assert exact == none
+    assert near.seconds - none.seconds == pytest.approx(4000 * n / rates.SIGN / 16, rel=0.1)

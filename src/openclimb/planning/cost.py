@@ -19,7 +19,6 @@ from openclimb.planning.work import Packed, Proxy, Tasks, by_hand, evaluation_fl
 RATE_BYTES = 4_000_000  # of texts that `clustering.fit` counts tokens of
 DIM = 256  # of a static embedder's vectors
 LABEL_BYTES = 30  # of a document's row in labels/, compressed
-SIGNED_BYTES = 338  # of a document's signature and bands, until near duplicates are found
 KEPT_BYTES = 300  # of a sampled document in clusters/sample.parquet
 ITEM_BYTES = 10  # of an item's numbers in items.npz, compressed
 TRIAL_BYTES = 7_000  # of the other files of a trial
@@ -172,9 +171,8 @@ def embed_seconds(job: Job, embedder: Embedder, documents: float, head: float) -
 def _labels(job: Job, corpus: CorpusSize) -> Row:
     machine = job.machine
     tasks = job.config.tasks
-    near = job.config.corpus.dedup == "near"
     looks = 1 / rates.LOOK if tasks.paths and tasks.contamination != "off" else 0.0
-    signs = 1 / rates.SIGN if near else 0.0
+    signs = 1 / rates.SIGN if job.config.corpus.dedup == "near" else 0.0
     whole = corpus.text_bytes * (1 / rates.LABEL + looks + signs) / machine.core.text_share / machine.cores
     embedding = gpu = flops = 0.0
     if not job.config.corpus.domains:
@@ -194,7 +192,7 @@ def _labels(job: Job, corpus: CorpusSize) -> Row:
         _gpus(job, gpu),
         BASE,
         0.0,
-        (LABEL_BYTES + (SIGNED_BYTES if near else 0)) * corpus.documents,
+        LABEL_BYTES * corpus.documents,
     )
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.config.schema import CorpusSettings
-from openclimb.corpus.duplicates import PLACES, SOURCES, read_positions, unit_path
+from openclimb.corpus.duplicates import COUNTS, PLACES, SOURCES, read_positions, unit_path
 from openclimb.corpus.reading.parse import Document
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.select_documents import stop_if_fewer
@@ -56,7 +56,7 @@ PART = 4_000_000  # keys of a part: about 250 MB with what it takes to compare t
 SIZES = "sizes.npy"  # (2, units): number of each unit, and its documents
 KEYS = 1 << 64
 
-Count = tuple[int, int, int, int]  # documents, their tokens, those left out, their tokens
+Counts = Counter[tuple[str, str]]  # {(name, one of COUNTS): n}
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def find_duplicates(
     progress.start("find duplicates", work.n_parts, "parts")
     for _ in context.engine.map(partial(_compare_part, work), range(work.n_parts), folder=out):
         progress.advance()
-    places, sources = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
+    places, sources = Counts(), Counts()
     progress.start("count duplicates", len(units), "units")
     for _, (by_place, by_source) in context.engine.map(partial(_count_unit, work), units, folder=out):
         places.update(by_place)
@@ -114,7 +114,7 @@ def find_duplicates(
     shutil.rmtree(out / "parts")
     shutil.rmtree(out / work.form.folder)
     (out / SIZES).unlink()
-    n, gone = int(sizes[1].sum()), sum(count for (_, which), count in places.items() if which == 2)
+    n, gone = int(sizes[1].sum()), sum(count for (_, what), count in places.items() if what == "duplicates")
     progress.finish(f"{counted(gone, 'documents')} of {n:,} left out")
     return {"documents": n, "duplicates": gone}
 
@@ -209,11 +209,8 @@ class _Signatures:
         return found
 
 
-def _count_unit(work: _Work, unit: Unit) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
-    """Write what is left out of a unit; return its counts by cluster or source, and by folder or source.
-
-    They are {(name, n): count}, where n is the place in `Count`.
-    """
+def _count_unit(work: _Work, unit: Unit) -> tuple[Counts, Counts]:
+    """Write what is left out of a unit; return its counts by cluster or source, and by folder or source."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -242,18 +239,17 @@ def _left_out(work: _Work, unit: Unit) -> NDArray[np.int64]:
     return np.unique(np.concatenate(found)) - starts[at]
 
 
-def _counts(names: Sequence[str], tokens: NDArray[Any], gone: NDArray[np.bool_]) -> Counter[tuple[str, int]]:
+def _counts(names: Sequence[str], tokens: NDArray[Any], gone: NDArray[np.bool_]) -> Counts:
     known, owner = np.unique(np.array(names, dtype=object), return_inverse=True) if names else ([], np.empty(0, int))
-    columns = (np.ones(len(owner)), tokens, gone, tokens * gone)
-    sums = [np.bincount(owner, weights, len(known)).astype(np.int64) for weights in columns]
-    return Counter({(name, n): int(sums[n][i]) for i, name in enumerate(known) for n in range(len(columns))})
+    columns = dict(zip(COUNTS, (np.ones(len(owner)), tokens, gone, tokens * gone), strict=True))
+    sums = {what: np.bincount(owner, weights, len(known)) for what, weights in columns.items()}
+    return Counts({(name, what): round(float(sums[what][i])) for i, name in enumerate(known) for what in COUNTS})
 
 
-def _write_counts(path: Path, what: str, counts: Counter[tuple[str, int]]) -> None:
+def _write_counts(path: Path, what: str, counts: Counts) -> None:
     """Write a table with a row for each name, those with most duplicates first."""
-    names = sorted({name for name, _ in counts}, key=lambda name: (-counts[name, 2], name))
-    head = (what, "documents", "tokens", "duplicates", "duplicate_tokens")
-    write_csv(path, head, [(name, *(counts[name, n] for n in range(4))) for name in names])
+    names = sorted({name for name, _ in counts}, key=lambda name: (-counts[name, "duplicates"], name))
+    write_csv(path, (what, *COUNTS), [(name, *(counts[name, each] for each in COUNTS)) for name in names])
 
 
 def _starts(out: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
