@@ -172,7 +172,7 @@ def test_a_label_pass_that_was_killed_goes_on(
 def test_contaminated_documents_are_in_no_domain(done: Path, root: Path, planted: tuple[Path, dict[int, str]]) -> None:
     units = pieces(planted[0], root)
     n_documents = {}
-    for name, left_out in (("all", None), ("clean", done / "contamination")):
+    for name, left_out in (("all", ()), ("clean", (done / "contamination",))):
         out = done / name
         out.mkdir()
         make_domains(at(out), root / "clusters", done / "labels", DomainsSettings(), TARGET, 0, left_out)
@@ -180,7 +180,7 @@ def test_contaminated_documents_are_in_no_domain(done: Path, root: Path, planted
         n_documents[name] = sum(int(row["documents"]) for row in rows)
         choice = DocumentChoice(done / "labels", out, 0.05, 0, (1.0,) * (len(rows) + 1), left_out)
         read = {place for unit in units for place in choice.documents(unit)}
-        assert bool(read & positions(done)) == (left_out is None)
+        assert bool(read & positions(done)) == (not left_out)
         assert sum(choice.count(unit)[1].sum() for unit in units) == len(read)
     assert n_documents["all"] - n_documents["clean"] == len(positions(done))
 

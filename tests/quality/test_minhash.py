@@ -31,7 +31,7 @@ def pair(rng: np.random.Generator, similarity: float) -> tuple[str, str]:
 def test_agreeing_slots_estimate_the_similarity_and_bands_find_it() -> None:
     rng = np.random.default_rng(0)
     for similarity in (0.3, 0.5, 0.8, 0.95):
-        pairs = [pair(rng, similarity) for _ in range(300)]
+        pairs = [pair(rng, similarity) for _ in range(200)]
         true = np.array([jaccard(*some) for some in pairs])
         keys, signatures = sign([text for some in pairs for text in some])
         share = np.mean(signatures[::2] == signatures[1::2], axis=1)
