@@ -66,5 +66,5 @@ def duplicates_sentence(shares: Mapping[str, Sequence[Mapping[str, Any]]], how: 
         return f"None of the {n:,} documents repeats an earlier one {what}."
     return (
         f"Of {n:,} documents {gone:,} ({gone / n:.1%}), with {gone_tokens / max(1, tokens):.1%} of the tokens, repeat "
-        f"an earlier one {what}; they are left out."
+        f"an earlier one {what}; they are left out of training and export."
     )
