@@ -13,14 +13,14 @@ LAYERS: list[set[str]] = [
     {"api", "testing"},
     {"report", "trackers"},
     {"validation", "export"},
-    {"pipeline", "recipes", "planning"},
+    {"pipeline", "recipes", "planning", "students"},
     {"objectives", "baselines"},
     {"clustering", "search", "proxy"},
     {"quality"},
     {"corpus", "tasks", "stats"},
     {"engines", "workspace", "progress"},
     {"config"},
-    {"mixture", "errors", "system_errors", "masking", "printable", "seeds"},
+    {"mixture", "errors", "system_errors", "masking", "printable", "remote_code", "seeds"},
 ]
 SIBLINGS = ({"clustering", "search", "proxy"}, {"validation", "export"})  # none imports another
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

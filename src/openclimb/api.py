@@ -197,6 +197,18 @@ class OpenWorkspace:
             validate(self.workspace, plan, engine, progress or Progress(), redo, retry=retry)
         return read_validation(self.workspace.root)
 
+    def train_quality(
+        self, labels: Path | None = None, student: str = "", progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Train students of labels and return what is told of them: students/report.json (see `students.train`).
+
+        `labels`: a file of them (None: the workspace's annotations); `student`: "fasttext" or "head" alone.
+        """
+        from openclimb.students import train
+
+        with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
+            return train(self.workspace, labels, student, engine, progress or Progress())
+
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
         """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`).
 

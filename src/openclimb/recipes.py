@@ -17,6 +17,7 @@ from openclimb.corpus.reading.store import is_remote
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.corpus.tokenizer import tokenizer_fingerprint
 from openclimb.errors import StaleError
+from openclimb.quality.scorers import scorer_files
 from openclimb.search.external import external_fingerprint
 from openclimb.tasks.items import reported, task_fingerprint
 from openclimb.workspace.files import folder_fingerprint, read_json
@@ -24,19 +25,30 @@ from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, sta
 from openclimb.workspace.trials import Trial, read_trials
 
 # Settings that change nothing with these values; records made before there was a choice do not name them.
-UNSAID = {"embed.revision": "", "embed.max_tokens": 0, "domains.centroids": "unit", "search.answer": "tested"}
+UNSAID = {
+    "embed.revision": "",
+    "embed.max_tokens": 0,
+    "quality.label": "expected",
+    "domains.centroids": "unit",
+    "search.answer": "tested",
+}
 BY_HAND = "trials completed or imported by hand"  # how the recipe of the search names them
 VERSIONS = {**dict.fromkeys(STAGES, 1), "corpus": 3, "clusters": 4, "labels": 3, "tokens": 6, "mixture": 2}
 
 
 def recipes(
-    config: Config, input_files: str, task_files: str, trials: Sequence[Trial] = (), transfer: str = ""
+    config: Config,
+    input_files: str,
+    task_files: str,
+    trials: Sequence[Trial] = (),
+    transfer: str = "",
+    root: Path = Path(),
 ) -> dict[str, Recipe]:
     """Return the recipe of every stage, in order.
 
     `input_files` and `task_files` are fingerprints of the files that the settings match now, `trials` are those of the
     workspace: the search learns from the ones that were told or imported by hand. `transfer` is the fingerprint of what
-    was taken from another workspace.
+    was taken from another workspace; `root` is the workspace, whose students may score.
     """
     made: dict[str, Recipe] = {}
 
@@ -59,9 +71,7 @@ def recipes(
         tokenizer=tokenizer_fingerprint(config.tokens.tokenizer),
         checkpoint_tokenizer=_checkpoint_tokenizer(config.proxy.checkpoint),
     )
-    models = {
-        f"fasttext {name}": folder_fingerprint(path.partition("#")[0]) for name, path in config.quality.fasttext.items()
-    }
+    models = {name: folder_fingerprint(path) for name, path in scorer_files(config.quality, root).items()}
     add("labels", _named(config, "quality"), ("clusters",), **models)
     if dedup:
         add("duplicates", dedup, ("labels",))
@@ -161,7 +171,7 @@ def current_recipes(workspace: Workspace, config: Config, *, network: bool = Tru
     documents = input_fingerprint(config.corpus) if asked else _recorded(workspace, ("corpus",), "input_files")
     asked = network or not any(map(is_remote, config.tasks.paths))
     tasks = task_fingerprint(config.tasks) if asked else _recorded(workspace, ("tokens", "contamination"), "task_files")
-    return recipes(config, documents, tasks, trials, transfer)
+    return recipes(config, documents, tasks, trials, transfer, workspace.root)
 
 
 def _recorded(workspace: Workspace, stages: Sequence[str], name: str) -> str:

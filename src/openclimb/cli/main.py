@@ -31,6 +31,7 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "export": ("export:export", "write the dataset in mixture order"),
     "verify": ("verify:verify", "read an exported dataset alone; says whether it is what its card says"),
     "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),
+    "train-quality": ("train_quality:train_quality", "train students of labels, which score documents for quality"),
     "ask": ("ask_tell:ask", "print mixtures to train elsewhere, as JSON lines"),
     "tell": ("ask_tell:tell", "close a trial with the scores in a JSON file: {task: score}, higher is better"),
     "best": ("best:best", "print the mixture of the best expected score by the trials completed so far"),

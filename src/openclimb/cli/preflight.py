@@ -66,7 +66,7 @@ def preflight(
         inputs = faults.ask(partial(check_inputs, config.corpus, config.tokens.tokenizer), {})
         if inputs and "labels" not in done:
             faults.ask(partial(stop_on_arrays, config.corpus))
-            for check in _label_checks(config):
+            for check in _label_checks(root, config):
                 faults.ask(check)
         if config.tokens.tokenizer and "tokens" not in done:
             faults.ask(partial(_check_tokenizer, Path(config.tokens.tokenizer).expanduser()))
@@ -81,13 +81,15 @@ def preflight(
     return inputs, tasks
 
 
-def _label_checks(config: Config) -> Iterator[Callable[[], Any]]:
+def _label_checks(root: Path, config: Config) -> Iterator[Callable[[], Any]]:
     """Yield checks of what embeds and scores documents."""
-    from openclimb.quality.scorers import load_scorers
+    from openclimb.clustering.embed import embedding_fingerprint
+    from openclimb.quality.scorers import Place, load_scorers
 
     if not config.corpus.domains:
         yield partial(check_embedder, config)
-    yield partial(load_scorers, config.quality)
+    vectors = embedding_fingerprint(config.embed, root / "clusters")
+    yield partial(load_scorers, config.quality, Place(root, config.embed.trust_remote_code, vectors))
     if config.corpus.dedup == "near":
         yield partial(_need, "rensa", "rensa", "pip install 'openclimb[dedup]'")
 

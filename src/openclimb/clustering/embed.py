@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.clustering.remote_code import mapped_classes, remote_classes, stop_on_remote_code
 from openclimb.config.registry import load, names
 from openclimb.config.schema import EmbedSettings
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, WorkspaceError
-from openclimb.workspace.files import atomic, file_stamps
+from openclimb.quality.scorers import GPU_SHARE
+from openclimb.remote_code import mapped_classes, remote_classes, stop_on_remote_code
+from openclimb.workspace.files import atomic, file_stamps, fingerprint, folder_fingerprint
 
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm
 Embedder = Callable[[Sequence[str]], Vectors]
@@ -61,12 +62,24 @@ def _load(settings: EmbedSettings, folder: Path, _stamps: tuple[tuple[str, int, 
     return partial(_embed, encode, settings)
 
 
+def embedding_fingerprint(settings: EmbedSettings, folder: Path) -> str:
+    """Return what stands for the vectors of an embedder: equal ones may be given to a head that was trained on them.
+
+    `folder` holds what `fit_embedder` wrote; "" where the embedder is still to be fitted.
+    """
+    if settings.embedder == "hashing":
+        fitted = folder_fingerprint(str(folder / "embedder.npz"))
+        return fingerprint([settings.embedder, fitted]) if fitted else ""
+    content = folder_fingerprint(settings.model) or settings.model
+    return fingerprint([settings.embedder, content, settings.revision])
+
+
 def gpu_share(settings: EmbedSettings) -> float:
     """Return the share of a GPU that a process with this embedder takes, where there is one; 0: it has no use for it.
 
     Four processes share one: a single one reads and scores half of the time (bench/gpu.py).
     """
-    return 0.0 if settings.embedder in ("model2vec", "hashing") else 0.25
+    return 0.0 if settings.embedder in ("model2vec", "hashing") else GPU_SHARE
 
 
 def _embed(encode: Callable[[Sequence[str]], Any], settings: EmbedSettings, texts: Sequence[str]) -> Vectors:
@@ -109,7 +122,7 @@ def transformer(settings: EmbedSettings, _folder: Path) -> Embedder:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise MissingDependency("sentence-transformers", "pip install 'openclimb[embed]'") from None
-    stop_on_remote_code(settings, _known_classes(settings))
+    _stop_on_own_code(settings, _known_classes(settings))
     trusted, revision = settings.trust_remote_code, settings.revision or None
     model = _pretrained(settings, lambda name: SentenceTransformer(name, trust_remote_code=trusted, revision=revision))
     if settings.max_tokens:
@@ -139,7 +152,12 @@ def check_model(settings: EmbedSettings) -> None:
             ) from None
         classes = mapped_classes(found.config or {})
     if settings.embedder == "sentence-transformers":  # a static model has no code
-        stop_on_remote_code(settings, classes)
+        _stop_on_own_code(settings, classes)
+
+
+def _stop_on_own_code(settings: EmbedSettings, classes: Sequence[str]) -> None:
+    pin = "embed.revision to the commit that you read"
+    stop_on_remote_code("embed.model", settings.model, classes, trusted=settings.trust_remote_code, pin=pin)
 
 
 def _check_name(settings: EmbedSettings) -> None:
@@ -197,7 +215,7 @@ def _pretrained(settings: EmbedSettings, load: Callable[[str], Any]) -> Any:
         raise
     except Exception as error:  # each library and hub client has its own; all mean the same to the user
         if "trust_remote_code" in str(error):  # of the hub, and fetched only now
-            stop_on_remote_code(settings, _known_classes(settings) or ["its own classes"])
+            _stop_on_own_code(settings, _known_classes(settings) or ["its own classes"])
         raise ConfigError(
             f"embed.model: cannot load '{name}' as a {settings.embedder} model: {_reason(error)}", FIX
         ) from error

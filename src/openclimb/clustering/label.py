@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openclimb.clustering.embed import BATCH, Embedder, gpu_share, load_embedder
+from openclimb.clustering.embed import BATCH, Embedder, embedding_fingerprint, gpu_share, load_embedder
 from openclimb.clustering.kmeans import assign
 from openclimb.config.load import result_settings
 from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettings
@@ -33,7 +33,7 @@ from openclimb.errors import InputError
 from openclimb.progress import counted
 from openclimb.quality.contamination import UnitOverlap
 from openclimb.quality.duplicates import signing_unit
-from openclimb.quality.scorers import Scorer, load_scorers, score_names
+from openclimb.quality.scorers import Place, Scorer, load_scorers, score_names, scorer_files
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic, file_stamps, read_json, write_text
 
@@ -71,17 +71,18 @@ def label(
     Raises InputError when more than `corpus.max_rejected` documents could not be read, naming the files.
     """
     out, progress = context.folder, context.progress
-    scorers = load_scorers(quality)  # errors of settings come before the work
+    work = _Work(clusters, corpus, embed, quality, out, overlap, signatures)
+    scorers = load_scorers(quality, work.place)  # errors of settings come before the work
     found = {unit.number: _done_before(out, unit) for unit in units}
     done = {number: result for number, result in found.items() if result is not None}
     waiting = [unit for unit in units if unit.number not in done]
     progress.start("label documents", len(units), "units")
     progress.advance(len(done))
-    work = _Work(clusters, corpus, embed, json.dumps(result_settings(quality)), out, overlap, signatures)
     rejecting = partial(_set_aside, work, units, done)
-    embeds = Resources(gpus=gpu_share(embed)) if (clusters / "centroids.npy").is_file() else Resources()
+    shares = [one.gpu_share for one in scorers] + [gpu_share(embed)] * work.embeds(scorers)
+    models, label_unit = Resources(gpus=max(shares, default=0.0)), partial(_label_unit, work)
     n_rejected = _n_rejected(done.values())
-    for index, result in context.engine.map(partial(_label_unit, work), waiting, embeds, folder=out, lost=rejecting):
+    for index, result in context.engine.map(label_unit, waiting, models, folder=out, lost=rejecting):
         done[waiting[index].number] = result
         n_rejected += _n_rejected([result])
         if n_rejected > corpus.max_rejected:
@@ -114,15 +115,25 @@ def label(
 
 @dataclass(frozen=True)
 class _Work:
-    """What a process needs to label units; the scorers' settings as JSON, by which it remembers what it loaded."""
+    """What a process needs to label units."""
 
     clusters: Path
     corpus: CorpusSettings
     embed: EmbedSettings
-    quality: str
+    quality: QualitySettings
     out: Path
     overlap: Path | None
     signatures: Path | None
+
+    @property
+    def place(self) -> Place:
+        """What the scorers are loaded from."""
+        vectors = embedding_fingerprint(self.embed, self.clusters)
+        return Place(self.clusters.parent, self.embed.trust_remote_code, vectors)
+
+    def embeds(self, scorers: Sequence[Scorer]) -> bool:
+        """Whether documents are embedded: for their clusters, or for a scorer of vectors."""
+        return (self.clusters / "centroids.npy").is_file() or any(one.on_vectors for one in scorers)
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def _set_aside(work: _Work, units: Sequence[Unit], done: dict[int, Done], unit: 
     rejected = {"file": unit.name, "position": unit.start, "line": None, "reason": how, "documents": about}
     result = Done(0, [rejected])
     if _n_rejected([*done.values(), result]) <= work.corpus.max_rejected:
-        columns = score_names(_scorers(work.quality))
+        columns = score_names(_scorers(work))
         with (
             atomic(_path(work.out, unit)) as temporary,
             pq.ParquetWriter(temporary, _schema(columns), compression="zstd") as writer,
@@ -171,16 +182,17 @@ class _TooManyRejected(Exception):
     """Ends a unit whose rejected documents alone are too many."""
 
 
-def _scorers(quality: str) -> list[Scorer]:
-    """Return the scorers of the settings (JSON), kept in memory until a classifier's file changes."""
-    places = json.loads(quality)["fasttext"].values()
-    return _loaded(quality, tuple(file_stamps(place.partition("#")[0]) for place in places))
+def _scorers(work: _Work) -> list[Scorer]:
+    """Return the scorers of the settings, kept in memory until a file changes that they read."""
+    place = work.place
+    files = scorer_files(work.quality, place.root).values()
+    return _loaded(json.dumps(result_settings(work.quality)), place, tuple(map(file_stamps, files)))
 
 
 @lru_cache(maxsize=2)
-def _loaded(quality: str, _stamps: tuple[tuple[tuple[str, int, int], ...], ...]) -> list[Scorer]:
+def _loaded(quality: str, place: Place, _stamps: tuple[tuple[tuple[str, int, int], ...], ...]) -> list[Scorer]:
     raw = json.loads(quality)
-    return load_scorers(QualitySettings(tuple(raw["scorers"]), raw["fasttext"]))
+    return load_scorers(QualitySettings(**{**raw, "scorers": tuple(raw["scorers"])}), place)
 
 
 def _clustering(clusters: Path) -> _Clustering:
@@ -213,10 +225,10 @@ def _label_unit(work: _Work, unit: Unit) -> Done:
     import pyarrow.parquet as pq
 
     set_allocator(KEPT_BLOCK)
-    scorers = _scorers(work.quality)
+    scorers = _scorers(work)
     columns = score_names(scorers)
     clustering = _clustering(work.clusters)
-    embedder = None if clustering.centroids is None else load_embedder(work.embed, work.clusters)
+    embedder = load_embedder(work.embed, work.clusters) if work.embeds(scorers) else None
     done = Done(0, [])
     if work.corpus.domains == FOLDERS:
         done.empty_sources[unit.folder] = 0  # also of a folder without any document
@@ -286,13 +298,14 @@ def _label_batch(
 
     texts = [document.text for document in batch]
     n_bytes = np.fromiter((len(text.encode("utf-8", "replace")) for text in texts), dtype=np.int64)
-    if embedder is None or clustering.centroids is None:
+    vectors = embedder(texts) if embedder else None
+    if vectors is None or clustering.centroids is None:
         cluster, distance = np.full(len(batch), -1, dtype=np.int32), np.zeros(len(batch), dtype=np.float32)
         rate = np.array([clustering.by_source.get(document.source, clustering.overall) for document in batch])
     else:
-        cluster, distance = assign(embedder(texts), clustering.centroids)
+        cluster, distance = assign(vectors, clustering.centroids)
         rate = clustering.by_cluster[cluster]
-    scores = [scorer(texts) for scorer in scorers]
+    scores = [scorer(texts, vectors) for scorer in scorers]
     columns = [
         np.fromiter((document.position for document in batch), dtype=np.int64),
         cluster,

@@ -17,7 +17,12 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
         "sentence-transformers": "clustering.embed:transformer",
         "hashing": "clustering.embed:hashing",
     },
-    "scorer": {"heuristics": "quality.scorers:rules", "fasttext": "quality.scorers:fasttext"},
+    "scorer": {
+        "heuristics": "quality.scorers:rules",
+        "fasttext": "quality.fasttext:scorers",
+        "transformers": "quality.transformers:scorers",
+        "students": "quality.student:scorers",
+    },
     "proposer": {
         "climb": "search.acquisition.ucb:propose_climb",
         "pareto": "search.acquisition.pareto:propose_pareto",

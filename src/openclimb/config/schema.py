@@ -90,7 +90,10 @@ class EmbedSettings:
         high=1_000_000,
     )
     trust_remote_code: bool = setting(
-        False, "run Python code that comes with the model; read it before, and pin it with revision", where=True
+        False,
+        "run Python code that comes with the model, or with a classifier of quality.scorers; read it before, and pin "
+        "it with revision",
+        where=True,
     )
 
 
@@ -107,10 +110,19 @@ class QualitySettings:
     """What scores a document for quality."""
 
     scorers: tuple[str, ...] = setting(
-        ("heuristics",), 'any of "heuristics" (documented signals), "fasttext", or `package.module:function`'
+        ("heuristics",),
+        'any of "heuristics" (documented signals), "fasttext", "students" (of climb train-quality; students:FOLDER: of '
+        'another workspace), "transformers:MODEL" (a sequence classifier: folder or hub name), or '
+        "`package.module:function`",
     )
     fasttext: dict[str, str] = setting(
         {}, "name → path of a fastText .bin or .ftz classifier (path#label: that label's probability)"
+    )
+    label: str = setting(
+        "expected",
+        "score of fastText, classifiers and students whose labels are numbers: the expected label, or the likeliest "
+        "(the recipe's)",
+        choices=("expected", "argmax"),
     )
 
 

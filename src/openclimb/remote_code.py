@@ -1,7 +1,7 @@
 """Models that bring code of their own: Python files beside the weights, which loading the model would run.
 
-Such code runs only where `embed.trust_remote_code` says so. Reads config.json (`auto_map`) and modules.json of a
-model's folder.
+Such code, of embedders and of classifiers, runs only where `embed.trust_remote_code` says so. Reads config.json
+(`auto_map`) and modules.json of a model's folder.
 """
 
 import json
@@ -9,23 +9,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from openclimb.config.schema import EmbedSettings
 from openclimb.errors import ConfigError
 
 LIBRARY = "sentence_transformers."  # classes of modules.json that come with the library
 SHOWN = 4  # classes named in a message
 
 
-def stop_on_remote_code(settings: EmbedSettings, classes: Iterable[str]) -> None:
-    """Raise ConfigError, with what to do, when a model needs classes of its own and nobody said that they may run."""
+def stop_on_remote_code(where: str, model: str, classes: Iterable[str], *, trusted: bool, pin: str) -> None:
+    """Raise ConfigError, with what to do, when a model needs classes of its own and nobody said that they may run.
+
+    `where`: the setting that names the model; `pin`: how a model of the hub is held to the commit that was read.
+    """
     classes = list(dict.fromkeys(classes))
-    if classes and not settings.trust_remote_code:
+    if classes and not trusted:
         listed = ", ".join(classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
         raise ConfigError(
-            f"embed.model: '{settings.model}' brings code of its own ({listed}), which loading it would run",
+            f"{where}: '{model}' brings code of its own ({listed}), which loading it would run",
             "read that code, then set embed.trust_remote_code = true"
-            + ("" if Path(settings.model).expanduser().is_dir() else " and embed.revision to the commit that you read")
-            + "; or give another embed.model",
+            + ("" if Path(model).expanduser().is_dir() else f" and {pin}")
+            + f"; or give another {where}",
         )
 
 
