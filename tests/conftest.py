@@ -6,6 +6,7 @@ import struct
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -171,3 +172,29 @@ def write_fasttext(tmp_path: Path) -> Callable[[str, dict[str, dict[str, float]]
         return path
 
     return write
+
+
+@pytest.fixture
+def make_classifier(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a BERT classifier of one layer with random weights: name, labels, options."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    def make(name: str, labels: list[str], **options: Any) -> Path:
+        words = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            *"abcdefghijklmnopqrstuvwxyz",
+            *(f"##{c}" for c in "aeinorst"),
+        ]
+        BertTokenizerFast({word: i for i, word in enumerate(words)}).save_pretrained(str(tmp_path / name))
+        torch.manual_seed(0)
+        shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.5}
+        config = BertConfig(len(words), 16, **shape, id2label=dict(enumerate(labels)), **options)
+        BertForSequenceClassification(config).save_pretrained(str(tmp_path / name))
+        return tmp_path / name
+
+    return make

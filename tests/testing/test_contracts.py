@@ -12,6 +12,7 @@ import pytest
 
 from openclimb.config.registry import names
 from openclimb.engines.local import LocalEngine
+from openclimb.quality.student import HEADS, Student, write_table
 from openclimb.testing.contracts import (
     check_baseline,
     check_embedder,
@@ -71,9 +72,21 @@ def test_every_embedder_of_ours_passes(name: str, static_model: Path, transforme
 
 
 @pytest.mark.parametrize("name", names("scorer"))
-def test_every_scorer_of_ours_passes(name: str, write_fasttext: Callable[..., Path]) -> None:
+def test_every_scorer_of_ours_passes(
+    name: str, write_fasttext: Callable[..., Path], make_classifier: Callable[..., Path], tmp_path: Path
+) -> None:
     path = write_fasttext("quality.bin", {"__label__0": {"junk": 8.0}, "__label__5": {"sentence": 8.0}})
-    check_scorer(name, {"education": str(path)} if name == "fasttext" else None)
+    if name == "transformers":
+        name = f"transformers:{make_classifier('edu', ['LABEL_0'])}"
+    if name == "students":
+        models = tmp_path / "students" / "models"
+        models.mkdir(parents=True)
+        np.savez(models / HEADS, weights=np.ones((1, 6), np.float32), intercepts=np.zeros(1, np.float32))
+        students = [Student("edu", "fasttext", (0.0, 5.0), path.name), Student("ads", "head", (0.0, 5.0), HEADS)]
+        path = path.rename(models / path.name)
+        write_table(models, students, "")
+        name = f"students:{tmp_path}"
+    check_scorer(name, {"education": str(path)} if name == "fasttext" else None, letters)
 
 
 @pytest.mark.parametrize("name", [name for name in names("baseline") if name != "doremi"])  # it has a run of its own

@@ -6,7 +6,6 @@ serves as well. Reads and writes `clusters/embedder.npz` (hashing only).
 """
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from openclimb.config.registry import load, names
 from openclimb.config.schema import EmbedSettings
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError, WorkspaceError
 from openclimb.quality.scorers import GPU_SHARE
-from openclimb.remote_code import mapped_classes, remote_classes, stop_on_remote_code
+from openclimb.remote_code import HUB_NAME, mapped_classes, remote_classes, stop_on_remote_code
 from openclimb.workspace.files import atomic, file_stamps, fingerprint, folder_fingerprint
 
 Vectors = NDArray[np.float32]  # shape (n, dim), rows of unit norm
@@ -34,7 +33,6 @@ N_FEATURES = 2**15  # of the hashing embedder: components take dim × 2^15 × 4 
 HUB_SECONDS = 10  # that the hub may take to answer
 N_FIT_TEXTS = 20_000  # the hashing embedder is fitted on this many; more change its directions little
 FIX = 'give a folder that exists, or embedder = "hashing", which needs no model'
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def fit_embedder(settings: EmbedSettings, texts: Sequence[str], seed: int, out: Path) -> None:

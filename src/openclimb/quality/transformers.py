@@ -16,13 +16,14 @@ import numpy as np
 from openclimb.config.schema import QualitySettings
 from openclimb.errors import ConfigError, MissingDependency, OpenclimbError
 from openclimb.quality.scorers import GPU_SHARE, Place, Scorer, Scores
-from openclimb.remote_code import mapped_classes, stop_on_remote_code
+from openclimb.remote_code import HUB_NAME, mapped_classes, stop_on_remote_code
 from openclimb.workspace.files import file_stamps
 
 MOST_TOKENS = 512  # of a document that a classifier sees, as in the paper's recipe
 MOST_CHARS = 8000  # of a document that are cut into tokens: 512 tokens are fewer in almost any writing
 BATCH_TOKENS = 16 * MOST_TOKENS  # in one pass, with padding
 WHERE = "quality.scorers"
+FIX = "give a folder with config.json, tokenizer and model.safetensors, or the name of such a model on the hub"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _named(argument: str, trusted: bool) -> Classifier:
     if Path(argument).expanduser().is_dir():
         return Classifier(str(Path(argument).expanduser()), None, trusted)
     name, _, revision = argument.partition("@")
+    if not HUB_NAME.fullmatch(name):
+        raise ConfigError(f"{WHERE}: there is no folder '{argument}'", FIX)
     return Classifier(name, revision or None, trusted)
 
 
@@ -92,7 +95,7 @@ def _cannot_load(classifier: Classifier, error: Exception) -> ConfigError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ConfigError(
         f"{WHERE}: cannot load '{classifier.model}' as a sequence classifier: {reason}",
-        "give a folder with config.json, tokenizer and model.safetensors, or the name of such a model on the hub",
+        FIX,
     )
 
 

@@ -10,7 +10,7 @@ Each raises AssertionError with what is wrong.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +46,24 @@ def check_embedder(name: str, model: str = "") -> None:
     assert np.allclose(together, alone, atol=1e-4), "a text's vector must not depend on its neighbours"
 
 
-def check_scorer(name: str, fasttext: Mapping[str, str] | None = None) -> None:
+def check_scorer(
+    name: str,
+    fasttext: Mapping[str, str] | None = None,
+    embed: Callable[[Sequence[str]], NDArray[np.float32]] | None = None,
+) -> None:
     """Check a quality scorer by its name in the settings: finite scores, one row a text, whatever its neighbours.
 
-    `fasttext`: the classifiers that it is given, as in `quality.fasttext`.
+    `fasttext`: the classifiers that it is given, as in `quality.fasttext`; `embed`: what makes the vectors of a scorer
+    that reads them.
     """
     from openclimb.config.schema import QualitySettings
     from openclimb.quality.scorers import load_scorers
 
     for scorer in load_scorers(QualitySettings(scorers=(name,), fasttext=dict(fasttext or {}))):
-        together = scorer(ODD_TEXTS)  # its shape and finite numbers are checked at every call
-        alone = np.concatenate([scorer([text]) for text in ODD_TEXTS])
+        vectors = [embed([text]) if embed else None for text in ODD_TEXTS]
+        # Its shape and finite numbers are checked at every call.
+        together = scorer(ODD_TEXTS, embed(ODD_TEXTS) if embed else None)
+        alone = np.concatenate([scorer([text], one) for text, one in zip(ODD_TEXTS, vectors, strict=True)])
         assert np.allclose(together, alone, atol=1e-5), "a text's scores must not depend on its neighbours"
 
 
