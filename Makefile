@@ -75,6 +75,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/clusters.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/embedders.py --corpus $(CORPUS) --static $(STATIC) --transformer $(TRANSFORMER)
 	$(PY) bench/label.py --corpus $(CORPUS) --model $(STATIC) --memory
+	$(PY) bench/students.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/contamination.py --corpus $(CORPUS) --tasks '$(TASKS)' --model $(STATIC)
 	$(PY) bench/dedup.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/engines.py --corpus $(CORPUS) --model $(STATIC) --demo $(DEMO)
