@@ -93,7 +93,7 @@ def test_a_student_that_learns_is_kept_and_one_of_noise_is_refused(trained: Trai
         assert one["rank_correlation_interval"][0] > 0.6
         assert one["absolute_error"] < 0.8 * one["constant_absolute_error"]
     refused = [note for note in notes.notes if note.startswith("refused: ")]
-    assert [note.split(": ")[1] for note in refused] == ["fasttext of noise", "head of noise"]
+    assert sorted(note.split(": ")[1] for note in refused) == ["fasttext of noise", "head of noise"]
     assert all("no better than a constant" in note for note in refused)
     means = [row["label"] for row in edu["calibration"]]
     assert means[-1] - means[0] > 2

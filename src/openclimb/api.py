@@ -263,7 +263,7 @@ class OpenWorkspace:
         Returns the files that are not as they were made.
         """
         root = self.workspace.root
-        stages = [one for stage in (*STAGES, "validation") for one in find_damage(root, stage, True)]
+        stages = [one for stage in (*STAGES, "validation", "students") for one in find_damage(root, stage, True)]
         return [*stages, *find_damaged_trials(root)]
 
     def report(self) -> Path:

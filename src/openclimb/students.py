@@ -15,7 +15,7 @@ from openclimb.clustering.embed import embedding_fingerprint, gpu_share, load_em
 from openclimb.clustering.kmeans import assign
 from openclimb.config.schema import EmbedSettings
 from openclimb.engines.engine import Engine
-from openclimb.errors import WorkspaceError
+from openclimb.errors import ConfigError, WorkspaceError, nearest
 from openclimb.progress import Progress
 from openclimb.quality.scorers import STUDENTS
 from openclimb.quality.student import KINDS
@@ -37,6 +37,8 @@ def train(workspace: Workspace, path: Path | None, kind: str, engine: Engine, pr
     labels that cannot be used and where no student is better than a constant, WorkspaceError where the embedder is
     still to be fitted.
     """
+    if kind and kind not in KINDS:
+        raise ConfigError(f"there is no student '{kind}'{nearest(kind, KINDS)}", f"use one of: {', '.join(KINDS)}")
     config, root = workspace.config(), workspace.root
     path = path or root / LABELS
     next(read_lines(path), None)  # a file that is not there is named before the work

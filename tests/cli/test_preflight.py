@@ -45,6 +45,8 @@ def planned(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, capsys: pytest.
             "python -c 'import faulty'",
         ),
         ("quality", {"scorers": ["fasttext"]}, "names no model", "fasttext = {"),
+        ("quality", {"scorers": ["students"]}, "has students, and there are none in", "climb train-quality"),
+        ("quality", {"scorers": ["transformers:no such model"]}, "there is no folder 'no such model'", "on the hub"),
         ("search", {"predictor": "needy:fit"}, "needy needs no_such_library", "install no_such_library"),
         ("search", {"proposer": "pareto"}, "a front has two goals, not 0", "two different goals"),
         ("tasks", {"weighting": "signal"}, "needs the noise of trials", "search.replicates"),

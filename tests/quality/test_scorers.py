@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openclimb.config.load import from_dict
 from openclimb.config.schema import QualitySettings
 from openclimb.errors import ConfigError
 from openclimb.quality.scorers import Scorer, load_scorers, score_names, scorer_files, split_name
+from openclimb.recipes import recipes
 
 
 def length(texts: Sequence[str]) -> list[int]:
@@ -88,3 +90,11 @@ def test_a_scorer_of_vectors_is_given_them() -> None:
     assert scorer(["a", "b"], np.ones((2, 3), np.float32)).tolist() == [[3], [3]]
     with pytest.raises(ValueError, match="needs the vectors"):
         scorer(["a", "b"])
+
+
+def test_labels_follow_from_the_likeliest_label_where_it_is_asked_for() -> None:
+    plain, likeliest = (
+        recipes(from_dict({"quality": quality}), "", "")["labels"] for quality in ({}, {"label": "argmax"})
+    )
+    assert "quality.label" not in plain.settings  # labels of before there was a choice stay
+    assert likeliest.settings["quality.label"] == "argmax"

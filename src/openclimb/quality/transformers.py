@@ -154,13 +154,19 @@ def _scores(
     cut = [text[:MOST_CHARS] or " " for text in texts]
     tokens = tokenizer(cut, truncation=True, max_length=longest)["input_ids"] if cut else []
     order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+    padding = tokenizer.pad_token_id
     found = np.zeros((len(texts), len(head.names)), dtype=np.float32)
     begin = 0
     with torch.inference_mode():
         while begin < len(order):
-            rows = order[begin : begin + max(1, BATCH_TOKENS // max(1, len(tokens[order[begin]])))]
-            padded = tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-            logits = model(**{key: value.to(device) for key, value in padded.items()}).logits
+            width = max(1, len(tokens[order[begin]]))
+            rows = order[begin : begin + (1 if padding is None else max(1, BATCH_TOKENS // width))]
+            ids = torch.full((len(rows), width), padding or 0)
+            mask = torch.zeros_like(ids)
+            for i, row in enumerate(rows):
+                ids[i, : len(tokens[row])] = torch.tensor(tokens[row])
+                mask[i, : len(tokens[row])] = 1
+            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
             found[rows] = _meaning(logits.float().cpu().numpy(), head, which)
             begin += len(rows)
     return found

@@ -25,7 +25,7 @@ def rows(n: int, seed: int = 0, **noise: float) -> Rows:
     behind = rng.normal(size=n)
     labels = np.clip(np.rint(2.5 + behind + 0.7 * rng.normal(size=n)), 0, 5)
     found = {kind: 2.5 + 0.7 * (behind + error * rng.normal(size=n)) for kind, error in noise.items()}
-    return Rows(labels, found, np.full(n, labels.mean()), rng.integers(0, 2**63, n).astype(np.uint64), np.arange(n))
+    return Rows(labels, found, np.full(n, labels.mean()), np.arange(n))
 
 
 def test_the_rank_correlation_is_scipys() -> None:

@@ -39,12 +39,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rows:
-    """Different texts: their labels, the predictions for them of each student, the constant's, and where they are."""
+    """Different texts in a random order: labels, the predictions of each student, the constant's, where they are."""
 
     labels: Floats  # (n,)
     predictions: Mapping[str, Floats]  # kind → (n,)
     constant: Floats  # (n,): the mean label of the other folds
-    hashes: NDArray[np.uint64]  # (n,)
     first: NDArray[np.intp]  # (n,): the number of the first label of each text in the file
 
 
@@ -69,11 +68,14 @@ def rows_of(
     hashes: NDArray[np.uint64],
     at: NDArray[np.intp],
 ) -> Rows:
-    """Return the different texts among some labels; all arrays are (n,), `at` are their numbers in the file."""
+    """Return the different texts among some labels, in the order of their hashes.
+
+    All arrays are (n,); `at` are the labels' numbers in the file.
+    """
     unique, first, which, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     means = np.bincount(which.ravel(), weights=labels, minlength=len(unique)) / counts
     found = {kind: values[first] for kind, values in predictions.items()}
-    return Rows(means, found, constant[first], unique, at[first])
+    return Rows(means, found, constant[first], at[first])
 
 
 def agreements(scale: str, rows: Rows, n_compared: int) -> tuple[list[Agreement], str]:
@@ -84,7 +86,7 @@ def agreements(scale: str, rows: Rows, n_compared: int) -> tuple[list[Agreement]
     nothing in the label pass, unless fastText's rank correlation is higher beyond noise.
     """
     level = 1 - (1 - LEVEL) / n_compared
-    blocks = ((rows.hashes >> np.uint64(32)) % np.uint64(BLOCKS)).astype(np.intp)
+    blocks = np.arange(len(rows.labels)) * BLOCKS // len(rows.labels)
     kinds = list(rows.predictions)
     ranks, differences = _rank_correlations(rows, kinds, blocks)
     found = []

@@ -78,7 +78,7 @@ def train_students(
             f"no student is better than a constant: {', '.join(labels.scales)}",
             f"see {out / 'report.md'}; more labels, or labels that agree with one another, may help",
         )
-    if heads:
+    if heads and any(one.kind == "head" for one in students):
         heads.write(out / MODELS / HEADS, [labels.scales.index(one.scale) for one in students if one.kind == "head"])
     wanted = [labels.scales.index(one.scale) for one in students if one.kind == "fasttext"]
     _run(context, trainer, [fasttext.Job(scale, fasttext.WHOLE) for scale in wanted], "train fastText, all labels")
