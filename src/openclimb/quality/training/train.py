@@ -54,6 +54,8 @@ def train_students(
     where no student of any scale is better than a constant.
     """
     out, work = context.folder, context.folder / WORK
+    if "fasttext" in kinds:
+        fasttext.library()  # one that is not there is told before the work
     work.mkdir(exist_ok=True)
     labels = _read(context, path, work)
     n_folds = min(FOLDS, max(1, -(-ENOUGH * FOLDS // len(labels))))
@@ -149,7 +151,6 @@ def _predicted_by_fasttext(
     context: StageContext, trainer: fasttext.Work, labels: Labels, n_folds: int
 ) -> NDArray[np.float32]:
     """Return what fastText says of the texts of the first folds, (n, n_scales), trained on the others; else NaN."""
-    fasttext.library()
     fasttext.write_texts(labels, trainer.folder)
     jobs = fasttext.jobs_of(len(labels.scales), n_folds)
     _run(context, trainer, jobs, "train fastText, folds")
