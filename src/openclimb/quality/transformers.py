@@ -127,8 +127,9 @@ def _loaded(classifier: Classifier, _stamps: tuple[tuple[str, int, int], ...]) -
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # its load reports would break the progress view
+    logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(classifier.model, **classifier.options)
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -138,6 +139,8 @@ def _loaded(classifier: Classifier, _stamps: tuple[tuple[str, int, int], ...]) -
         raise _cannot_load(classifier, error) from error
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return tokenizer, model.eval().to(device), device
 

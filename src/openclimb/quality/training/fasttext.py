@@ -98,7 +98,7 @@ def run_job(work: Work, job: Job) -> Path:
         else:
             held_out = np.flatnonzero(known & (labels.folds == job.fold))
             numbers = values_of(labels_of(model))
-            texts = (line.decode() for line in _lines(work.folder, held_out))
+            texts = (line[:-1].decode() for line in _lines(work.folder, held_out))
             found = [label_scores(model, numbers, "expected", [text])[0, 0] for text in texts]
             with open(temporary, "wb") as file:
                 np.save(file, np.array(found, np.float32))

@@ -63,7 +63,8 @@ class Labels:
 
 def read_labels(path: Path) -> Labels:
     """Return the labels of a file. Raises InputError for a line that is none, and for too few."""
-    offsets, hashes, columns = array("q"), array("Q"), dict[str, array[float]]()
+    offsets, hashes = array("q"), array("Q")
+    columns: dict[str, array[float]] = {}
     for offset, text, scores in read_lines(path):
         for name in scores:
             if name not in columns:

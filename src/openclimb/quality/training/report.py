@@ -120,8 +120,9 @@ def report_text(facts: Mapping[str, Any]) -> str:
     ]
     for scale in facts["scales"]:
         lines += ["", f"## {one_line(scale['scale'])}", ""]
-        lines += [f"- {one['kind']} is refused: {one['refused']}" for one in scale["students"] if one["refused"]]
-        lines += ["", f"The {scale['shown']} by tenths of its prediction, and by label:", ""]
+        refused = [f"- {one['kind']} is refused: {one['refused']}" for one in scale["students"] if one["refused"]]
+        lines += [*refused, ""] if refused else []
+        lines += [f"The {scale['shown']} by tenths of its prediction, and by label:", ""]
         lines += _table(("texts", "prediction", "label", "error"), scale["calibration"])
         lines += ["", *_table(("label", "texts", "prediction", "error"), scale["by_label"])]
         if scale["by_cluster"]:
