@@ -37,13 +37,13 @@ def test_the_rank_correlation_is_scipys() -> None:
 
 
 def test_intervals_hold_the_correlation_of_many_texts_about_as_often_as_they_say() -> None:
-    truth = spearman((many := rows(200_000, 99, head=0.5)).labels, many.predictions["head"])
+    truth = spearman((many := rows(50_000, 99, head=0.5)).labels, many.predictions["head"])
     held = 0
-    for seed in range(60):
+    for seed in range(30):
         (student,), _ = agreements("edu", rows(400, seed, head=0.5), 1)
         low, high = student.rank_correlation.interval()
         held += low <= truth <= high
-    assert held >= 53
+    assert held >= 26
 
 
 def judged(one: Rows, predicted: np.ndarray, n_compared: int = 10) -> tuple[Agreement, str]:
@@ -55,15 +55,15 @@ def judged(one: Rows, predicted: np.ndarray, n_compared: int = 10) -> tuple[Agre
 def test_a_student_of_noise_is_refused_and_a_weak_one_kept() -> None:
     rng = np.random.default_rng(5)
     n_kept = 0
-    for seed in range(40):
-        one = rows(400, seed, head=3.0)
-        weak, chosen = judged(one, 2.5 + 0.1 * (one.predictions["head"] - 2.5))
+    for seed in range(15):
+        one = rows(400, seed, head=2.0)
+        weak, chosen = judged(one, 2.5 + 0.2 * (one.predictions["head"] - 2.5))
         assert weak.n_texts == 400
         n_kept += chosen == "head"
         student, none = judged(one, one.constant + 0.05 * rng.normal(size=400))
         assert none == ""
         assert student.refused.startswith("no better than a constant: rank correlation")
-    assert n_kept >= 30
+    assert n_kept >= 13
 
 
 def test_a_constant_is_refused_whatever_the_labels() -> None:

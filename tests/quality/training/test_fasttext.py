@@ -65,7 +65,7 @@ def test_the_training_file_is_in_the_order_of_hashes(
         run_job(trainer, Job(0, 1))
     rows = [i for i in np.argsort(labels.hashes) if labels.folds[i] != 1]
     assert [line.split()[0] for line in seen] == [f"__label__{i % 3}" for i in rows]
-    assert all(f"text ,<newline>number {i}" in line for i, line in zip(rows, seen, strict=True))
+    assert all(f"text , <newline>number {i}" in line for i, line in zip(rows, seen, strict=True))
 
 
 def test_a_fasttext_that_only_predicts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

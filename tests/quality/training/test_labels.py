@@ -90,5 +90,4 @@ def test_few_different_labels_are_classes_and_many_are_cut_by_quantiles() -> Non
     assert len(values) == MOST_VALUES
     assert np.bincount(which).min() >= 90
     assert (np.diff(values) > 0).all()
-    assert values[which] == pytest.approx(many, abs=1.5)
     assert np.corrcoef(values[which], many)[0, 1] > 0.97
