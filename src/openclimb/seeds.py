@@ -13,6 +13,7 @@ STREAMS = {  # what a draw is for → its number; an iteration's draws have the 
     "confirmation": 30_000,
     "front": 30_000,
     "low_fidelity": 40_000,
+    "trust": 50_000,
     "answer": 1000,  # of a baseline
 }
 AGAIN = 100_000  # between the seeds of one mixture that is asked for again and again: above all others

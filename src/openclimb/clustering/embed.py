@@ -80,6 +80,15 @@ def gpu_share(settings: EmbedSettings) -> float:
     return 0.0 if settings.embedder in ("model2vec", "hashing") else GPU_SHARE
 
 
+def vocabulary(settings: EmbedSettings) -> Path | None:
+    """Return the tokenizer.json of the embedder's model on this machine; None where it has none that is known."""
+    if settings.embedder not in ("model2vec", "sentence-transformers"):
+        return None
+    path = Path(settings.model).expanduser()
+    folder = path if path.is_dir() else _cached(settings)
+    return folder / "tokenizer.json" if folder and (folder / "tokenizer.json").is_file() else None
+
+
 def _embed(encode: Callable[[Sequence[str]], Any], settings: EmbedSettings, texts: Sequence[str]) -> Vectors:
     most = settings.max_tokens * TOKEN_CHARS or MOST_CHARS
     cut = [text[:most] for text in texts]

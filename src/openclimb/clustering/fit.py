@@ -2,9 +2,10 @@
 
 Reads a sample of the input. Writes `clusters/`: `centroids.npy` (k, dim), `embedder.npz` (hashing only),
 `tokenizer.json`, `token_rates.json` (tokens a byte, by cluster; tokens around a document), `words.json` (top words, by
-cluster), `sample.parquet` (one row a sampled document, of a large sample the first ones), `fit.json`. With ready-made
-domains there is nothing to cluster, and sources stand in the clusters' place. Texts (`drawn/`) and vectors
-(`vectors.npy`) of the sample lie there while the stage works, so that memory need not hold them.
+cluster), `sample.parquet` (one row a sampled document, of a large sample the first ones), `trust.json` (how far the
+clusters can be trusted), `fit.json`. With ready-made domains there is nothing to cluster, and sources stand in the
+clusters' place. Texts (`drawn/`) and vectors (`vectors.npy`) of the sample lie there while the stage works, so that
+memory need not hold them.
 """
 
 import shutil
@@ -17,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.clustering.describe import flat_map, top_words
-from openclimb.clustering.embed import fit_embedder, gpu_share, load_embedder
+from openclimb.clustering.embed import fit_embedder, gpu_share, load_embedder, vocabulary
 from openclimb.clustering.kmeans import KMeans, assign, choose_k, fit_kmeans
+from openclimb.clustering.trust.measure import measure_trust
+from openclimb.clustering.trust.result import trust_warnings, write_trust
 from openclimb.config.schema import ClustersSettings, CorpusSettings, EmbedSettings, TokensSettings
 from openclimb.corpus.reading.parse import HTML
 from openclimb.corpus.reading.read import Unit
@@ -67,22 +70,31 @@ def fit(
         _describe(shown, groups, names, np.zeros(len(shown), np.float32), np.full((len(shown), 2), np.nan), True, out)
         facts["sources"] = len(names)
     else:
-        vectors = _embed_sample(sample, texts, embed, seed, out, engine, progress)
-        k = clusters.k or choose_k(n_documents)
-        progress.start(f"cluster into {k}")
-        kmeans = fit_kmeans(vectors, k, seed)
-        first = vectors[: len(shown)]
-        found, distance = assign(first, kmeans.centroids)
-        names = [str(cluster) for cluster in range(len(kmeans.centroids))]
-        _describe(shown, found, names, distance, flat_map(first, seed), False, out)
-        _save_centroids(kmeans.centroids, out)
-        facts |= _kmeans_facts(kmeans, k)
-        progress.finish(f"{facts['k']} clusters")
-        del vectors, first
+        facts |= _cluster(context, sample, texts, embed, clusters.k or choose_k(n_documents))
     shutil.rmtree(out / "drawn", ignore_errors=True)
     (out / VECTORS).unlink(missing_ok=True)
     write_json(out / "fit.json", facts)
     return {name: value for name, value in facts.items() if name != "sizes"}
+
+
+def _cluster(context: StageContext, sample: Sample, texts: list[str], embed: EmbedSettings, k: int) -> dict[str, Any]:
+    """Embed and cluster the sample, describe it, and say how far that can be trusted; `texts` are the first ones."""
+    out, progress, seed = context.folder, context.progress, context.seed
+    vectors = _embed_sample(sample, texts, embed, seed, out, context.engine, progress)
+    progress.start(f"cluster into {k}")
+    kmeans = fit_kmeans(vectors, k, seed)
+    first = vectors[: len(texts)]
+    found, distance = assign(first, kmeans.centroids)
+    names = [str(cluster) for cluster in range(len(kmeans.centroids))]
+    _describe(sample.shown, found, names, distance, flat_map(first, seed), False, out)
+    _save_centroids(kmeans.centroids, out)
+    facts = _kmeans_facts(kmeans, k)
+    progress.finish(f"{facts['k']} clusters")
+    trust = measure_trust(vectors, kmeans, found, texts, vocabulary(embed), seed)
+    write_trust(out, trust)
+    for warning in trust_warnings(trust):
+        progress.note(f"take care: {warning}")
+    return facts
 
 
 def make_tokenizer(texts: Sequence[str], tokens: TokensSettings, path: Path, progress: Progress) -> None:
