@@ -15,6 +15,7 @@ from openclimb.baselines.baseline import answer_of
 from openclimb.clustering.domains import make_domains
 from openclimb.clustering.fit import fit
 from openclimb.clustering.label import label
+from openclimb.clustering.similarity import write_similarity
 from openclimb.config.schema import Config
 from openclimb.corpus.contamination import contaminated_items
 from openclimb.corpus.custom_domains import custom_domains, has_custom_domains, stop_without_corpus
@@ -42,7 +43,7 @@ from openclimb.search.space.region import region_of
 from openclimb.search.space.search_space import SearchSpace
 from openclimb.search.transfer.store import search_space
 from openclimb.stats.signal_to_noise import signal_rows
-from openclimb.tasks.items import pack_tasks
+from openclimb.tasks.items import pack_tasks, search_items
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, sweep, write_text
@@ -134,13 +135,15 @@ def label_all(
 
 
 def pack_all(context: StageContext, source: Source, config: Config) -> dict[str, object]:
-    """Pack the tokens that proxies read and, where there are any, the tasks that score them."""
+    """Pack the tokens that proxies read and, where there are any, the tasks that score them, beside domains."""
     facts = pack(context, source, config.tokens, config.proxy, config.target)
     if config.objective.external and not config.tasks.paths:  # the trainer brings its own
         return facts
     out = context.folder
-    left_out = contaminated_items(source.labels.parent, config.tasks)
+    root = source.labels.parent
+    left_out = contaminated_items(root, config.tasks)
     packed = pack_tasks(config.tasks, out / "tokenizer.json", out / "tasks", context.progress, left_out)
+    write_similarity(context, config.embed, root / "clusters", source.domains, search_items(config.tasks, left_out))
     return {**facts, "tasks": packed}
 
 

@@ -4,8 +4,11 @@ import html
 import json
 import re
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 import openclimb
 from openclimb.report.page import build_report
@@ -25,7 +28,17 @@ def _built(root: Path) -> str:
 def test_every_part_stands_on_the_page(finished: Path) -> None:
     page = _built(finished)
     answer = openclimb.open(finished).mixture()
-    for title in ("The mixture", "Beside the baselines", "The map", "The domains", "The search", "What it cost"):
+    for title in (
+        "The mixture",
+        "Beside the baselines",
+        "Mixture analysis",
+        "The map",
+        "The domains",
+        "Can the clusters be trusted?",
+        "Where to prune",
+        "The search",
+        "What it cost",
+    ):
         assert f"<h2>{title}</h2>" in page
     assert html.escape(answer.sentence) in page
     for row in answer.domains:
@@ -38,7 +51,7 @@ def test_every_part_stands_on_the_page(finished: Path) -> None:
 def test_the_charts_show_the_numbers_of_the_files(finished: Path) -> None:
     figures = _figures(_built(finished))
     answer = openclimb.open(finished).mixture()
-    assert set(figures) == {"weights", "losses", "margins", "map", "search", "predicted"}
+    assert set(figures) == {"weights", "losses", "margins", "by_iteration", "map", "search", "predicted"}
     found = next(trace for trace in figures["weights"]["data"] if trace.get("name") == "found")
     assert sorted(found["x"]) == sorted(row.weight for row in answer.domains)
     margins = figures["margins"]["data"][0]
@@ -100,6 +113,69 @@ def test_pruned_clusters_say_why(finished: Path, tmp_path: Path) -> None:
     cells[column], cells[lines[0].split(",").index("reason")] = "no", "mean rules 0.1 is below 0.5"
     table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     assert "mean rules 0.1 is below 0.5" in _built(root)
+
+
+def test_documents_at_a_limit_stand_on_the_page_escaped(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    record = read_json(root / "domains" / "record.json")
+    record["settings"]["domains.prune_quantile"] = {"rules_kept": 0.25}
+    write_json(root / "domains" / "record.json", record)
+    sample = pq.read_table(root / "clusters" / "sample.parquet")
+    evil = [f"<i onclick=alert(3)>{text}" for text in sample["excerpt"].to_pylist()]
+    place = sample.column_names.index("excerpt")
+    pq.write_table(sample.set_column(place, "excerpt", [evil]), root / "clusters" / "sample.parquet")
+    page = _built(root)
+    assert "<h3>rules_kept: the lowest 25%</h3>" in page
+    assert page.count("<td>goes</td>") == 2
+    assert page.count("<td>stays</td>") == 3
+    assert page.count("<td>&lt;i onclick=alert(3)&gt;") == 5
+    assert "<i onclick" not in page
+
+
+def test_poor_clusters_are_warned_of_on_the_page(finished: Path, tmp_path: Path) -> None:
+    assert "No measure is poor." in _built(finished)
+    root = shutil.copytree(finished, tmp_path / "run")
+    trust = read_json(root / "clusters" / "trust.json")
+    other = {"name": "Greek<b>", "documents": 40, "share": 0.1, "clusters": 1.1, "home": 0, "in_home": 0.9}
+    scripts = [*trust["scripts"], {**other, "of_home": 0.2}]
+    write_json(root / "clusters" / "trust.json", {**trust, "largest": 0.93, "scripts": scripts})
+    page = _built(root)
+    assert "<strong>Take care:</strong> one cluster holds 93% of the documents" in page
+    assert "<td>Greek&lt;b&gt;</td><td>10.0%</td><td>1.1</td><td>90%</td><td>20%</td>" in page
+
+
+def test_a_workspace_of_before_has_a_page_without_the_parts_that_it_lacks(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "run")
+    (root / "clusters" / "trust.json").unlink()
+    (root / "tokens" / "similarity.csv").unlink()
+    page = _built(root)
+    assert "Can the clusters be trusted?" not in page
+    assert "Domains and tasks" not in page
+    assert "Weights by iteration" in page
+
+
+def test_a_page_without_its_library_is_small_and_its_elements_are_closed(finished: Path) -> None:
+    page = re.sub(r"<script>.*?</script>", "", _built(finished), flags=re.DOTALL)
+    assert len(page.encode()) < 200_000
+    checker = Elements()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+
+
+class Elements(HTMLParser):
+    """The elements that are open at a place; fails where one is closed that is not the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
 
 def test_a_page_needs_neither_torch_nor_lightgbm(finished: Path) -> None:

@@ -1,10 +1,12 @@
 """`climb plan` and `climb status`: what a run will do and cost, and how far it is. Reads only; holds nothing."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from openclimb.cli.preflight import preflight
+from openclimb.clustering.prune_limits import prune_limits
+from openclimb.clustering.trust.result import trust_facts
 from openclimb.config.load import format_count, parse_count
 from openclimb.config.schema import Config
 from openclimb.corpus.contamination import overlap_sentence, task_overlap
@@ -114,6 +116,8 @@ def status(root: Path) -> dict[str, Any]:
         "contamination": overlap_sentence(overlap, how) if overlap else "",
         "duplicates": duplicates,
         "duplicates_sentence": duplicates_sentence(duplicates, config.corpus.dedup) if duplicates else "",
+        "trust": trust_facts(root),
+        "pruning": asdict(limits) if (limits := prune_limits(root)) else {},
         "transfer": transfer_facts(root),
         "failures": [{"trial": trial.number, "message": trial.failure} for trial in trials if trial.state == "failed"],
         "next": command,

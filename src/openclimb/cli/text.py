@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from openclimb.cli.cluster_text import cluster_lines
 from openclimb.printable import one_line, short_names
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
@@ -21,6 +22,7 @@ def status_text(facts: Mapping[str, Any]) -> str:
     lines.append("trials    " + ", ".join(f"{n} {state}" for state, n in trials.items() if n or state == "done"))
     if facts["by_hand"] and facts["waiting"]:  # completed one by one, so that it matters which are missing
         lines.append(f"waiting   for the scores of {', '.join(map(str, facts['waiting']))}")
+    lines += cluster_lines(facts)
     lines += _duplicate_lines(facts)
     lines += _overlap_lines(facts)
     lines += transfer_lines(facts["transfer"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from openclimb.clustering.describe import domain_names, top_words
 from openclimb.clustering.merge import absorb_small, ward
+from openclimb.clustering.prune_limits import below, lowest
 from openclimb.clustering.totals import Totals, add_up
 from openclimb.config.load import format_count
 from openclimb.config.schema import DomainsSettings, TargetSettings
@@ -166,10 +167,10 @@ def prune(totals: Totals, settings: DomainsSettings) -> list[str]:
             means = totals.scores[score]
             some = np.flatnonzero(totals.documents)
             if setting == "prune_below":
-                gone = some[means[some] < limit]
+                gone = below(means, some, limit)
                 why = f"mean {score} {{:.3f}} is below {limit:g}"
             else:
-                gone = some[np.argsort(means[some], kind="stable")[: int(limit * len(some))]]
+                gone = lowest(means, some, limit)
                 why = f"mean {score} {{:.3f}} is in the lowest {limit:.0%}"
             for cluster in gone.tolist():
                 reasons[cluster] = "; ".join(filter(None, [reasons[cluster], why.format(means[cluster])]))
@@ -251,7 +252,7 @@ def _write_clusters(
             "tokens": int(totals.tokens[i]),
             "bytes": int(totals.bytes[i]),
             "duplicates": int(totals.duplicates[i]),
-            **{score: round(float(means[i]), 4) for score, means in totals.scores.items()},
+            **{score: float(f"{means[i]:.6g}") for score, means in totals.scores.items()},
             "kept": "no" if reasons[i] else "yes",
             "reason": reasons[i],
             "domain": names[assignment[i]] if assignment[i] >= 0 else "",

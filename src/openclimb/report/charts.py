@@ -6,14 +6,15 @@ from itertools import accumulate
 from typing import Any
 
 from openclimb.printable import short_names
+from openclimb.report.analysis import Weights, weights_by_iteration
 from openclimb.report.facts import Facts
-from openclimb.workspace.results import Answer, MarginRow, Prediction
+from openclimb.workspace.results import Answer, MarginRow, Prediction, ValidationRow
 from openclimb.workspace.trials import Trial
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
 
-OURS, NATURAL, MUTED = "#2f6fde", "#8a8f98", "#b9bec7"
+OURS, NATURAL, MUTED, PALE = "#2f6fde", "#8a8f98", "#b9bec7", "#eef3fc"
 LABEL = 32  # characters of a name in a chart
 NAMES = {"ticksuffix": "  "}  # an axis of names
 # Tableau 20 in its order of contrast: neighbours in the legend are told apart in light and dark
@@ -36,6 +37,10 @@ def draw(facts: Facts, score: Mapping[int, float]) -> dict[str, Figure]:
     targets = {row.name: row.margin for row in (facts.validation.rows if facts.validation else ()) if row.margin}
     if targets:
         figures["validation"] = interval_chart(targets, "gain in the objective on targets")
+    if weights := weights_by_iteration(facts):
+        figures["by_iteration"] = iterations_chart(weights)
+    if facts.validation and any(row.proxy_score is not None for row in facts.validation.rows):
+        figures["sizes"] = sizes_chart(facts.validation.rows)
     if facts.points:
         figures["map"] = map_chart(facts)
     if score:
@@ -94,6 +99,41 @@ def losses_chart(answer: Answer) -> Figure:
     }
     axis = {"title": {"text": "loss in the objective"}, "tickformat": "+~g", "zeroline": True}
     return _figure([bars], 70 + 26 * len(rows), axis, NAMES)
+
+
+def iterations_chart(weights: Weights) -> Figure:
+    """Mean weights of each iteration's mixtures between natural and found, a cell each."""
+    names = _labels(weights.domains)
+    rows = [list(row) for row in zip(*weights.columns.values(), strict=True)]
+    heat = {
+        "type": "heatmap",
+        "x": list(weights.columns),
+        "y": names,
+        "z": [[round(value, 4) for value in row] for row in rows],
+        "text": [[f"{value:.1%}" for value in row] for row in rows],
+        "texttemplate": "%{text}",
+        "hovertemplate": "%{y}, %{x}: %{text}<extra></extra>",
+        "colorscale": [[0, PALE], [1, OURS]],
+        "zmin": 0,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+    return _figure([heat], 70 + 28 * len(names), {"side": "top", "type": "category"}, {**NAMES, "type": "category"})
+
+
+def sizes_chart(rows: Sequence[ValidationRow]) -> Figure:
+    """Each mixture's score as a proxy and as a target, which is of another size."""
+    names = _labels([row.name for row in rows])
+    more = {"mode": "markers+text", "text": names, "textposition": "top center", "showlegend": False}
+    points = _points(
+        [row.proxy_score for row in rows],
+        [row.score for row in rows],
+        "%{text}: %{x:.4f} as a proxy, %{y:.4f} as a target<extra></extra>",
+        {"size": 11, "color": [NATURAL if row.margin else OURS for row in rows]},
+        **more,
+    )
+    return _figure([points], 360, {"title": {"text": "score as a proxy"}}, {"title": {"text": "score as a target"}})
 
 
 def interval_chart(margins: Mapping[str, MarginRow], title: str) -> Figure:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openclimb.clustering import similarity
+from openclimb.clustering.prune_limits import PruneLimits, prune_limits
+from openclimb.clustering.trust.result import trust_facts
 from openclimb.config.load import from_dict, secrets_of
 from openclimb.config.schema import Config
 from openclimb.corpus.contamination import task_overlap
@@ -54,6 +57,9 @@ class Facts:
     duplicates: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by domain and by source
     dedup: str = ""  # what is looked for: corpus.dedup
     transfer: dict[str, Any] = field(default_factory=dict)  # what informs the search from another workspace
+    trust: dict[str, Any] = field(default_factory=dict)  # how far the clusters can be trusted
+    pruning: PruneLimits | None = None
+    similarity: list[dict[str, str]] = field(default_factory=list)  # rows of similarity.csv: a domain with each task
 
 
 def read_facts(root: Path) -> Facts:
@@ -84,6 +90,9 @@ def read_facts(root: Path) -> Facts:
         duplicate_shares(root) if finds_duplicates(config) else {},
         config.corpus.dedup,
         transfer_facts(root),
+        trust_facts(root),
+        prune_limits(root),
+        _rows(root / "tokens" / similarity.FILE),
     )
 
 

@@ -14,6 +14,7 @@ from openclimb.corpus.duplicates import duplicates_sentence
 from openclimb.errors import MissingDependency
 from openclimb.printable import printable
 from openclimb.progress import counted
+from openclimb.report.analysis import similarity_table
 from openclimb.report.charts import colours, draw
 from openclimb.report.facts import Facts, read_facts
 from openclimb.report.learning import finalists, objective_by_trial, signal, tasks
@@ -41,6 +42,7 @@ def build_report(root: Path) -> Path:
         finalists=finalists(facts),
         tasks=tasks(facts),
         signal=signal(facts),
+        similarity=similarity_table(facts),
         overlap_sentence=overlap_sentence(facts.overlap, facts.contamination) if facts.overlap else "",
         duplicates_sentence=duplicates_sentence(facts.duplicates, facts.dedup) if facts.duplicates else "",
         transfer=transfer_sentence(facts.transfer) if facts.transfer else "",

@@ -224,6 +224,16 @@ def without(name: str, parts: Mapping[str, list[Item]], hashes: Collection[float
     return kept
 
 
+def search_items(
+    settings: TasksSettings, left_out: Mapping[str, Collection[float]] = MappingProxyType({})
+) -> dict[str, list[Item]]:
+    """Return the items of each task that the search sees; none of a task that is only reported. See `pack_tasks`."""
+    return {
+        name: without(name, split(name, read_items(path), settings), left_out.get(name, ()))["search"]
+        for name, path in task_files(settings).items()
+    }
+
+
 def tokenised(items: Sequence[Item], tokenizer: Path) -> dict[str, NDArray[Any]]:
     """Return flat arrays of the items' pairs: tokens, lengths and context lengths (n_pairs), bytes, chars, item, gold.
 

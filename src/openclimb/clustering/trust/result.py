@@ -6,6 +6,7 @@ The limits of the warnings are between what good clusters and planted bad ones m
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from openclimb.printable import one_line
 from openclimb.workspace.files import write_json
@@ -80,6 +81,14 @@ def write_trust(folder: Path, trust: Trust) -> None:
 def read_trust(root: Path) -> Trust | None:
     """Return what a workspace has of it; None where its clusters were made without, or it has none."""
     return read_result(root / FILE, Trust) if (root / FILE).is_file() else None
+
+
+def trust_facts(root: Path) -> dict[str, Any]:
+    """Return what is said of the clusters of a workspace: sentence, warnings and the measures; {} where nothing is."""
+    trust = read_trust(root)
+    if not trust:
+        return {}
+    return {"sentence": trust_sentence(trust), "warnings": trust_warnings(trust), **asdict(trust)}
 
 
 def trust_sentence(trust: Trust) -> str:
