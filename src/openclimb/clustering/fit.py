@@ -90,8 +90,10 @@ def _cluster(context: StageContext, sample: Sample, texts: list[str], embed: Emb
     _save_centroids(kmeans.centroids, out)
     facts = _kmeans_facts(kmeans, k)
     progress.finish(f"{facts['k']} clusters")
+    progress.start("measure how far they can be trusted")
     trust = measure_trust(vectors, kmeans, found, texts, vocabulary(embed), seed)
     write_trust(out, trust)
+    progress.finish()
     for warning in trust_warnings(trust):
         progress.note(f"take care: {warning}")
     return facts

@@ -93,7 +93,7 @@ def prune_limits(root: Path) -> PruneLimits | None:
         return None
     rows = read_rows(table)
     settings = read_json(record)["settings"]
-    least, share = settings["domains.prune_below"], settings["domains.prune_quantile"]
+    least, share = (settings.get(f"domains.{name}", {}) for name in ("prune_below", "prune_quantile"))
     tokens = np.array([int(row["tokens"]) for row in rows])
     some = np.flatnonzero([int(row["documents"]) for row in rows])
     found: dict[str, tuple[NDArray[np.int64], list[int]]] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from openclimb.clustering.describe import CHARS_READ
 from openclimb.clustering.fit import EXCERPT, N_TOKENIZER_TEXTS
 from openclimb.clustering.kmeans import FIRST_ROUNDS, ROUNDS, STARTS, choose_k
+from openclimb.clustering.trust.measure import n_halves
 from openclimb.config.schema import Config
 from openclimb.corpus.reading.size import CorpusSize
 from openclimb.corpus.sample import KEPT_CHARS, MAX_UNITS
@@ -144,7 +145,7 @@ def _clusters(job: Job, corpus: CorpusSize) -> Row:
     if not config.corpus.domains:
         embedder = embedder_of(config.embed)
         k = config.clusters.k or choose_k(round(corpus.documents))
-        pairs = n * k * (STARTS * FIRST_ROUNDS + ROUNDS)
+        pairs = (n + n_halves(int(n), k)) * k * (STARTS * FIRST_ROUNDS + ROUNDS)
         flops = n * embedder.flops(head) + 2.0 * embedder.dim * pairs
         alone += rates.MAP * min(1.0, n / 1500)
         alone += embedder.fits * min(n, 20_000.0) * head / rates.FIT_HASHING

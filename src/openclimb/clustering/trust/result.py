@@ -17,7 +17,7 @@ CHANCE = 1 / 3  # of finding the odd one of three
 LARGEST = 0.5  # of the documents in one cluster: more is warned
 AGREEMENT = 0.4  # adjusted mutual information of two halves: less is warned
 INTRUDER = 0.6  # of the odd ones are found: less is warned
-UNKNOWN = 0.02  # of the documents have hardly a known word: more is warned
+UNKNOWN = 0.1  # of the documents have hardly a known word: more is warned
 FULL = 0.5  # of a script's documents in one cluster, of which it is less than this: the embedder does not know it
 
 
