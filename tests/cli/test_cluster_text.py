@@ -21,7 +21,7 @@ def test_a_finished_workspace_says_it(finished: Path) -> None:
     facts = status(finished)
     said = status_text(facts)
     assert f"clusters  {facts['trust']['sentence']}" in said
-    assert "scores    rules_kept of clusters " in said
+    assert "scores    heuristics of clusters " in said
     assert "of the tokens)" in said
 
 

@@ -16,7 +16,7 @@ from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import write_json
 from openclimb.workspace.tables import read_rows
 
-SCORE = "rules_kept"
+SCORE = "heuristics"
 
 
 def made(finished: Path, root: Path, **limits: dict[str, float]) -> list[dict[str, str]]:

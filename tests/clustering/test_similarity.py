@@ -23,10 +23,10 @@ def test_a_run_compares_each_domain_with_each_task(finished: Path) -> None:
     embed = load_embedder(config.embed, finished / "clusters")
     centroids = np.load(finished / "domains" / "centroids.npy", allow_pickle=False)
     assert [row["domain"] for row in rows] == [row["name"] for row in read_rows(finished / "domains" / "domains.csv")]
-    for task, path in {"speech": 0, "stories": 1}.items():
+    for task in ("speech", "stories"):
         mean = embed([item.pairs[item.gold][0] + item.pairs[item.gold][1] for item in search_items(config.tasks)[task]])
         expected = centroids @ (mean.mean(0) / np.linalg.norm(mean.mean(0)))
-        assert [float(row[task]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-4), path
+        assert [float(row[task]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-4)
     assert len(rows[0]) == 3
 
 
@@ -42,11 +42,11 @@ def compared(finished: Path, out: Path, domains: Path, tasks: dict[str, list[Ite
     return out / FILE
 
 
-def test_a_domain_is_most_like_a_task_of_its_own_text(finished: Path, tmp_path: Path) -> None:
+def test_a_domain_is_most_like_a_task_of_its_own_text(finished: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     domains = finished / "domains"
     embed = load_embedder(openclimb.open(finished).config.embed, finished / "clusters")
     centroids = np.load(domains / "centroids.npy", allow_pickle=False)
-    corpus = [json.loads(line)["text"] for line in (Path(__file__).parent.parent / "data" / "corpus.jsonl").open()]
+    corpus = [json.loads(line)["text"] for line in tiny_corpus.read_text(encoding="utf-8").splitlines()]
     nearest = (embed(corpus) @ centroids.T).argsort(axis=0)[-40:]  # of each domain
     tasks = {f"of {i}": [Item((("", corpus[row]),), 0, 0.1) for row in nearest[:, i]] for i in range(len(centroids))}
     rows = read_rows(compared(finished, tmp_path, domains, tasks))

@@ -72,5 +72,6 @@ def similarity_table(facts: Facts) -> dict[str, Any]:
         ]
         for label, kind in kinds.items()
     }
-    rows.sort(key=lambda row: -(row["weight"] or 0.0))
+    weight = {name: row.weight for name, row in answer.items()}
+    rows.sort(key=lambda row: -weight.get(str(row["name"]), 0.0))
     return {"tasks": tasks, "rows": rows, "correlations": correlations}

@@ -18,7 +18,8 @@ LARGEST = 0.5  # of the documents in one cluster: more is warned
 AGREEMENT = 0.4  # adjusted mutual information of two halves: less is warned
 INTRUDER = 0.6  # of the odd ones are found: less is warned
 UNKNOWN = 0.1  # of the documents have hardly a known word: more is warned
-FULL = 0.5  # of a script's documents in one cluster, of which it is less than this: the embedder does not know it
+HOME = 0.5  # of a script's documents in one cluster, and
+OWN = 0.8  # of that cluster of this script, or less: the embedder puts the script together with another
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def trust_warnings(trust: Trust) -> list[str]:
     if strange := _mixed(trust.scripts):
         named = ", ".join(f"{one_line(one.name)} ({one.share:.1%})" for one in strange)
         found.append(
-            f"documents of other scripts lie in one cluster with what is not like them: {named}; use an embedder of "
+            f"most documents of a script lie in one cluster, which they share with others: {named}; use an embedder of "
             "these languages"
         )
     return found
 
 
 def _mixed(scripts: Sequence[Spread]) -> list[Spread]:
-    """Return the scripts whose documents have one home, and are the lesser part of it: nothing else joins them."""
-    return [one for one in scripts[1:] if one.in_home >= FULL and one.of_home < FULL]
+    """Return the scripts, but for the most frequent, of which one cluster holds most documents, and others too."""
+    return [one for one in scripts[1:] if one.in_home >= HOME and one.of_home < OWN]
