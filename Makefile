@@ -56,6 +56,7 @@ wheel: $(READY)  ## a wheel, installed in a fresh environment, answers
 	$(PYTHON) -m venv dist/env
 	dist/env/bin/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps click dist/*.whl
 	dist/env/bin/climb --version
+	$(BIN)/python -m zipfile -l dist/*.whl | grep -q annotation/rubric.toml
 	rm -rf dist
 
 # CORPUS: JSONL with the columns text and domain; STATIC, TRANSFORMER: folders of embedding models; TASKS: task files;
@@ -78,6 +79,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/students.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/contamination.py --corpus $(CORPUS) --tasks '$(TASKS)' --model $(STATIC)
 	$(PY) bench/dedup.py --corpus $(CORPUS) --model $(STATIC)
+	$(PY) bench/annotate.py
 	$(PY) bench/engines.py --corpus $(CORPUS) --model $(STATIC) --demo $(DEMO)
 	$(PY) bench/scale.py
 	$(PY) bench/plan.py --corpus $(CORPUS) --model $(STATIC)

@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"api", "testing"},
     {"report", "trackers"},
     {"validation", "export"},
-    {"pipeline", "recipes", "planning", "students"},
+    {"pipeline", "recipes", "planning", "annotations", "students"},
     {"objectives", "baselines"},
     {"clustering", "search", "proxy"},
     {"quality"},

@@ -21,7 +21,7 @@ from openclimb.workspace import trials as trial_files
 from openclimb.workspace.damage import Damage, find_damage, find_damaged_trials, stop_if_damaged
 from openclimb.workspace.files import fingerprint, sweep
 from openclimb.workspace.observations import EXTERNAL_ROLE
-from openclimb.workspace.records import STAGES, Workspace, trial_settings
+from openclimb.workspace.records import ANNOTATIONS, STAGES, Workspace, trial_settings
 from openclimb.workspace.results import MIXTURE, Answer, Best, Validation, read_answer, read_validation
 from openclimb.workspace.runs_file import Directions, Imported, read_runs
 from openclimb.workspace.trials import Proposal, Trial, weights_key
@@ -263,7 +263,8 @@ class OpenWorkspace:
         Returns the files that are not as they were made.
         """
         root = self.workspace.root
-        stages = [one for stage in (*STAGES, "validation", "students") for one in find_damage(root, stage, True)]
+        made = (*STAGES, ANNOTATIONS, "students", "validation")
+        stages = [one for stage in made for one in find_damage(root, stage, True)]
         return [*stages, *find_damaged_trials(root)]
 
     def report(self) -> Path:
@@ -272,6 +273,28 @@ class OpenWorkspace:
 
         stop_if_damaged(self.workspace.root, ("duplicates", "contamination", "domains", "mixture", "validation"))
         return build_report(self.workspace.root)
+
+    def write_rubric(self) -> Path:
+        """Write the rubric of annotations to rubric.toml, to be edited, and return its path."""
+        from openclimb.quality.annotation.rubric import FILE, write_default
+
+        path = self.workspace.root / FILE
+        write_default(path)
+        return path
+
+    def annotate(self, n: int, progress: Progress | None = None, *, redo: bool = False, **more: Any) -> dict[str, Any]:
+        """Have n documents rated by the rubric, those of earlier calls among them: annotations/labels.jsonl. Return
+        what came: labels, failed, left, tokens_in, tokens_out, usd, means, counts.
+
+        `more`: balanced, annotator, endpoint, limits, as in `quality.annotation.annotate.AnnotateSpec`; `redo`: move
+        the labels that are there aside. Raises EndpointError, StaleError; what was answered is kept.
+        """
+        from openclimb.annotations import annotate
+        from openclimb.quality.annotation.annotate import AnnotateSpec
+
+        spec, config, progress = AnnotateSpec(n, **more), self.config, progress or Progress()
+        with engine_of(config.run, config.engine, progress.note) as engine:
+            return dict(annotate(self.workspace, engine, progress, spec, redo=redo))
 
     def export(
         self,

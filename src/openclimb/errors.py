@@ -51,6 +51,10 @@ class SearchError(OpenclimbError):
     """The search cannot go on: no trial has scores, a mixture breaks its caps, a score is missing."""
 
 
+class EndpointError(OpenclimbError):
+    """The endpoint of a language model refuses requests, does not answer, or gives nothing that can be used."""
+
+
 class MissingDependency(OpenclimbError):
     """An optional library is not installed; the fix is the line that installs it."""
 

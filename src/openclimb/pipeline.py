@@ -85,14 +85,8 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
             given, data = custom_domains(workspace.root, config), trial_data(recipes)
             return workspace.make(recipes["mixture"], context, search, workspace.root, config, given, None, data)
         shaped(config.proxy)  # a checkpoint that cannot be used is refused before the long work
-        tokenizer = with_tokenizer(config.tokens, config.proxy)
-
-        corpus = workspace.make(recipes["corpus"], context, survey, config.corpus, config.tokens.tokenizer)
-        units = read_units(corpus, config.corpus, config.tokens.tokenizer)
-        if left := left_out(corpus):
-            progress.note(f"left out: {left_out_text(left)}")
-        fitted = (units, config.corpus, config.embed, config.clusters, tokenizer)
-        clusters = workspace.make(recipes["clusters"], context, fit, *fitted)
+        units = surveyed(workspace, context, recipes["corpus"], config)
+        clusters = clustered(workspace, context, recipes["clusters"], config, units)
         labels = label_all(workspace, context, recipes, config, units, clusters)
         without = folders_left_out(workspace.root, config)
         least = least_tokens(config.proxy, config.target)
@@ -107,6 +101,22 @@ def run(workspace: Workspace, engine: Engine, progress: Progress, redo: str = ""
         now = {"corpus": current_recipes(workspace, config)["corpus"]}
         stop_if_stale(workspace, config, now)  # a file that changed while it was read is told at once
         return mixture
+
+
+def surveyed(workspace: Workspace, context: StageContext, recipe: Recipe, config: Config) -> list[Unit]:
+    """Return the units of the corpus stage, which is made where it is not done."""
+    corpus = workspace.make(recipe, context, survey, config.corpus, config.tokens.tokenizer)
+    if left := left_out(corpus):
+        context.progress.note(f"left out: {left_out_text(left)}")
+    return read_units(corpus, config.corpus, config.tokens.tokenizer)
+
+
+def clustered(
+    workspace: Workspace, context: StageContext, recipe: Recipe, config: Config, units: Sequence[Unit]
+) -> Path:
+    """Return the folder of the clusters stage, which is made where it is not done."""
+    tokenizer = with_tokenizer(config.tokens, config.proxy)
+    return workspace.make(recipe, context, fit, units, config.corpus, config.embed, config.clusters, tokenizer)
 
 
 def label_all(

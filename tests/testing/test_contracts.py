@@ -14,12 +14,14 @@ from openclimb.config.registry import names
 from openclimb.engines.local import LocalEngine
 from openclimb.quality.student import HEADS, Student, write_table
 from openclimb.testing.contracts import (
+    check_annotator,
     check_baseline,
     check_embedder,
     check_engine,
     check_scorer,
     check_writer,
 )
+from openclimb.testing.endpoint import rule_scores
 
 
 @pytest.fixture
@@ -63,6 +65,26 @@ def test_a_sound_scorer_passes_and_one_that_looks_at_neighbours_fails(third_part
     check_scorer(third_party(length))
     with pytest.raises(AssertionError, match="neighbours"):
         check_scorer(third_party(rank))
+
+
+def graded(texts: Sequence[str]) -> list[dict[str, float]]:
+    return [rule_scores(text) if text.strip() else {} for text in texts]
+
+
+def above(texts: Sequence[str]) -> list[dict[str, float]]:
+    return [{**scores, "quality": 6} for scores in graded(texts)]
+
+
+def ranked(texts: Sequence[str]) -> list[dict[str, float]]:
+    return [{**scores, "quality": len(texts) % 5} for scores in graded(texts)]
+
+
+def test_a_sound_annotator_passes_and_others_are_told(third_party: Callable[..., str]) -> None:
+    check_annotator(third_party(graded))
+    with pytest.raises(AssertionError, match="out of range: quality: 6"):
+        check_annotator(third_party(above))
+    with pytest.raises(AssertionError, match="neighbours"):
+        check_annotator(third_party(ranked))
 
 
 @pytest.mark.parametrize("name", names("embedder"))

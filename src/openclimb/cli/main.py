@@ -30,6 +30,7 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "report": ("run_report:report", "write report/index.html"),
     "export": ("export:export", "write the dataset in mixture order"),
     "verify": ("verify:verify", "read an exported dataset alone; says whether it is what its card says"),
+    "annotate": ("annotate:annotate", "have a sample of the documents rated by a language model, for quality scores"),
     "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),
     "train-quality": ("train_quality:train_quality", "train students of labels, which score documents for quality"),
     "ask": ("ask_tell:ask", "print mixtures to train elsewhere, as JSON lines"),

@@ -99,6 +99,24 @@ def export_text(facts: Mapping[str, Any], out: str) -> str:
     return "\n".join(lines)
 
 
+def annotate_text(facts: Mapping[str, Any], root: str) -> str:
+    """Return what came of annotations as people read it: labels, failures, cost, and how the scores are spread."""
+    failed = ", ".join(f"{kind} {n:,}" for kind, n in facts["failed"].items())
+    lines = [f"{counted(facts['labels'], 'labels')}: {root}/annotations/labels.jsonl"]
+    lines += [f"no label: {failed} (annotations/answers.jsonl)"] if failed else []
+    if "endpoint" in facts:
+        cost = f", ${facts['usd']:,.2f}" if "usd" in facts else ""
+        guessed = f"; the server did not count {counted(facts['estimated'], 'answers')}" if facts["estimated"] else ""
+        lines.append(f"spent: {facts['tokens_in']:,} tokens in, {facts['tokens_out']:,} out{cost}{guessed}")
+    if facts["left"]:
+        lines.append(f"{counted(facts['left'], 'documents')} are left: the budget is spent; with more, run again")
+    width = max(map(len, facts["means"]))
+    lines += ["", f"{'scale':<{width}}  mean  " + "".join(f"{score:>8}" for score in range(6))]
+    for name, mean in facts["means"].items():
+        lines.append(f"{name:<{width}}  {mean:4.2f}  " + "".join(f"{n:>8,}" for n in facts["counts"][name]))
+    return "\n".join(lines)
+
+
 def best_text(answer: Best) -> str:
     """Return the best expected mixture as people read it: what it promises, its weights, and which of them matter."""
     width = max(6, *map(len, short_names([row.name for row in answer.domains])))

@@ -27,6 +27,7 @@ from openclimb.config.schema import CorpusSettings, EmbedSettings, QualitySettin
 from openclimb.corpus.labels import DONE
 from openclimb.corpus.reading.parse import FOLDERS, HTML, NOT_PLAIN, Document, Rejected
 from openclimb.corpus.reading.read import Unit, content_hash, read_unit
+from openclimb.corpus.sample import Block
 from openclimb.engines.engine import Resources
 from openclimb.engines.local import set_allocator
 from openclimb.errors import InputError
@@ -317,6 +318,17 @@ def _label_batch(
         *(column for found in scores for column in found.T),
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_schema(score_names(scorers)))
+
+
+def clusters_of(embed: EmbedSettings, clusters: Path, block: Block) -> NDArray[np.int32]:
+    """Return the cluster of each document of a sample's block, (n,); `clusters` is the folder of the finished stage."""
+    centroids = np.load(clusters / "centroids.npy", allow_pickle=False)
+    return assign(load_embedder(embed, clusters)(block.texts()), centroids)[0]
+
+
+def embedding(embed: EmbedSettings) -> Resources:
+    """Return what a process takes that embeds."""
+    return Resources(gpus=gpu_share(embed))
 
 
 def _schema(scores: Sequence[str]) -> Any:

@@ -17,6 +17,7 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
         "sentence-transformers": "clustering.embed:transformer",
         "hashing": "clustering.embed:hashing",
     },
+    "annotator": {"endpoint": "quality.annotation.annotate:by_endpoint"},
     "scorer": {
         "heuristics": "quality.scorers:rules",
         "fasttext": "quality.fasttext:scorers",

@@ -55,15 +55,20 @@ class Block:
     rows: NDArray[np.int32]  # in the group
     places: NDArray[np.int64]
 
+    @property
+    def unit(self) -> int:
+        """The number of the unit that its documents are of."""
+        return int(self.path.stem.removeprefix("unit-"))
+
     def texts(self) -> list[str]:
         """Return their texts, each cut to `SHORT_CHARS` or more."""
         return list(self._read(["text"])["text"])
 
-    def documents(self, unit: int) -> list[SampledDocument]:
-        """Return the documents, which are of this unit."""
+    def documents(self) -> list[SampledDocument]:
+        """Return the documents, their texts cut as those of `texts`."""
         names = ["position", "text", "source", "bytes", "id", "hash"]
         columns = self._read(names)
-        return [SampledDocument(unit, *row) for row in zip(*(columns[name] for name in names), strict=True)]
+        return [SampledDocument(self.unit, *row) for row in zip(*(columns[name] for name in names), strict=True)]
 
     def _read(self, columns: list[str]) -> dict[str, list[Any]]:
         import pyarrow as pa
@@ -113,11 +118,19 @@ FIELDS = np.dtype([("hash", np.uint64), ("row", np.int32), ("bytes", np.int32)])
 
 
 def draw_sample(
-    units: Sequence[Unit], settings: CorpusSettings, n: int, seed: int, engine: Engine, progress: Progress, out: Path
+    units: Sequence[Unit],
+    settings: CorpusSettings,
+    n: int,
+    seed: int,
+    engine: Engine,
+    progress: Progress,
+    out: Path,
+    n_shown: int = SHOWN,
 ) -> Sample:
     """Return the n documents of the corpus with the smallest place hash (all, when there are fewer).
 
-    Their texts lie in `out`/drawn, which is to be removed when they are embedded.
+    Their texts lie in `out`/drawn, which is to be removed when they were read; those of the first `n_shown` are also
+    held in memory.
     """
     order = sorted(units, key=lambda unit: place_hash(unit.name, unit.start, seed))
     guess = max(1, _guess_documents(order, settings))
@@ -127,7 +140,7 @@ def draw_sample(
         bound = min(HASHES, int(1.2 * share * HASHES) + 1)
         looked = sorted(order[:most], key=lambda unit: unit.number)
         folder = out / "drawn" / f"{bound:017x}"
-        look = partial(_look, settings=settings, seed=seed, bound=bound, shown=min(1.0, 2 * SHOWN / n), folder=folder)
+        look = partial(_look, settings=settings, seed=seed, bound=bound, shown=min(1.0, 2 * n_shown / n), folder=folder)
         progress.start("sample", len(looked), "units")
         smallest, total = Smallest(n), 0
         for index, (part, n_documents) in engine.map(look, looked, folder=out):
@@ -137,15 +150,15 @@ def draw_sample(
         smallest.cut()
         progress.finish(f"{min(n, smallest.held):,} of {total:,} documents")
         if smallest.held >= n or (bound == HASHES and most >= len(units)):
-            return _sample(smallest, looked, folder, engine)
+            return _sample(smallest, looked, folder, engine, n_shown)
         shutil.rmtree(folder)
         if bound == HASHES:
             most *= 2
         share = 2.0 * max(share, n / max(1, total))
 
 
-def _sample(smallest: Smallest, looked: Sequence[Unit], folder: Path, engine: Engine) -> Sample:
-    """Return the sample: the order of its documents, and the texts of the first."""
+def _sample(smallest: Smallest, looked: Sequence[Unit], folder: Path, engine: Engine, n_shown: int) -> Sample:
+    """Return the sample: the order of its documents, and the texts of the first `n_shown`."""
     indices = sorted(index for index, part in smallest.parts.items() if len(part))
     if not indices:
         return Sample(np.empty(0, np.int64), [], [])
@@ -155,7 +168,7 @@ def _sample(smallest: Smallest, looked: Sequence[Unit], folder: Path, engine: En
     place[order] = np.arange(len(order))
     n_bytes = np.concatenate([smallest.parts[index]["bytes"] for index in indices])[order].astype(np.int64)
     blocks: list[Block] = []
-    first: list[tuple[Block, int]] = []
+    first: list[Block] = []
     begin = 0
     for index in indices:
         part, unit = smallest.parts[index], looked[index]
@@ -167,17 +180,17 @@ def _sample(smallest: Smallest, looked: Sequence[Unit], folder: Path, engine: En
             rows, places = part["row"][groups == group] % BLOCK, mine[groups == group]
             block = Block(_path(folder, unit), group, rows, places)
             blocks.append(block)
-            if (some := places < SHOWN).any():
-                first.append((replace(block, rows=rows[some], places=places[some]), unit.number))
-    texts: list[SampledDocument | None] = [None] * min(SHOWN, len(order))
+            if (some := places < n_shown).any():
+                first.append(replace(block, rows=rows[some], places=places[some]))
+    texts: list[SampledDocument | None] = [None] * min(n_shown, len(order))
     for at, documents in engine.map(_documents, first, folder=folder):
-        for where, document in zip(first[at][0].places.tolist(), documents, strict=True):
+        for where, document in zip(first[at].places.tolist(), documents, strict=True):
             texts[where] = document
     return Sample(n_bytes, [document for document in texts if document is not None], blocks)
 
 
-def _documents(block: tuple[Block, int]) -> list[SampledDocument]:
-    return block[0].documents(block[1])
+def _documents(block: Block) -> list[SampledDocument]:
+    return block.documents()
 
 
 def _path(folder: Path, unit: Unit) -> Path:

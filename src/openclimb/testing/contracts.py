@@ -24,6 +24,8 @@ from openclimb.workspace.trials import Trial
 
 ODD_TEXTS = ("A plain sentence of English.", "", "    ", "ünïcödé ☃ 漢字", "one " * 5000, "{}[]<>", "7 " * 50, "\n\n\n")
 
+SCALES = ("quality", "educational_value", "informational_value", "no_advertisement", "cultural_value")
+
 
 def check_embedder(name: str, model: str = "") -> None:
     """Check an embedder by its name in the settings: one unit vector a text, whatever its neighbours, the same again.
@@ -65,6 +67,31 @@ def check_scorer(
         together = scorer(ODD_TEXTS, embed(ODD_TEXTS) if embed else None)
         alone = np.concatenate([scorer([text], one) for text, one in zip(ODD_TEXTS, vectors, strict=True)])
         assert np.allclose(together, alone, atol=1e-5), "a text's scores must not depend on its neighbours"
+
+
+def check_annotator(name: str, scales: Sequence[str] = SCALES) -> None:
+    """Check an annotator, `package.module:function`: for each text a dict with a number from 0 to 5 for every scale, or
+    an empty one; the same whatever the text's neighbours.
+
+    `scales`: those of your rubric.toml, if you changed them. One that asks a model which draws its answers will fail.
+    """
+    from openclimb.config.registry import load
+    from openclimb.quality.annotation.rubric import Unusable, checked
+
+    annotate = load("annotator", name)
+
+    def labels(texts: Sequence[str]) -> list[dict[str, float]]:
+        found = annotate(list(texts))
+        assert isinstance(found, list), "a list is to be returned"
+        assert len(found) == len(texts), "one dict a text"
+        try:
+            return [checked(scores, scales) if scores != {} else {} for scores in found]
+        except Unusable as why:
+            raise AssertionError(f"{why.reason}: {why.detail}") from None
+
+    together, alone = labels(ODD_TEXTS), [labels([text])[0] for text in ODD_TEXTS]
+    assert any(together), "some text must have a label"
+    assert together == alone, "a text's scores must not depend on its neighbours"
 
 
 def check_predictor(name: str) -> None:

@@ -35,7 +35,8 @@ def find_damage(root: Path, stage: str, content: bool) -> list[Damage]:
     folder, found = root / stage, []
     if not (folder / "record.json").is_file():
         return []
-    fix = f"climb validate {root} --redo" if stage == "validation" else f"climb run {root} --redo {stage}"
+    own = {"validation": "validate", "annotations": "annotate"}  # made by commands of their own
+    fix = f"climb {own[stage]} {root} --redo" if stage in own else f"climb run {root} --redo {stage}"
     try:
         files = read_json(folder / "record.json")["files"]
     except (WorkspaceError, KeyError, TypeError):

@@ -41,6 +41,7 @@ Inputs = ParamSpec("Inputs")
 
 STAGES = ("corpus", "clusters", "labels", "duplicates", "contamination", "domains", "tokens", "mixture")
 READ_WHOLE = ("domains", "tokens", "mixture")  # at every run: their content is compared too, not their size alone
+ANNOTATIONS = "annotations"  # the folder of labels by a language model: beside the stages, made by its own command
 TRANSFER = "transfer"  # the folder of what a workspace took from another one
 URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # as Path writes it, with one stroke
 FORMAT = 2  # of the workspace on disk: another one was made by an earlier or a newer version
@@ -141,6 +142,13 @@ class Workspace:
     def begin_waiting(self, recipe: Recipe | None) -> Path | None:
         """Return what `begin` does; None where there is no such stage, or it is finished."""
         return self.begin(recipe) if recipe and self.state(recipe).state != "done" else None
+
+    def reopen(self, recipe: Recipe) -> Path:
+        """Return a finished folder as a partial one again, to be added to; its record goes."""
+        os.rename(self.folder(recipe.stage), self._partial(recipe))
+        partial = self.begin(recipe)
+        (partial / "record.json").unlink()
+        return partial
 
     def finish(self, recipe: Recipe, facts: Mapping[str, Any], seconds: float) -> None:
         """Write the record of a stage, last, and give its folder the final name.
