@@ -1,8 +1,10 @@
 """What an export costs in each format, what verifying it costs, and what the test of its order lets through.
 
-    python bench/writers.py --corpus corpus.jsonl [--every 20] [--tokens 4M] [--root FOLDER]
+    python bench/writers.py --corpus corpus.jsonl [--every 20] [--tokens 4M] [--root FOLDER] [--before writers.json]
 
 The corpus has the columns text and domain; its domains are weighed by a function, so that the search takes no time.
+Rates stand beside a plain copy of the corpus by pyarrow and beside the tokenizer by itself, all in one process, on one
+in four as many documents again. Memory is of exports of everything, of 10^5 and 10^6 documents of 400 characters.
 For the order: how near a dataset comes to what is allowed, how often a random order of its documents goes beyond that,
 and the smallest drift of the largest domain that is found, when its share rises evenly from the first to the last
 stretch and that of the others falls. Writes bench/results/writers.json.
@@ -22,12 +24,16 @@ from numpy.typing import NDArray
 
 import openclimb
 from _results import FOLDER, write_results
+from _writers_rates import FEW, MANY, peak_memory, rates, result, short_corpus
 from openclimb.config.load import parse_count
 from openclimb.config.registry import names
-from openclimb.export.verify import spread_of, verify
+from openclimb.export.checks.spread import spread_of
+from openclimb.export.verify import verify
 from openclimb.progress import Progress
+from openclimb.workspace.files import read_json
 from openclimb.workspace.trials import Trial
 
+RATED = 4  # times the documents and tokens of the formats' table, for rates
 ORDERS = 300  # random orders of the documents
 DRIFTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)  # of a share, from its mean to either end
 
@@ -123,6 +129,41 @@ def limits_of_order(out: Path, rng: np.random.Generator) -> list[dict[str, Any]]
     return rows
 
 
+def cases(tokens: int) -> dict[str, dict[str, Any]]:
+    """Return the exports whose rate is taken: what each is called, and what is asked for."""
+    return {
+        "parquet, by cluster": {"token_budget": None, "by_cluster": True},
+        "jsonl.zst, by cluster": {"token_budget": None, "by_cluster": True, "format": "jsonl.zst"},
+        "tokens, by cluster": {"token_budget": None, "by_cluster": True, "format": "tokens"},
+        "parquet, mixture": {"token_budget": tokens, "format": "parquet"},
+        "tokens, mixture": {"token_budget": tokens, "format": "tokens"},
+    }
+
+
+def memory(corpus: Path, root: Path) -> list[dict[str, Any]]:
+    """Return rows: the most memory that exports of all of a corpus take, of few documents and of many."""
+    rows = []
+    for n in (FEW, MANY):
+        folder = root / f"short-{n}"
+        folder.mkdir()
+        short_corpus(corpus, n, folder / "all.jsonl")
+        opened = workspace(folder / "all.jsonl", 1, 40 * n, folder)
+        for name, tokens in (("by cluster", None), ("mixture", 40 * n)):
+            peak = peak_memory(opened.workspace.root, folder / name, tokens)
+            rows.append(result(f"parquet, {name}", f"MB of memory at most, {n:,} documents", peak))
+    return rows
+
+
+def kept(before: Path) -> list[dict[str, Any]]:
+    """Return the rates and the memory among earlier results, as rows that say so."""
+    rows = read_json(before)["rows"]
+    return [
+        {**{name: one[name] for name in ("metric", "value", "reference")}, "case": f"before: {one['case']}"}
+        for one in rows
+        if "MB of text a second ÷" in one["metric"] or "MB of memory" in one["metric"]
+    ]
+
+
 def main() -> None:
     """Run, print, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,6 +172,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="4M")
     parser.add_argument("--root", type=Path, help="folder to work in (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--before", type=Path, help="results of earlier code, whose rates are kept beside these")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp()) if options.root is None else options.root
     tokens = parse_count(options.tokens)
@@ -138,9 +180,15 @@ def main() -> None:
         opened = workspace(options.corpus, options.every, tokens, root)
         rows = seconds_of_formats(opened, tokens, root)
         rows += limits_of_order(root / "parquet", np.random.default_rng(0))
+        more = root / "more"
+        larger = workspace(options.corpus, max(1, options.every // RATED), RATED * tokens, more)
+        rows += rates(larger, more, cases(RATED * tokens))
+        rows += memory(options.corpus, root)
     finally:
         if options.root is None:
             shutil.rmtree(root)
+    if options.before:
+        rows = kept(options.before) + rows
     write_results("writers", rows, options.out)
 
 

@@ -298,7 +298,7 @@ class OpenWorkspace:
 
     def export(
         self,
-        token_budget: int,
+        token_budget: int | None,
         out: str | Path,
         format: str = "parquet",
         progress: Progress | None = None,
@@ -306,12 +306,14 @@ class OpenWorkspace:
     ) -> dict[str, Any]:
         """Write the dataset for a token budget, in mixture order, to a folder or a URL; return what was written.
 
-        `more`: by_domain, tokenizer, seed, shard_bytes, as in `export.dataset.ExportSpec`.
+        `more`: by_domain, by_cluster, tokenizer, seed, shard_bytes, as in `export.facts.ExportSpec`. None is the
+        target's token budget.
         """
-        from openclimb.export.dataset import ExportSpec, asked_for, export
+        from openclimb.export.dataset import asked_for, export
+        from openclimb.export.facts import ExportSpec
         from openclimb.export.remote import export_to_store
 
-        spec = ExportSpec(token_budget, format, **more)
+        spec = ExportSpec(self.config.target.token_budget if token_budget is None else token_budget, format, **more)
         stop_without_corpus(self.workspace.root, self.config)
         self._done("mixture")
         root, config, progress = self.workspace.root, self.config, progress or Progress()

@@ -16,6 +16,8 @@ def _card(*names: str, format: str = "parquet", **changes: object) -> str:
         "token_budget": 100_000,
         "format": format,
         "by_domain": False,
+        "by_cluster": False,
+        "counted": True,
         "tokenizer": {"own": True, "vocab_size": 512, "end": 0, "start": None},
         "tokens": 99_999,
         "documents": 12_345,
@@ -24,7 +26,8 @@ def _card(*names: str, format: str = "parquet", **changes: object) -> str:
         "within_tolerance": True,
         "domains": [{**ROW, "name": name} for name in names],
     }
-    return dataset_card({**facts, **changes}, "It beats <natural>.", preset("demo"), 3)
+    about = [{"name": name, "n_clusters": "0", "words": ""} for name in names]
+    return dataset_card({**facts, **changes}, "It beats <natural>.", preset("demo"), 3, about)
 
 
 def test_names_cannot_put_markup_or_rows_on_the_card() -> None:

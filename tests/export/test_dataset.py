@@ -17,8 +17,10 @@ from openclimb.corpus.heldout import is_heldout
 from openclimb.corpus.reading.read import content_hash
 from openclimb.engines.local import LocalEngine
 from openclimb.errors import DomainError, InputError, StaleError, WorkspaceError
-from openclimb.export import dataset, pieces
-from openclimb.export.dataset import ExportSpec, export
+from openclimb.export import dataset
+from openclimb.export.assembly import deals, pieces
+from openclimb.export.dataset import export
+from openclimb.export.facts import ExportSpec
 from openclimb.export.writers import rows as rows_writers
 from openclimb.export.writers.rows import write_parquet
 from openclimb.mixture import Domain
@@ -141,7 +143,10 @@ def test_bytes_do_not_depend_on_workers_or_on_the_units(
     _export(finished, tmp_path / "one", format=format, shard_bytes=60_000)
     _export(finished, tmp_path / "two", format=format, shard_bytes=60_000, workers=2)
     monkeypatch.setattr(pieces, "STRETCH_CHARS", 50_000)
-    monkeypatch.setattr(pieces, "GROUP_CHARS", 5_000)
+    monkeypatch.setattr(deals, "READ_ROWS", 7)
+    monkeypatch.setattr(deals, "HAND_BYTES", 30_000)
+    monkeypatch.setattr(deals, "PIECES_BYTES", 1)
+    monkeypatch.setattr(deals, "FAN", 2)
     _export(finished, tmp_path / "small", format=format, shard_bytes=60_000)
     assert _checksums(tmp_path / "one") == _checksums(tmp_path / "two") == _checksums(tmp_path / "small")
 

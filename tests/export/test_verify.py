@@ -16,7 +16,8 @@ import openclimb
 from openclimb.cli.main import main
 from openclimb.config.registry import names
 from openclimb.errors import WorkspaceError
-from openclimb.export.verify import spread_of, verify
+from openclimb.export.checks.spread import spread_of
+from openclimb.export.verify import verify
 from openclimb.progress import Progress
 from openclimb.testing.fixtures import complaint
 from openclimb.workspace.files import file_checksum, read_json, write_json

@@ -234,7 +234,8 @@ def test_rows_of_streams_that_are_not_whole_are_not_read(
 
 
 def test_a_small_share_is_no_zero_in_the_data_path(tmp_path: Path) -> None:
-    write_data_path(tmp_path, [{"file": "a.bin", "tokens": [10**8]}, {"file": "b.bin", "tokens": [40]}])
+    shares = (1 - 4e-7, 4e-7, 0.0)
+    write_data_path(tmp_path, [{"file": f"{name}.bin", "share": n} for name, n in zip("abc", shares, strict=True)])
     assert (tmp_path / "megatron.txt").read_text() == "--data-path 1.000000 data/a 4e-07 data/b\n"
 
 

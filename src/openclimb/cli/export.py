@@ -16,10 +16,11 @@ from openclimb.progress import choose_progress
 @click.command(cls=Command)
 @workspace
 @with_progress
-@click.option("--tokens", required=True, metavar="N", help="token budget of the dataset, such as 10B")
+@click.option("--tokens", default="", metavar="N", help="token budget, such as 10B (default: that of [target])")
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write, or a URL such as s3://bucket/data")
 @click.option("--format", default="parquet", type=click.Choice(names("writer")), help="of the shards")
 @click.option("--by-domain", is_flag=True, help="shards of one domain each, in place of the mixture in order")
+@click.option("--by-cluster", is_flag=True, help="each kept document once, with its labels, a folder a domain")
 @click.option(
     "--tokenizer", default="", metavar="FILE", help="the target's tokenizer.json, whose tokens count (default: our own)"
 )
@@ -33,7 +34,7 @@ def export(
     out: str,
     format: str,
     shard_mb: float,
-    **more: Any,  # by_domain, tokenizer, seed
+    **more: Any,  # by_domain, by_cluster, tokenizer, seed
 ) -> None:
     from openclimb.cli.text import export_text
     from openclimb.config.load import parse_count
@@ -42,5 +43,6 @@ def export(
     shard_bytes = round(shard_mb * 1e6)
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
         opened = openclimb.open(workspace)
-        facts = opened.export(parse_count(tokens), out, format, progress, shard_bytes=shard_bytes, **more)
+        budget = parse_count(tokens) if tokens else None
+        facts = opened.export(budget, out, format, progress, shard_bytes=shard_bytes, **more)
     say(json.dumps({"event": "exported", **facts}) if as_json else export_text(facts, without_secrets(out)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openclimb.cli.cluster_text import cluster_lines
+from openclimb.config.load import format_count
 from openclimb.printable import one_line, short_names
 from openclimb.progress import counted, size_text
 from openclimb.search.transfer.store import transfer_sentence
@@ -80,20 +81,26 @@ def answer_text(answer: Answer) -> str:
 
 
 def export_text(facts: Mapping[str, Any], out: str) -> str:
-    """Return what an export wrote as people read it: the shares asked for and realised, and where it is."""
+    """Return what an export wrote as people read it: the shares asked for and realised, or each domain's weight and
+    epochs, and where it is.
+    """
     rows = sorted(facts["domains"], key=lambda row: -row["weight"])
     names = short_names([row["name"] for row in rows])
     width = max(map(len, names))
-    lines = [f"{'domain':<{width}}  asked for  realised  repetitions"]
+    head = "   weight     share       epochs" if facts["by_cluster"] else "asked for  realised  repetitions"
+    lines = [f"{'domain':<{width}}  {head}"]
     lines += [
         f"{name:<{width}}  {row['weight']:9.2%}  {row['realised']:8.2%}  {row['repetitions']:11.2f}"
         for name, row in zip(names, rows, strict=True)
     ]
+    about = "" if facts["counted"] else "about "
     lines += [
         "",
-        f"{counted(facts['documents'], 'documents')}, {facts['tokens']:,} tokens, "
+        f"{counted(facts['documents'], 'documents')}, {about}{facts['tokens']:,} tokens, "
         f"{size_text(facts['text_bytes'])} of text in {counted(len(facts['shards']), 'shards')}: {out}",
-        f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
+        f"each document once; epochs at {format_count(facts['token_budget'])} tokens"
+        if facts["by_cluster"]
+        else f"largest difference between a realised share and the one asked for: {facts['largest_difference']:.3%}"
         + ("" if facts["within_tolerance"] else ", more than 0.1%: documents are too long for so small a token budget"),
     ]
     return "\n".join(lines)

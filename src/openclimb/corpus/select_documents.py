@@ -3,6 +3,7 @@
 Packing and export choose by the same rule, so that a larger share holds the same documents and more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ class DocumentChoice:
         chosen = (domain >= 0) & (bounds > 0) & (order.astype(np.float64) <= bounds)
         rows = zip(position[chosen].tolist(), domain[chosen].tolist(), order[chosen].tolist(), strict=True)
         return {place: (of, key) for place, of, key in rows}
+
+    def columns(self, unit: Unit, positions: NDArray[np.int64], names: Sequence[str]) -> Any:
+        """Return these columns of the labels (pyarrow.Table) of the documents of a unit that stand at `positions`."""
+        import pyarrow.parquet as pq
+
+        names = list(dict.fromkeys(["position", *names]))
+        table = pq.read_table(self.labels / f"unit-{unit.number:05d}.parquet", columns=names)
+        place = table.column("position").to_numpy()
+        order = np.argsort(place, kind="stable")
+        return table.take(order[np.searchsorted(place, positions, sorter=order)])
 
     def count(self, unit: Unit) -> NDArray[np.float64]:
         """Return the tokens and the documents of each domain in a unit, whatever the rates: (2, domains + 1)."""

@@ -1,14 +1,20 @@
-"""The dataset card: templates/card.md, with the part of templates/load/ that says how the format is loaded."""
+"""The dataset card: templates/card.md of a mixture, clusters.md of each document once.
+
+Both with the part of templates/load/ that says how the format is loaded.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from openclimb.config.load import format_count
 from openclimb.config.schema import Config
-from openclimb.export.writers.writer import find_writer
+from openclimb.corpus.tokenizer import load_tokenizer
+from openclimb.export.facts import TOKENIZER
+from openclimb.export.writers.writer import Writer, find_writer
 from openclimb.printable import printable
-from openclimb.progress import counted
+from openclimb.progress import counted, size_text
 
 SIZES = {
     10**3: "n<1K",
@@ -20,11 +26,18 @@ SIZES = {
     10**9: "100M<n<1B",
     10**12: "n>1B",
 }
+EXAMPLES, EXAMPLE_CHARS = 3, 200  # documents of a domain that the card shows, and how much of each
+TABLE = ("name", "n_clusters", "documents", "tokens", "share", "cap", "words")  # of domains.csv; the others are scores
 MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")  # an underscore inside a word is none
 
 
-def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, seed: int) -> str:
-    """Return README.md: a card that `datasets.load_dataset` reads, and that tells people what this is."""
+def dataset_card(
+    facts: Mapping[str, Any], sentence: str, config: Config, seed: int, about: Sequence[Mapping[str, str]]
+) -> str:
+    """Return README.md: a card that `datasets.load_dataset` reads, and that tells people what this is.
+
+    `about`: the rows of domains/domains.csv, in the order of the facts' domains.
+    """
     import jinja2
 
     writer = find_writer(facts["format"])
@@ -36,17 +49,35 @@ def dataset_card(facts: Mapping[str, Any], sentence: str, config: Config, seed: 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": _number, "counted": counted, "count": format_count}
-    return environment.get_template("card.md").render(
+    environment.filters |= {"number": _number, "counted": counted, "count": format_count, "size": size_text}
+    apart = facts["by_domain"] or facts["by_cluster"]
+    domains = [{**row, "about": one} for row, one in zip(facts["domains"], about, strict=True)]
+    return environment.get_template("clusters.md" if facts["by_cluster"] else "card.md").render(
         facts=facts,
-        domains=sorted(facts["domains"], key=lambda row: -row["weight"]),
+        domains=sorted(domains, key=lambda row: -row["weight"]),
         sentence=sentence,
         size=next(name for most, name in SIZES.items() if facts["documents"] < most),
         writer=writer,
-        files=f"data/{'*/' if facts['by_domain'] else ''}*{writer.suffixes[0]}",
+        files=f"data/{'*/' if apart else ''}*{writer.suffixes[0]}",
+        scores=[name for name in (about[0] if about else {}) if name not in TABLE],
+        clustered=bool(about) and all(int(row["n_clusters"]) for row in about),
         seed=seed,
         config=config,
     )
+
+
+def name_examples(folder: Path, facts: dict[str, Any], written: Sequence[Mapping[str, Any]], writer: Writer) -> None:
+    """Add to each domain of the facts `examples`: how the first documents of its first shard begin."""
+    tokenizer = load_tokenizer(folder / TOKENIZER) if writer.tokens else None
+    for d, row in enumerate(facts["domains"]):
+        row["examples"] = []
+        first = next((note["file"] for note in written if note["documents"][d]), None)
+        if first is None:
+            continue
+        paths = writer.paths(folder / "data", first.removesuffix(writer.suffixes[0]))
+        for found in next(writer.read(*paths)).slice(0, EXAMPLES).to_pylist():
+            text = tokenizer.decode(found["ids"][:EXAMPLE_CHARS]) if tokenizer else found["text"]
+            row["examples"].append(" ".join(printable(text[:EXAMPLE_CHARS]).split()))
 
 
 def _escape(value: Any) -> Any:

@@ -60,12 +60,13 @@ def read_megatron(path: Path, index: Path, documents: Path) -> Iterator[Any]:
 
 
 def write_data_path(folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
-    """Write megatron.txt: `--data-path` with each shard's share of all tokens and its path without suffix.
+    """Write megatron.txt: `--data-path` with each shard's share of what is drawn and its path without suffix.
 
-    Paths are relative to the dataset's folder.
+    Paths are relative to the dataset's folder. Megatron refuses weights of 0: such shards are left out.
     """
-    total = sum(sum(shard["tokens"]) for shard in shards)
-    pairs = [f"{_weight(sum(shard['tokens']) / total)} data/{shard['file'].removesuffix('.bin')}" for shard in shards]
+    pairs = [
+        f"{_weight(shard['share'])} data/{shard['file'].removesuffix('.bin')}" for shard in shards if shard["share"]
+    ]
     write_text(folder / "megatron.txt", "--data-path " + " ".join(pairs) + "\n")
 
 
@@ -81,4 +82,5 @@ MEGATRON = Writer(
     tokens=True,
     loading="megatron",
     finish=write_data_path,
+    blends=("nemo.json",),
 )

@@ -46,4 +46,4 @@ def read_json_lines(path: Path) -> Iterator[Any]:
 
 
 PARQUET = Writer((".parquet",), write_parquet, read_parquet, builder="parquet")
-JSON_LINES = Writer((".jsonl.zst",), write_json_lines, read_json_lines, builder="json")
+JSON_LINES = Writer((".jsonl.zst",), write_json_lines, read_json_lines, builder="json", blends=("levanter.yaml",))

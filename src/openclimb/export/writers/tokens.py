@@ -7,8 +7,8 @@ end token, and begins with the start token where the tokenizer has one that is n
 `NAME.json`: {"format": "tokens", "version": 1, "dtype": "uint16" or "uint32", "byte_order": "little", "tokens",
 "documents", "vocab_size", "end", "start" (null where there is none)}.
 
-`NAME.documents.parquet`: a row a document, in the same order: id, domain, tokens, repetition, source_file, position. A
-document's ids begin where the tokens of those before it end.
+`NAME.documents.parquet`: a row a document, in the same order: id, domain, tokens, repetition, source_file, position,
+and for `--by-cluster` what the labels say of it. A document's ids begin where the tokens of those before it end.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openclimb.export.writers.rows import ROWS
-from openclimb.export.writers.writer import COLUMNS, Writer
+from openclimb.export.writers.writer import Writer
 
 VERSION = 1
 
@@ -69,7 +69,7 @@ def write_documents(rows: Any, path: Path) -> None:
     """Write all columns of rows but the ids."""
     import pyarrow.parquet as pq
 
-    pq.write_table(rows.select(COLUMNS).replace_schema_metadata(None), path, compression="zstd")
+    pq.write_table(rows.drop_columns(["ids"]).replace_schema_metadata(None), path, compression="zstd")
 
 
 def with_ids(ids: NDArray[Any], documents: Path) -> Iterator[Any]:
@@ -85,9 +85,16 @@ def with_ids(ids: NDArray[Any], documents: Path) -> Iterator[Any]:
             raise ValueError(f"{documents.name} has more tokens than the {len(ids)} that are there")
         at += len(mine)
         lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(mine))
-        yield pa.table({"ids": lists, **{name: batch.column(name) for name in COLUMNS}})
+        yield pa.table({"ids": lists, **{name: batch.column(name) for name in batch.schema.names}})
     if at != len(ids):
         raise ValueError(f"{documents.name} has {at} tokens, and {len(ids)} are there")
 
 
-TOKENS = Writer((".bin", ".json", ".documents.parquet"), write_tokens, read_tokens, tokens=True, loading="tokens")
+TOKENS = Writer(
+    (".bin", ".json", ".documents.parquet"),
+    write_tokens,
+    read_tokens,
+    tokens=True,
+    loading="tokens",
+    blends=("olmo-core.yaml",),
+)

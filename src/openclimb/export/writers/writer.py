@@ -1,7 +1,8 @@
 """The seam "writer": how a shard's rows become files, and how they are read back.
 
 Rows are a pyarrow table. Its columns are `text` (or `ids`, the tokens, for formats of tokens), id, domain, tokens,
-repetition, source_file and position.
+repetition, source_file and position; and for `--by-cluster` what the labels say of the document, which a format of
+fixed columns leaves out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +26,9 @@ class Writer:
     builder: str = ""  # the name that `datasets.load_dataset` has for it
     tokens: bool = False  # whether rows have `ids` in place of `text`
     loading: str = "datasets"  # which part of the card says how to load it: templates/load/NAME.md
-    # (folder, what each shard holds: file, tokens, …): writes what stands beside all shards
+    # (folder, what each shard holds: file, tokens, …, and its share of what is drawn): writes what stands beside them
     finish: Callable[[Path, Sequence[Mapping[str, Any]]], None] | None = None
+    blends: tuple[str, ...] = ()  # trainers' files of weights, where each domain has a folder: templates/blend/NAME
 
     def paths(self, folder: Path, name: str) -> list[Path]:
         """Return the files of a shard."""

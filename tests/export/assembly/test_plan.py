@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openclimb.export.plan import (
+from openclimb.export.assembly.deals import Places
+from openclimb.export.assembly.plan import (
     N_BUCKETS,
     SHIFT,
     Counts,
@@ -25,7 +26,8 @@ def _documents(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _planned(order: np.ndarray, tokens: np.ndarray, quota: int):
     counts = Counts.empty(1)
-    counts.add(np.zeros(len(order), np.int16), order, tokens)
+    counts.add(np.zeros(len(order), np.int16), order, tokens, 3 * tokens)
+    assert counts.n_bytes.tolist() == [3 * tokens.sum()]
     plan = plan_domain(quota, counts.tokens[0], whole=True)
     first, last = window(plan, counts.documents[0])
     bucket = (order >> SHIFT).astype(np.int64)
@@ -52,15 +54,15 @@ def test_a_domain_meets_its_quota_and_every_copy_lies_in_one_shard(
     plan = _planned(order, tokens, quota)
     taken = np.zeros(n, dtype=int)
     total = 0
-    seen: set[tuple[int, int]] = set()
-    for shard in range(shards):
-        for number, mine in plan.copies(order, shards, shard):
-            pairs = {(number, int(i)) for i in mine}
-            assert not pairs & seen
-            seen |= pairs
-            taken[mine] += 1
-            total += int(tokens[mine].sum())
-            assert all(plan.may_hold(int(order[i]), int(order[i]), shards, shard) for i in mine)
+    held = np.zeros(shards)
+    for number, mine, place in plan.copies(order):
+        assert place == pytest.approx(plan.places(order[mine], number))
+        assert (place >= 0).all()
+        taken[mine] += 1
+        total += int(tokens[mine].sum())
+        np.add.at(held, Places((0,), (shards,), shards).shards(0, place), tokens[mine])
+    assert held.sum() == total
+    assert np.abs(held - quota / shards).max() <= max(4 * tokens.max(), 0.4 * quota / shards) or n < 100
     assert abs(total - quota) <= tokens.max() / 2
     assert taken.max() - taken.min() <= 1
     assert abs(total - quota) <= max(20, 0.01 * quota) or n < 100
@@ -70,7 +72,7 @@ def test_the_first_documents_of_a_small_budget_are_among_those_of_a_larger_one()
     order, tokens = _documents(500, 3)
 
     def held(quota: int) -> set[int]:
-        return {int(i) for _, mine in _planned(order, tokens, quota).copies(order, 1, 0) for i in mine}
+        return {int(i) for _, mine, _ in _planned(order, tokens, quota).copies(order) for i in mine}
 
     small, large = held(int(tokens.sum() * 0.2)), held(int(tokens.sum() * 0.7))
     assert len(small - large) <= 2  # of the last few that meet the quota

@@ -1,4 +1,4 @@
-"""The shards of a dataset: which slice of it each one holds, and how they are made from the pieces.
+"""The shards of a dataset: which slice of it each one holds, and how they are made from the deals.
 
 A shard holds a slice of the mixture, interleaved so that every stretch is the mixture; or, for trainers that draw from
 each domain by its weight, a slice of one domain. Writes `OUT.partial/data/`, and beside it `shards/N.json`, a note of
@@ -6,10 +6,11 @@ what each finished shard holds.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from openclimb.corpus.reading.read import Unit
 from openclimb.engines.engine import Engine
-from openclimb.export.pieces import Work, piece_schema, row_groups
-from openclimb.export.plan import DomainPlan, interleave
+from openclimb.export.assembly.deals import Places, rows_of
+from openclimb.export.assembly.pieces import Work
+from openclimb.export.assembly.plan import interleave
 from openclimb.export.writers.writer import COLUMNS, find_writer
 from openclimb.progress import Progress
 from openclimb.workspace.files import atomic, file_names, read_json, write_json
@@ -26,66 +28,69 @@ from openclimb.workspace.files import atomic, file_names, read_json, write_json
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard: slice `place` of `of` slices of the mixture, or of one domain."""
+    """One shard: its number among all, the name of its files without suffix, and the domain of which it is a slice."""
 
-    number: int  # among all shards
-    name: str  # of its files, without suffix
-    place: int
-    of: int
-    domain: int | None = None
+    number: int
+    name: str
+    domain: int | None = None  # None: of the mixture
 
 
 def cut_shards(names: Sequence[str], n_bytes: NDArray[np.float64], shard_bytes: int, by_domain: bool) -> list[Shard]:
     """Return the shards of a dataset whose domains have about `n_bytes` (n_domains,) of text."""
     if not by_domain:
         of = max(1, round(float(n_bytes.sum()) / shard_bytes))
-        return [Shard(i, f"shard-{i:05d}-of-{of:05d}", i, of) for i in range(of)]
+        return [Shard(i, f"shard-{i:05d}-of-{of:05d}") for i in range(of)]
     shards: list[Shard] = []
     for d, folder in enumerate(file_names(names)):
         of = max(1, round(float(n_bytes[d]) / shard_bytes)) if n_bytes[d] else 0
         for i in range(of):
-            shards.append(Shard(len(shards), f"{folder}/shard-{i:05d}-of-{of:05d}", i, of, d))
+            shards.append(Shard(len(shards), f"{folder}/shard-{i:05d}-of-{of:05d}", d))
     return shards
+
+
+def places_of(shards: Sequence[Shard], n_domains: int) -> Places:
+    """Return which shards hold the slices of each domain."""
+    if all(shard.domain is None for shard in shards):
+        return Places((0,) * n_domains, (len(shards),) * n_domains, len(shards))
+    numbers: list[list[int]] = [[] for _ in range(n_domains)]
+    for shard in shards:
+        assert shard.domain is not None
+        numbers[shard.domain].append(shard.number)
+    return Places(tuple(min(own, default=0) for own in numbers), tuple(len(own) for own in numbers), len(shards))
 
 
 def make_shards(
     work: Work,
     units: Sequence[Unit],
-    plans: Sequence[DomainPlan],
     shards: Sequence[Shard],
+    sources: Sequence[list[Path]],
     engine: Engine,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Write every shard that is not there yet; return what each holds."""
-    notes = work.data.parent / "shards"
+    """Write every shard that is not there yet from its `sources`, files of deals; return what each holds."""
+    notes = work.folder / "shards"
     names = {unit.number: unit.name for unit in units}
     progress.start("write shards", len(shards), "shards")
-    waiting = [shard for shard in shards if not (notes / f"{shard.number:05d}.json").is_file()]
+    waiting = [(shard, sources[shard.number]) for shard in shards if not (notes / f"{shard.number:05d}.json").is_file()]
     progress.advance(len(shards) - len(waiting))
-    for _ in engine.map(partial(_make_shard, work, names, tuple(plans)), waiting, folder=work.data.parent):
+    for _ in engine.map(partial(_make_shard, work, names), waiting, folder=work.folder):
         progress.advance()
     written = [read_json(notes / f"{shard.number:05d}.json") for shard in shards]
     progress.finish(f"{sum(sum(row['tokens']) for row in written):,} tokens")
     return written
 
 
-def _make_shard(work: Work, names: dict[int, str], plans: tuple[DomainPlan, ...], shard: Shard) -> None:
+def _make_shard(work: Work, names: dict[int, str], item: tuple[Shard, list[Path]]) -> None:
     """Write one shard: the copies whose place lies in it, interleaved; then a note of what it holds."""
     import pyarrow as pa
 
-    parts: list[Any] = []
-    places: list[NDArray[np.float64]] = []
-    for unit, d, table in _row_groups(work, plans, shard):
-        order = table.column("order").to_numpy()
-        for number, mine in plans[d].copies(order, shard.of, shard.place):
-            part = table.take(pa.array(mine))
-            part = part.append_column("repetition", pa.array(np.full(len(mine), number, dtype=np.int16)))
-            parts.append(part.append_column("unit", pa.array(np.full(len(mine), unit, dtype=np.int32))))
-            places.append(plans[d].places(order[mine], number))
+    shard, sources = item
     writer = find_writer(work.format)
-    paths = writer.paths(work.data, shard.name)
-    sums = {name: np.zeros(len(plans), np.int64) for name in ("tokens", "documents", "copies")}
+    data = work.folder / "data"
+    paths = writer.paths(data, shard.name)
+    sums = {name: np.zeros(len(work.names), np.int64) for name in ("tokens", "documents", "copies")}
     n_bytes = 0
+    parts = [rows for path in sources for rows in rows_of(path, shard.number, shard.number + 1)]
     if parts:
         together = pa.concat_tables(parts)
         domain = together.column("domain").to_numpy()
@@ -94,23 +99,12 @@ def _make_shard(work: Work, names: dict[int, str], plans: tuple[DomainPlan, ...]
         np.add.at(sums["documents"], domain, 1)
         np.maximum.at(sums["copies"], domain, together.column("repetition").to_numpy().astype(np.int64) + 1)
         n_bytes = int(together.column("bytes").to_numpy().sum())
-        rows = _as_rows(work, names, together.take(pa.array(interleave(domain, np.concatenate(places), n_tokens))))
+        order = interleave(domain, together.column("place").to_numpy(), n_tokens)
+        rows = _as_rows(work, names, together.take(pa.array(order)))
         with ExitStack() as stack:
             writer.write(rows, *[stack.enter_context(atomic(path)) for path in paths])
-    note = {"file": paths[0].relative_to(work.data).as_posix(), **{name: n.tolist() for name, n in sums.items()}}
-    write_json(work.data.parent / "shards" / f"{shard.number:05d}.json", {**note, "bytes": n_bytes})
-
-
-def _row_groups(work: Work, plans: Sequence[DomainPlan], shard: Shard) -> Iterator[tuple[int, int, Any]]:
-    """Yield (unit, domain, table) of the row groups of all pieces that can have copies in the shard."""
-
-    def wanted(domain: int, low: int, high: int) -> bool:
-        mine = shard.domain is None or shard.domain == domain
-        return mine and bool(plans[domain].quota) and plans[domain].may_hold(low, high, shard.of, shard.place)
-
-    for path in sorted(work.pieces.glob("unit-*.parquet")):
-        for domain, table in row_groups(path, wanted, piece_schema(work.ids).names):
-            yield int(path.stem.removeprefix("unit-")), domain, table
+    note = {"file": paths[0].relative_to(data).as_posix(), **{name: n.tolist() for name, n in sums.items()}}
+    write_json(work.folder / "shards" / f"{shard.number:05d}.json", {**note, "bytes": n_bytes})
 
 
 def _as_rows(work: Work, names: dict[int, str], table: Any) -> Any:
@@ -123,6 +117,6 @@ def _as_rows(work: Work, names: dict[int, str], table: Any) -> Any:
         "domain": pc.take(pa.array(work.names), table.column("domain")),
         "source_file": pc.take(files, table.column("unit")),
     }
-    content = "ids" if work.ids else "text"
-    rows = pa.table({name: named[name] if name in named else table.column(name) for name in (content, *COLUMNS)})
+    columns = ("ids" if work.ids else "text", *COLUMNS, *work.labels)
+    rows = pa.table({name: named[name] if name in named else table.column(name) for name in columns})
     return rows.replace_schema_metadata({"tokenizer": json.dumps(work.ids)}) if work.ids else rows

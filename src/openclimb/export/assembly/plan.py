@@ -6,7 +6,7 @@ spread evenly over the whole dataset, copies of a document lie as far apart as t
 from the document alone: any worker finds the rows of its shard without holding the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,21 +19,30 @@ WINDOW = 1000  # documents among which the last ones are chosen so that a quota 
 
 @dataclass
 class Counts:
-    """Exact tokens and documents of each domain by bucket of the order, shape (n_domains, N_BUCKETS)."""
+    """Exact tokens and documents of each domain by bucket of the order, shape (n_domains, N_BUCKETS), and its bytes."""
 
     tokens: NDArray[np.int64]
     documents: NDArray[np.int64]
+    n_bytes: NDArray[np.int64]  # (n_domains,), of text
 
     @classmethod
     def empty(cls, n_domains: int) -> "Counts":
         """Return counts of nothing."""
-        return cls(np.zeros((n_domains, N_BUCKETS), np.int64), np.zeros((n_domains, N_BUCKETS), np.int64))
+        shape = (n_domains, N_BUCKETS)
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(n_domains, np.int64))
 
-    def add(self, domain: NDArray[np.int16], order: NDArray[np.uint64], tokens: NDArray[np.int32]) -> None:
+    def add(
+        self,
+        domain: NDArray[np.int16],
+        order: NDArray[np.uint64],
+        tokens: NDArray[np.int32],
+        n_bytes: NDArray[np.int32],
+    ) -> None:
         """Add rows, one a document."""
         bucket = (order >> SHIFT).astype(np.int64)
         np.add.at(self.tokens, (domain, bucket), tokens)
         np.add.at(self.documents, (domain, bucket), 1)
+        np.add.at(self.n_bytes, domain, n_bytes)
 
 
 @dataclass
@@ -53,28 +62,14 @@ class DomainPlan:
         tokens = self.before[bucket] + within * (self.before[bucket + 1] - self.before[bucket])
         return np.asarray((round_number * self.before[-1] + tokens) / max(1, self.quota), dtype=np.float64)
 
-    def copies(self, order: NDArray[np.uint64], n_shards: int, shard: int) -> list[tuple[int, NDArray[np.int64]]]:
-        """Return (round, indices of the documents whose copy of that round lies in the shard)."""
-        found = []
+    def copies(self, order: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float64]]]:
+        """Yield for each round its number, and indices and places of the documents with these orders that it holds."""
         last = (order >> SHIFT).astype(np.int64) < self.cut_bucket
         last |= np.isin(order, self.extras)
-        for number in range(self.rounds + 1):
-            place = np.minimum((self.places(order, number) * n_shards).astype(np.int64), n_shards - 1)
-            mine = place == shard
-            if number == self.rounds:
-                mine &= last
-            if mine.any():
-                found.append((number, np.flatnonzero(mine)))
-        return found
-
-    def may_hold(self, low: int, high: int, n_shards: int, shard: int) -> bool:
-        """Return whether documents with orders from `low` to `high` can have a copy in the shard."""
-        ends = np.array([low, high], dtype=np.uint64)
-        for number in range(self.rounds + 1):
-            first, last = np.minimum((self.places(ends, number) * n_shards).astype(np.int64), n_shards - 1)
-            if first <= shard <= last:
-                return True
-        return False
+        for number in range(self.rounds + 1 if self.quota else 0):
+            mine = np.flatnonzero(last) if number == self.rounds else np.arange(len(order))
+            if len(mine):
+                yield number, mine, self.places(order[mine], number)
 
 
 def quotas(weights: Sequence[float], token_budget: int) -> list[int]:
