@@ -273,8 +273,10 @@ def test_the_command_line(finished: Path, tmp_path: Path, capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert "each document once; epochs at" in printed
     assert "about " in printed
-    assert main([*command, "--tokens", "1B", "--json"]) == 1
-    assert "another token_budget" in json.loads(capsys.readouterr().err.splitlines()[-1])["message"]
+    assert main([*command, "--tokens", "1B", "--quiet"]) == 1
+    assert "another token_budget" in complaint(capsys.readouterr().err)
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["by_cluster"] is True
     assert main([*command, "--by-domain", "--quiet"]) == 1
     assert "a dataset is one of them" in complaint(capsys.readouterr().err)
     with pytest.raises(ConfigError, match="is empty"):

@@ -18,6 +18,7 @@ def _card(*names: str, format: str = "parquet", **changes: object) -> str:
         "by_domain": False,
         "by_cluster": False,
         "counted": True,
+        "labels": [],
         "tokenizer": {"own": True, "vocab_size": 512, "end": 0, "start": None},
         "tokens": 99_999,
         "documents": 12_345,
@@ -80,3 +81,32 @@ def test_every_format_says_how_it_is_loaded_and_which_tokenizer_counted(format: 
         assert 'dtype="<u2"' in card
         assert 'dtype="<u4"' in other
         assert "ends with token 9 and begins with token 7. " in other
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("format", names("writer"))
+def test_the_card_of_a_corpus_has_a_section_a_domain(format: str, counted: bool) -> None:
+    import yaml
+
+    more = {"folder": "web", "documents": 10, "text_bytes": 5_000, "examples": ["one *two*", "three"]}
+    domains = [{**ROW, **more, "name": "web|x"}, {**ROW, **more, "name": "b", "folder": "b", "weight": 1e-5}]
+    facts = {
+        "by_cluster": True,
+        "counted": counted,
+        "text_bytes": 10**6,
+        "labels": ["cluster", "distance", "hash", "q"],
+    }
+    tokenizer = {"own": True, "vocab_size": 512, "end": 0, "start": None}
+    facts |= {"format": format, "tokenizer": tokenizer, "by_domain": False, "token_budget": 10**5, "documents": 20}
+    about = [{"n_clusters": "3", "words": "cat dog", "q": "0.5"}, {"n_clusters": "1", "words": "", "q": "0.25"}]
+    card = dataset_card({**facts, "tokens": 2468, "shards": ["a"], "domains": domains}, "So.", preset("demo"), 3, about)
+    head = yaml.safe_load(card.split("---\n")[1])
+    first = card.partition("\n## web\\|x\n")[2].partition("\n## ")[0]
+    assert first == "\n3 clusters.\nTop words: cat dog.\nMean scores: q 0.5.\n\n> one \\*two\\*\n>\n> three\n\n"
+    assert "\n1 cluster.\nMean scores: q 0.25.\n\n> one" in card
+    assert "| b | 0.0010% |" in card
+    assert ("documents, about 2,468 tokens" in card) is ("Tokens are estimated" in card) is not counted
+    if format in ("parquet", "jsonl.zst"):
+        assert [config["config_name"] for config in head["configs"]] == ["default", "web", "b"]
+    assert ("| cluster, distance |" in card) is (format not in ("mds", "litdata"))
+    assert ("olmo-core.yaml" in card, "nemo.json" in card) == (format == "tokens", format == "megatron")

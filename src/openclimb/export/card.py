@@ -27,7 +27,7 @@ SIZES = {
     10**12: "n>1B",
 }
 EXAMPLES, EXAMPLE_CHARS = 3, 200  # documents of a domain that the card shows, and how much of each
-TABLE = ("name", "n_clusters", "documents", "tokens", "share", "cap", "words")  # of domains.csv; the others are scores
+NO_SCORES = ("cluster", "distance", "hash")  # what a row keeps of the labels beside scores
 MARKUP = re.compile(r"[\\`*\[<|~$&]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")  # an underscore inside a word is none
 
 
@@ -59,8 +59,8 @@ def dataset_card(
         size=next(name for most, name in SIZES.items() if facts["documents"] < most),
         writer=writer,
         files=f"data/{'*/' if apart else ''}*{writer.suffixes[0]}",
-        scores=[name for name in (about[0] if about else {}) if name not in TABLE],
-        clustered=bool(about) and all(int(row["n_clusters"]) for row in about),
+        scores=[name for name in facts["labels"] if name not in NO_SCORES],
+        clustered="cluster" in facts["labels"],
         seed=seed,
         config=config,
     )

@@ -92,7 +92,7 @@ def export(
             raise
     written = _build(root, config, spec, work, counts, quota, engine, progress)
     tokenizer = describe_tokenizer(partial_out / TOKENIZER)
-    facts = describe(sizes, written, spec, tokenizer, work.tokenizer is not None)
+    facts = describe(sizes, written, spec, tokenizer, work.tokenizer is not None, work.labels)
     _write_beside(partial_out, root, config, facts, written, answer, progress)
     for folder in (work.pieces, *(partial_out / name for name in ("deals", "parts", "shards"))):
         shutil.rmtree(folder, ignore_errors=True)

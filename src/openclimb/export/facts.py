@@ -37,16 +37,23 @@ class Sizes:
     n_tokens: NDArray[np.float64]  # of all documents, held-out ones too, in the tokens that count
 
 
+def folders_of(names: Sequence[str]) -> list[str]:
+    """Return the folder of each domain, where each has one; none is "default", which the card calls all of them."""
+    return file_names(names, ("default",))
+
+
 def describe(
     sizes: Sizes,
     written: Sequence[dict[str, Any]],
     spec: ExportSpec,
     tokenizer: dict[str, Any],
     counted: bool,
+    labels: Sequence[str],
 ) -> dict[str, Any]:
     """Return what was written, and how near its shares are to the mixture's.
 
-    `written`: what each shard holds; `counted`: whether tokens were counted, or are the labels' estimates.
+    `written`: what each shard holds; `counted`: whether tokens were counted, or are the labels' estimates;
+    `labels`: what each row keeps of the labels.
     """
     tokens = np.sum([row["tokens"] for row in written], axis=0)
     documents = np.sum([row["documents"] for row in written], axis=0)
@@ -70,7 +77,7 @@ def describe(
         for d, name in enumerate(sizes.names)
     ]
     if spec.by_domain or spec.by_cluster:
-        for row, folder in zip(rows, file_names(sizes.names), strict=True):
+        for row, folder in zip(rows, folders_of(sizes.names), strict=True):
             own = [note for note in written if note["file"].startswith(f"{folder}/")]
             row |= {"folder": folder, "text_bytes": sum(note["bytes"] for note in own)}
     difference = float(np.abs(realised - np.asarray(sizes.weights)).max())
@@ -80,6 +87,7 @@ def describe(
         "by_domain": spec.by_domain,
         "by_cluster": spec.by_cluster,
         "counted": counted,
+        "labels": list(labels),
         "tokenizer": {"own": not spec.tokenizer, **tokenizer},
         "tokens": int(tokens.sum()),
         "documents": int(documents.sum()),

@@ -21,9 +21,10 @@ from openclimb.engines.engine import Engine
 from openclimb.export.assembly.deals import Places, rows_of
 from openclimb.export.assembly.pieces import Work
 from openclimb.export.assembly.plan import interleave
+from openclimb.export.facts import folders_of
 from openclimb.export.writers.writer import COLUMNS, find_writer
 from openclimb.progress import Progress
-from openclimb.workspace.files import atomic, file_names, read_json, write_json
+from openclimb.workspace.files import atomic, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def cut_shards(names: Sequence[str], n_bytes: NDArray[np.float64], shard_bytes: 
         of = max(1, round(float(n_bytes.sum()) / shard_bytes))
         return [Shard(i, f"shard-{i:05d}-of-{of:05d}") for i in range(of)]
     shards: list[Shard] = []
-    for d, folder in enumerate(file_names(names)):
+    for d, folder in enumerate(folders_of(names)):
         of = max(1, round(float(n_bytes[d]) / shard_bytes)) if n_bytes[d] else 0
         for i in range(of):
             shards.append(Shard(len(shards), f"{folder}/shard-{i:05d}-of-{of:05d}", d))
