@@ -147,8 +147,8 @@ def memory(corpus: Path, root: Path) -> list[dict[str, Any]]:
         folder = root / f"short-{n}"
         folder.mkdir()
         short_corpus(corpus, n, folder / "all.jsonl")
-        opened = workspace(folder / "all.jsonl", 1, 40 * n, folder)
-        for name, tokens in (("by cluster", None), ("mixture", 40 * n)):
+        opened = workspace(folder / "all.jsonl", 1, 10 * n, folder)
+        for name, tokens in (("by cluster", None), ("mixture", 10 * n)):
             peak = peak_memory(opened.workspace.root, folder / name, tokens)
             rows.append(result(f"parquet, {name}", f"MB of memory at most, {n:,} documents", peak))
     return rows
