@@ -28,6 +28,10 @@ from openclimb.workspace.trials import Proposal, Trial, weights_key
 
 if TYPE_CHECKING:
     from openclimb.export.verify import Verified
+    from openclimb.validation.ablation.ablate import Ablation
+    from openclimb.validation.ablation.table import AblationTable
+    from openclimb.validation.scaling.scale import ScalingPlan
+    from openclimb.validation.scaling.table import Scaling
 
 PATIENCE = 20.0  # seconds that ask and tell wait for one another: trials that run at once may end at once
 
@@ -208,6 +212,30 @@ class OpenWorkspace:
 
         with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
             return train(self.workspace, labels, student, engine, progress or Progress())
+
+    def ablate(
+        self, plan: "Ablation", progress: Progress | None = None, *, redo: bool = False, retry: bool = False
+    ) -> "AblationTable":
+        """Compare values of settings, one setting at a time, and return what that says: ablations/ablations.json.
+
+        `redo`: variants of other settings than the present ones are moved aside; `retry`: try failed trials again. See
+        `validation.ablation.ablate` for the plan and for errors.
+        """
+        from openclimb.validation.ablation.ablate import ablate
+
+        with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
+            return ablate(self.workspace, plan, engine, progress or Progress(), redo=redo, retry=retry)
+
+    def scaling(self, plan: "ScalingPlan", progress: Progress | None = None, *, retry: bool = False) -> "Scaling":
+        """Train the found mixture and others at several sizes and token budgets; return what that says.
+
+        It is in scaling/scaling.json. `retry`: try failed trials again. See `validation.scaling.scale` for the plan and
+        for errors.
+        """
+        from openclimb.validation.scaling.scale import scale
+
+        with engine_of(self.config.run, self.config.engine, (progress or Progress()).note) as engine:
+            return scale(self.workspace, plan, engine, progress or Progress(), retry=retry)
 
     def front(self, goals: Sequence[str]) -> dict[str, Any]:
         """Return mixtures that none is expected to beat in both of two goals of `tasks.goals` (see `search.front`).

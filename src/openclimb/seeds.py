@@ -14,6 +14,7 @@ STREAMS = {  # what a draw is for → its number; an iteration's draws have the 
     "front": 30_000,
     "low_fidelity": 40_000,
     "trust": 50_000,
+    "curves": 60_000,
     "answer": 1000,  # of a baseline
 }
 AGAIN = 100_000  # between the seeds of one mixture that is asked for again and again: above all others

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from openclimb.cli.options import assign, spread
+from openclimb.cli.options import assign, parse_over, spread
 from openclimb.config.load import from_dict
 from openclimb.errors import ConfigError
 
@@ -74,3 +74,27 @@ def test_a_value_that_no_setting_can_have_is_refused(value: str) -> None:
 def test_other_forms_are_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="is not understood"):
         assign({}, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["clusters.k=12,48"], {"clusters.k": [12, 48]}),
+        (["clusters.k=12", "clusters.k=48"], {"clusters.k": [12, 48]}),
+        (["clusters.k=[12, 48]"], {"clusters.k": [12, 48]}),
+        (["proxy.size=0.5M, 2M", "init=random"], {"proxy.size": ["0.5M", "2M"], "init": ["random"]}),
+        (["search.trials=[[16, 8, 4], [28]]"], {"search.trials": [[16, 8, 4], [28]]}),
+        (["search.trials=[28]"], {"search.trials": [[28]]}),
+        (["tasks.weights=[{a = 1.0}, {b = 2.0}]"], {"tasks.weights": [{"a": 1.0}, {"b": 2.0}]}),
+        (["tasks.weights={a = 1.0}"], {"tasks.weights": [{"a": 1.0}]}),
+        (["selection.sure=0.8,0.9"], {"selection.sure": [0.8, 0.9]}),
+    ],
+)
+def test_values_to_compare(words: list[str], values: dict[str, list[object]]) -> None:
+    assert parse_over(words) == values
+
+
+@pytest.mark.parametrize("word", ["clusters.k", "clusters.k=", "search.trials=16,8"])
+def test_values_that_cannot_be_read_are_told(word: str) -> None:
+    with pytest.raises(ConfigError, match="--over"):
+        parse_over([word])

@@ -33,6 +33,8 @@ COMMANDS = {  # where each stands, so that `climb --help` imports none of them; 
     "annotate": ("annotate:annotate", "have a sample of the documents rated by a language model, for quality scores"),
     "validate": ("validate:validate", "train the mixture as a target beside others, at equal search compute"),
     "train-quality": ("train_quality:train_quality", "train students of labels, which score documents for quality"),
+    "ablate": ("ablate:ablate", "compare settings of the search, one at a time, by fresh trials"),
+    "scaling": ("scaling:scaling", "train the mixture and others at several sizes and token budgets"),
     "ask": ("ask_tell:ask", "print mixtures to train elsewhere, as JSON lines"),
     "tell": ("ask_tell:tell", "close a trial with the scores in a JSON file: {task: score}, higher is better"),
     "best": ("best:best", "print the mixture of the best expected score by the trials completed so far"),

@@ -107,3 +107,45 @@ def assign(raw: dict[str, Any], assignments: Iterable[str]) -> None:
             raw.setdefault(section, {})[name] = parsed
         else:
             raw[section] = parsed
+
+
+def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
+    """Return settings with their values from words as `clusters.k=12,48` and `search.trials=[[16, 8], [24]]`.
+
+    Where a setting is a list or a table, its values stand in a list; one that is not in a list is the only one. Raises
+    ConfigError for another form.
+    """
+    import tomllib
+
+    from openclimb.config.load import empty_value
+
+    found: dict[str, list[Any]] = {}
+    for word in words:
+        factor, equals, text = word.partition("=")
+        if not equals or not text.strip():
+            raise ConfigError(f"--over {masked_words([word])[0]} is not understood", "write --over clusters.k=12,48")
+        factor = factor.strip()
+        several = type(empty_value(*factor.split(".", 1))) if "." in factor else str  # list, dict or str
+        try:
+            parsed = tomllib.loads(f"value = {text}")["value"]
+        except (ValueError, RecursionError):
+            parts = text.split(",")
+            if several is not str:
+                raise ConfigError(
+                    f"--over {factor}: {text} is no list of values", f"write --over '{factor}=[[16, 8, 4], [28]]'"
+                ) from None
+            found.setdefault(factor, []).extend(_scalar(part.strip()) for part in parts)
+            continue
+        listed = isinstance(parsed, list) and (several is str or all(isinstance(one, several) for one in parsed))
+        found.setdefault(factor, []).extend(parsed if listed else [parsed])
+    return found
+
+
+def _scalar(text: str) -> Any:
+    """Return a value as TOML reads it; bare text as it is."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        return text

@@ -26,6 +26,8 @@ REGISTRY: Mapping[str, Mapping[str, str]] = {
     },
     "proposer": {
         "climb": "search.acquisition.ucb:propose_climb",
+        "climb-dirichlet": "baselines.first_draws:after_dirichlet",
+        "climb-random": "baselines.first_draws:after_random",
         "pareto": "search.acquisition.pareto:propose_pareto",
         "natural": "baselines.natural:propose",
         "uniform": "baselines.uniform:propose",

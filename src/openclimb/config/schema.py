@@ -276,7 +276,8 @@ class SearchSettings:
     trials: tuple[int, ...] = setting((16, 8, 4), "trials in each iteration", low=1, high=100_000, some=True)
     proposer: str = setting(
         "climb",
-        "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: recipe (its "
+        "climb: ours; pareto: ours along the front of the two tasks.goals; to compare with: climb-dirichlet and "
+        "climb-random (ours after a first design drawn as the recipe's, or evenly over all mixtures), recipe (its "
         "draws), regmix and olmix (their first draws), best-of-n (draws under the caps), natural and uniform (that "
         "mixture alone)",
         choices=names("proposer"),

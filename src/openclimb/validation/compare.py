@@ -6,7 +6,7 @@ is done is not done again; trials of an earlier validation that still fit are us
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,25 @@ from openclimb.config.load import recorded_settings, with_changes
 from openclimb.config.registry import names
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters, rate_at
-from openclimb.corpus.custom_domains import weighed_domains
-from openclimb.corpus.pack import Source, pack
-from openclimb.corpus.packed import read_packed
-from openclimb.corpus.reading.units import read_units
-from openclimb.corpus.tokenizer import same_ids
 from openclimb.engines.engine import Engine
-from openclimb.errors import ConfigError, InputError, SearchError, StaleError, WorkspaceError
+from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
 from openclimb.mixture import Weights
-from openclimb.objectives.run import TrialRunner, read_items
+from openclimb.objectives.run import read_items
 from openclimb.progress import Progress
-from openclimb.proxy.checkpoint import find_checkpoint, shaped
+from openclimb.proxy.checkpoint import shaped
 from openclimb.recipes import current_recipes, stop_if_stale, trial_data
 from openclimb.search.acquisition.spec import spec_of
 from openclimb.search.propose import next_batch
 from openclimb.search.space.region import bend, region_of, rounded
-from openclimb.tasks.items import pack_tasks
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
+from openclimb.validation.targets import Targets, check_tokenizer
 from openclimb.workspace.context import StageContext
 from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
 from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
 from openclimb.workspace.observations import observed
 from openclimb.workspace.records import READ_WHOLE, STAGES, Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation
-from openclimb.workspace.trials import Proposal, Trial, read_trials, reopen, weights_key
+from openclimb.workspace.trials import Proposal, Trial, read_trials, reopen
 
 STAGE = "validation"
 VERSION = 2
@@ -105,7 +100,12 @@ def check_plan(plan: Plan, config: Config) -> None:
         raise ConfigError(f"{plan.seeds} seeds cannot tell a difference from noise", "use 3 or more")
     if plan.seeds > MOST_SEEDS:
         raise ConfigError(f"{plan.seeds:,} seeds are too many targets of each mixture", f"use at most {MOST_SEEDS}")
-    proxy = shaped(plan.target.proxy)
+    check_shape(plan.target)
+
+
+def check_shape(target: Config) -> None:
+    """Raise ConfigError for a target whose width cannot be divided among its heads."""
+    proxy = shaped(target.proxy)
     if proxy.width % proxy.heads or proxy.width // proxy.heads % 2:
         raise ConfigError(
             f"proxy.width = {proxy.width} must be an even multiple of proxy.heads = {proxy.heads}", "--set both"
@@ -133,7 +133,7 @@ def validate(
             raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
         for stage in STAGES:
             stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)
-        _check_tokenizer(workspace.root, plan, config)
+        check_tokenizer(workspace.root, plan.target)
         workspace.recover(STAGE)
         n = len(search_budgets(workspace.root, config, trial_data(recipes)))
         plan = _whole(plan, n)
@@ -148,9 +148,8 @@ def validate(
             )
         if redo and state.state != "missing":
             workspace.set_aside(STAGE)
-        work = _Work(workspace.root, config, plan, recipes, engine, progress)
         context = StageContext(workspace.root, engine, progress, config.seed)
-        return workspace.make(recipe, context, work.run, retry)
+        return workspace.make(recipe, context, _make, workspace.root, config, plan, recipes, retry)
 
 
 def _whole(plan: Plan, n: int) -> Plan:
@@ -175,20 +174,6 @@ def _left_out(plan: Plan, n: int) -> str:
     return f" {n} trials, as many as our search took, are too few for {needs}." if needs else ""
 
 
-def _check_tokenizer(root: Path, plan: Plan, config: Config) -> None:
-    """Raise ConfigError when the target's checkpoint has other tokens than those that targets read, the workspace's."""
-    if not plan.target.proxy.checkpoint or config.objective.external:
-        return
-    checkpoint, ours = plan.target.proxy.checkpoint, root / "tokens" / "tokenizer.json"
-    theirs = find_checkpoint(checkpoint) / "tokenizer.json"
-    if not same_ids(ours, theirs):
-        raise ConfigError(
-            f"the checkpoint {checkpoint} has another tokenizer than {ours}, which made the tokens that it would read",
-            "name a checkpoint with that tokenizer; or set proxy.checkpoint to this one in climb.toml, so that all "
-            f"tokens are its own, and climb run {root} --redo clusters",
-        )
-
-
 def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:
     """Return what decides a validation's result."""
     trained = {f"target.{name}": value for name, value in recorded_settings(plan.target.proxy).items()}
@@ -196,36 +181,41 @@ def validation_recipe(plan: Plan, mixture: Recipe) -> Recipe:
     return Recipe(STAGE, VERSION, settings, {"mixture/": mixture.fingerprint})
 
 
+def _make(
+    context: StageContext, root: Path, config: Config, plan: Plan, recipes: Mapping[str, Recipe], retry: bool
+) -> dict[str, object]:
+    return _Work(context, root, config, plan, recipes).run(retry)
+
+
 class _Work:
     """One validation on its way."""
 
     def __init__(
-        self, root: Path, config: Config, plan: Plan, recipes: Mapping[str, Recipe], engine: Engine, progress: Progress
+        self, context: StageContext, root: Path, config: Config, plan: Plan, recipes: Mapping[str, Recipe]
     ) -> None:
         self.root, self.config, self.plan, self.recipes = root, config, plan, recipes
-        self.engine, self.progress = engine, progress
-        self.domains, self.tokens = weighed_domains(root, config)
-        self.names = [domain.name for domain in self.domains]
-        self.data = trial_data(recipes)
+        self.data, self.progress = trial_data(recipes), context.progress
+        self.targets = Targets(root, config, self.data, context.folder, context.engine, context.progress)
+        self.domains, self.names, self.tokens = self.targets.domains, self.targets.names, self.targets.tokens
         self.answer = read_answer(root)
         self.share = self.answer.objective.tasks
 
-    def run(self, context: StageContext, retry: bool) -> dict[str, object]:
+    def run(self, retry: bool) -> dict[str, object]:
         """Search by the others' rules, train targets and proxies of every mixture, compare; return facts."""
-        out = context.folder
+        out = self.targets.out
         self._take_trials(out)
         if retry:
             reopen(out / "trials", read_trials(out / "trials"))
         spent = self._spent()
         mixtures = [self._found(spent), *(self._baseline(name, spent.search_trials, out) for name in self.plan.against)]
-        tokens, data = self._target_tokens(out)
-        targets = self._trained(mixtures, self.plan.target, tokens, data, out, "targets")
-        same = trial_settings(self.plan.target) == trial_settings(self.config) and data == self.data
-        proxies = targets if same else self._trained(mixtures, self.config, self.tokens, self.data, out, "proxies")
+        target = self.plan.target
+        targets = self._trained(mixtures, target, "targets")
+        same = trial_settings(target) == trial_settings(self.config) and self.targets.data_of(target) == self.data
+        proxies = targets if same else self._trained(mixtures, self.config, "proxies")
         table = self._table(mixtures, targets, None if same else proxies, out)
         write_validation(out, table)
         write_text(out / "validation.csv", table_csv(table))
-        shutil.rmtree(out / "tokens", ignore_errors=True)  # packed again when it is needed
+        self.targets.clear()
         return {"sentence": table.sentence, "trials": len(read_trials(out / "trials"))}
 
     def _take_trials(self, out: Path) -> None:
@@ -257,8 +247,7 @@ class _Work:
         for iteration, size in enumerate(baseline.rounds(n)):
             rows = next_batch(observed(done), spec, size, iteration, self.config.seed, baseline.propose)
             proposals = [Proposal("search", iteration, row, self.config.seed, name) for row in _tuples(rows)]
-            label = f"search of {name}"
-            done += self._train(proposals, self.config, self.tokens, self.data, out, label, ("search",))
+            done += self.targets.train(self.config, proposals, f"search of {name}", ("search",))
         weights = answer_of(name, spec, observed(done), seeds.stream(self.config.seed, "answer"))
         return Mixture(name, tuple(weights.tolist()), len(done), sum(trial.token_budget for trial in done))
 
@@ -287,65 +276,10 @@ class _Work:
         weights = rounded(bend(np.array(stored["weights"]), region), region)
         return Mixture(name, tuple(weights.tolist()), 2, stored["tokens"])
 
-    def _target_tokens(self, out: Path) -> tuple[Path | None, str]:
-        """Return the packed tokens that the target reads, and their fingerprint.
-
-        A longer run reads more of each domain, so that it, too, repeats a domain as often as the real target will.
-        """
-        config, proxy = self.config, self.plan.target.proxy
-        longer = proxy.token_budget > config.proxy.token_budget or proxy.sequence > config.proxy.sequence
-        if self.tokens is None or config.objective.external or not longer:
-            return self.tokens, self.data
-        made, partial = out / "tokens", out / "tokens.partial"
-        if made.is_dir() and not _is_whole(made):
-            shutil.rmtree(made)
-        if not made.is_dir():
-            partial.mkdir(exist_ok=True)
-            source = Source(
-                read_units(self.root / "corpus", self.config.corpus, self.config.tokens.tokenizer),
-                self.root / "labels",
-                self.root / "domains",
-                self.root / "clusters" / "tokenizer.json",
-                config.corpus,
-            )
-            context = StageContext(partial, self.engine, self.progress, config.seed)
-            pack(context, source, config.tokens, proxy, config.target)
-            pack_tasks(config.tasks, partial / "tokenizer.json", partial / "tasks", self.progress)
-            workspace = Workspace(self.root)  # a file that changed while it was read is told at once
-            stop_if_stale(workspace, config, {"corpus": current_recipes(workspace, config)["corpus"]})
-            partial.rename(made)
-        return made, fingerprint([self.data, proxy.token_budget, proxy.sequence])
-
-    def _trained(
-        self, mixtures: Sequence[Mixture], config: Config, tokens: Path | None, data: str, out: Path, label: str
-    ) -> dict[str, list[Trial]]:
+    def _trained(self, mixtures: Sequence[Mixture], config: Config, label: str) -> dict[str, list[Trial]]:
         """Train every mixture with every seed; return the trials with scores by mixture."""
-        proposals = [
-            Proposal(one.name, 0, one.weights, seed, STAGE)
-            for seed in seeds.targets(self.config.seed, self.plan.seeds)
-            for one in mixtures
-        ]
-        completed = self._train(proposals, config, tokens, data, out, label, ("search", "report"))
-        by_weights: dict[tuple[float, ...], dict[int, Trial]] = {}
-        for trial in completed:
-            by_weights.setdefault(weights_key(trial.weights), {})[trial.seed] = trial
-        return {one.name: list(by_weights.get(weights_key(one.weights), {}).values()) for one in mixtures}
-
-    def _train(
-        self,
-        proposals: Iterable[Proposal],
-        config: Config,
-        tokens: Path | None,
-        data: str,
-        out: Path,
-        label: str,
-        parts: tuple[str, ...],
-    ) -> list[Trial]:
-        read = self.tokens if config.objective.external else tokens
-        context = StageContext(out, self.engine, self.progress, config.seed)
-        return TrialRunner(out / "trials", self.root, config, self.domains, read, data, context).run(
-            proposals, label, parts
-        )
+        fresh = seeds.targets(self.config.seed, self.plan.seeds)
+        return self.targets.with_seeds(config, mixtures, fresh, STAGE, label)
 
     def _table(
         self,
@@ -375,15 +309,6 @@ class _Work:
             **vars(found),
             sentence=sentence(found, target, has_items) + _left_out(self.plan, mixtures[0].search_trials),
         )
-
-
-def _is_whole(tokens: Path) -> bool:
-    """Return whether a folder of packed tokens has as many as were packed."""
-    try:
-        read_packed(tokens)
-    except (InputError, WorkspaceError):
-        return False
-    return True
 
 
 def _own_run_path(folder: Path, name: str) -> Path:

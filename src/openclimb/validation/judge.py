@@ -7,8 +7,8 @@ import numpy as np
 
 from openclimb.config.load import format_count
 from openclimb.progress import counted
-from openclimb.stats.compare import Comparison, rank_correlation, read_scored
-from openclimb.stats.multiple import HOLM
+from openclimb.stats.compare import Comparison, Margin, rank_correlation, read_scored
+from openclimb.stats.multiple import HOLM, significant
 from openclimb.stats.objective import objective
 from openclimb.tasks.measures import Items
 from openclimb.workspace.results import TargetModel, Validation, ValidationRow
@@ -36,6 +36,26 @@ class Judgement:
     seeds: int
     rank_correlation: float | None
     rows: list[ValidationRow]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mixture minus the one that it is compared with: higher is better."""
+
+    mean: float
+    interval: list[float]
+    p: float
+    p_holm: float
+    comparison: str  # better, worse or not significant
+
+
+def difference(margin: Margin) -> Difference:
+    """Return a mixture minus the one that it is compared with, from the margin of the latter over it."""
+    low, high = margin.estimate.interval
+    said = "not significant"
+    if significant(margin.adjusted):
+        said = "worse" if margin.estimate.mean > 0 else "better"
+    return Difference(-margin.estimate.mean, [-high, -low], margin.estimate.p, margin.adjusted, said)
 
 
 def judge(
