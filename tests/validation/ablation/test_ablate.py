@@ -14,6 +14,7 @@ from openclimb.workspace.trials import read_trials
 
 OVER = ["--over", "search.trials=[[5]]", "init=random", "--seeds", "3"]
 SCORE = """
+import os
 from pathlib import Path
 
 def score(trial, folder):

@@ -27,7 +27,7 @@ from openclimb.stats.intervals import Estimate
 from openclimb.validation.ablation.table import BASE, AblationTable, Row, sentence, write_ablation
 from openclimb.validation.ablation.variants import FOLDER, Over, at_home, make_variant, stages_to_make, variants_of
 from openclimb.validation.compare import MOST_SEEDS, check_shape, search_budgets
-from openclimb.validation.costs import Cost, run_cost, target_cost
+from openclimb.validation.costs import Cost, Costs
 from openclimb.validation.judge import Mixture, difference
 from openclimb.validation.targets import Targets, check_tokenizer
 from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
@@ -60,8 +60,9 @@ def cost(workspace: Workspace, plan: Ablation) -> dict[str, Cost]:
     """Return what an ablation takes: by variant, and its "judge". Changes nothing."""
     config = workspace.config()
     variants = variants_of(config, plan.over, workspace.root)
-    found = {one.title: run_cost(workspace.root, one.config, stages_to_make(workspace, one)) for one in variants}
-    return {**found, "judge": target_cost(workspace.root, plan.judge, plan.seeds * (len(variants) + 3))}
+    costs = Costs(workspace.root, config)
+    found = {one.title: costs.of_run(one.config, stages_to_make(workspace, one)) for one in variants}
+    return {**found, "judge": costs.of_targets(plan.judge, plan.seeds * (len(variants) + 3))}
 
 
 def ablate(

@@ -22,7 +22,7 @@ from openclimb.search.space.region import natural_mixture, uniform_mixture
 from openclimb.stats.compare import Comparison, Margin, Scored, correct, read_scored
 from openclimb.stats.intervals import Estimate
 from openclimb.validation.compare import MOST_SEEDS, check_shape, target_of
-from openclimb.validation.costs import Cost, target_cost
+from openclimb.validation.costs import Cost, Costs
 from openclimb.validation.judge import FOUND, Mixture, difference
 from openclimb.validation.scaling.curves import Cell, curves_of
 from openclimb.validation.scaling.table import NATURAL, Point, Scaling, sentence, write_scaling
@@ -74,8 +74,9 @@ def cost(workspace: Workspace, plan: ScalingPlan) -> dict[str, Cost]:
     """Return what each size takes. Changes nothing."""
     config, found = workspace.config(), dict[str, Cost]()
     n = plan.seeds * (1 + len({*plan.against, NATURAL}) + len(plan.files))
-    for (size, _), target in targets_of(config, plan).items():
-        found[size] = found.get(size, Cost()) + target_cost(workspace.root, target, n)
+    wanted, costs = targets_of(config, plan), Costs(workspace.root, config)
+    for (size, _), target in wanted.items():
+        found[size] = found.get(size, Cost()) + costs.of_targets(target, n)
     return found
 
 

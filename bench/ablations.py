@@ -1,0 +1,118 @@
+"""The paper's Table 3 and Figure 1 at the demo's scale: settings compared one at a time, gains over token budgets.
+
+    python bench/ablations.py --demo FOLDER --root RUN [--part ablations | scaling] [--only-read]
+
+FOLDER is what `make demo` made (.demo): its corpus, tasks and embedder. RUN keeps the workspace, what `climb ablate`
+and `climb scaling` made of it, and their figures; it is gone on with. `--part` does one of the two. Writes
+bench/results/ablations.json and scaling.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from _results import write_results
+from openclimb.cli.main import main as climb
+from openclimb.workspace.files import read_json
+from openclimb.workspace.results import MIXTURE
+
+SETTINGS = ["selection.seeds=2"]  # fresh trials judge the answers, so that each search may confirm its own in few
+OVER = [
+    "search.trials=[[16], [8, 8]]",
+    "init=dirichlet,random",
+    "clusters.k=12,48",
+    "proxy.width=40,104",  # half and twice the parameters
+    "seed=1,2",
+]
+SEEDS = 8
+TOKENS = "100K,200K,400K,800K,1.6M"
+CURVE_SEEDS = 5
+
+
+def workspace(demo: Path, root: Path) -> None:
+    """Make and run the demo's workspace where there is none."""
+    if not (root / "climb.toml").exists():
+        inputs = ["--corpus", str(demo / "corpus" / "part-*"), "--tasks", str(demo / "tasks" / "*.jsonl")]
+        sets = [word for one in [*SETTINGS, f"embed.model={demo / 'embedder'}"] for word in ("--set", one)]
+        done(climb(["init", str(root), *inputs, "--scale", "demo", *sets]))
+    if not (root / MIXTURE).is_file():
+        done(climb(["run", str(root), "--quiet"]))
+
+
+def done(status: int) -> None:
+    """End with the status of a command that failed."""
+    if status:
+        sys.exit(status)
+
+
+def ablation_rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an ablation: of each mixture its score and what it differs by from the workspace's answer."""
+    rows = [metric("judge", "seeds", table["seeds"]), metric("judge", "token budget", table["judge"]["token_budget"])]
+    rows.append(metric("judge", "parameters", table["judge"]["parameters"]))
+    for row in table["rows"]:
+        case = row["name"]
+        rows += [metric(case, name, row[name]) for name in ("domains", "effective_domains", "search_trials")]
+        rows += [metric(case, "score", row["score"]), metric(case, "score, interval", row["interval"])]
+        if one := row["difference"]:
+            rows += [metric(case, "minus base", one["mean"]), metric(case, "minus base, interval", one["interval"])]
+            rows += [metric(case, "p, Holm", one["p_holm"]), metric(case, "comparison", one["comparison"])]
+        rows += [metric(case, "same mixture as", row["same_as"])] if row["same_as"] else []
+    return rows
+
+
+def scaling_rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a scaling run: points, multipliers and laws."""
+    rows = [metric("all", "seeds", table["seeds"])]
+    for point in table["points"]:
+        case = f"{point['mixture']}, {point['size']}, {point['tokens']:,} tokens"
+        rows += [metric(case, "score", point["score"]), metric(case, "score, interval", point["interval"])]
+        if one := point["gain"]:
+            rows += [
+                metric(case, "minus natural", one["mean"]),
+                metric(case, "minus natural, interval", one["interval"]),
+            ]
+            rows += [metric(case, "p, Holm", one["p_holm"]), metric(case, "comparison", one["comparison"])]
+    for curve in table["curves"]:
+        for one in curve["multipliers"]:
+            case = f"{curve['mixture']}, {curve['size']}, {one['tokens']:,} tokens"
+            rows.append(metric(case, "times the tokens natural needs", one["value"]))
+            rows.append(metric(case, "times the tokens natural needs, interval", [one["low"], one["high"]]))
+        case = f"{curve['mixture']}, {curve['size'] or 'all sizes'}"
+        if curve["law"]:
+            rows += [metric(case, f"law, {name}", value) for name, value in curve["law"]["parameters"].items()]
+        rows.append(metric(case, "law not identified", curve["problem"]))
+    return rows
+
+
+def metric(case: str, name: str, value: Any) -> dict[str, Any]:
+    """Return a row; numbers are cut to six digits."""
+
+    def cut(one: Any) -> Any:
+        return float(f"{one:.6g}") if isinstance(one, float) else one
+
+    return {"case": case, "metric": name, "value": [cut(v) for v in value] if isinstance(value, list) else cut(value)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--part", choices=["ablations", "scaling"], default="")
+    parser.add_argument("--only-read", action="store_true", help="take the tables that are there")
+    options = parser.parse_args()
+    root: Path = options.root
+    if not options.only_read:
+        workspace(options.demo.absolute(), root)
+    if options.part in ("", "ablations"):
+        if not options.only_read:
+            done(climb(["ablate", str(root), "--over", *OVER, "--seeds", str(SEEDS)]))
+        write_results("ablations", ablation_rows(read_json(root / "ablations" / "ablations.json")))
+    if options.part in ("", "scaling"):
+        if not options.only_read:
+            done(climb(["scaling", str(root), "--tokens", TOKENS, "--seeds", str(CURVE_SEEDS)]))
+        write_results("scaling", scaling_rows(read_json(root / "scaling" / "scaling.json")))
+
+
+if __name__ == "__main__":
+    main()
