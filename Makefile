@@ -89,6 +89,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/signal_to_noise.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/signal
 	$(PY) bench/cheap.py --corpus $(CORPUS) --tasks '$(TASKS)' --root $(BENCH)/cheap
 	$(PY) bench/demo_power.py --demo $(DEMO) --root $(BENCH)/power
+	$(PY) bench/ablations.py --demo $(DEMO) --root $(BENCH)/ablations
 	$(PY) bench/recipe.py --run $(BENCH)/power/seed-00 --cache $(BENCH)/recipe --write recipe
 	$(PY) bench/to_loss.py --run $(BENCH)/power/seed-00
 	$(PY) bench/rivals.py --tables $(TABLES)

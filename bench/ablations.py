@@ -4,7 +4,7 @@
 
 FOLDER is what `make demo` made (.demo): its corpus, tasks and embedder. RUN keeps the workspace, what `climb ablate`
 and `climb scaling` made of it, and their figures; it is gone on with. `--part` does one of the two. Writes
-bench/results/ablations.json and scaling.json.
+bench/results/ablations.json and scaling.json, and prints the tables of docs/ablations.md.
 """
 
 import argparse
@@ -85,6 +85,52 @@ def scaling_rows(table: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def ablation_table(table: dict[str, Any]) -> str:
+    """Return the differences from the workspace's own answer as Markdown."""
+    lines = [
+        "| setting | domains | search trials | score | minus base | 95 % interval | p, Holm |",
+        "|---|" + "---|" * 6,
+    ]
+    for row in table["rows"]:
+        one = row["difference"]
+        found = f"the same mixture as {row['same_as']} | |" if row["same_as"] else "– | |"
+        if one:
+            low, high = one["interval"]
+            bold = "**" if one["comparison"] != "not significant" else ""
+            found = f"{bold}{one['mean']:+.4f}{bold} | {low:+.4f} to {high:+.4f} | {one['p_holm']:.3f}"
+        cells = f"{row['domains']} | {row['search_trials'] or '–'} | {row['score']:+.4f}"
+        lines.append(f"| {row['name']} | {cells} | {found} |")
+    return "\n".join(lines)
+
+
+def scaling_tables(table: dict[str, Any]) -> str:
+    """Return the gains over natural, then the laws, as Markdown."""
+    saved = {(c["size"], c["mixture"], one["tokens"]): one for c in table["curves"] for one in c["multipliers"]}
+    lines = [
+        "| tokens | mixture | score | minus natural | 95 % interval | natural needs × the tokens |",
+        "|---|" + "---|" * 5,
+    ]
+    for point in table["points"]:
+        one, times = point["gain"], saved.get((point["size"], point["mixture"], point["tokens"]))
+        low, high = one["interval"] if one else (0.0, 0.0)
+        gain = f"{one['mean']:+.4f} | {low:+.4f} to {high:+.4f}" if one else "– | "
+        more = " to ".join(times_text(times[end], times["most"]) for end in ("low", "high")) if times else ""
+        cell = f"{times_text(times['value'], times['most'])} ({more})" if times else ""
+        lines.append(f"| {point['tokens']:,} | {point['mixture']} | {point['score']:+.4f} | {gain} | {cell} |")
+    lines += ["", "| mixture | E | B | b | error | identified |", "|---|" + "---|" * 5]
+    for curve in table["curves"]:
+        if law := curve["law"]:
+            cells = [f"{value:.3g} ({low:.3g} to {high:.3g})" for value, low, high in law["parameters"].values()]
+            known = curve["problem"] or "yes"
+            lines.append(f"| {curve['mixture']} | {' | '.join(cells)} | {law['error']:.4f} | {known} |")
+    return "\n".join(lines)
+
+
+def times_text(value: float | None, most: float) -> str:
+    """Return a multiplier; a bound where natural was not trained long enough."""
+    return f"> {most:.2f}" if value is None else f"{value:.2f}" if value else "less"
+
+
 def metric(case: str, name: str, value: Any) -> dict[str, Any]:
     """Return a row; numbers are cut to six digits."""
 
@@ -107,11 +153,15 @@ def main() -> None:
     if options.part in ("", "ablations"):
         if not options.only_read:
             done(climb(["ablate", str(root), "--over", *OVER, "--seeds", str(SEEDS)]))
-        write_results("ablations", ablation_rows(read_json(root / "ablations" / "ablations.json")))
+        table = read_json(root / "ablations" / "ablations.json")
+        write_results("ablations", ablation_rows(table))
+        print(ablation_table(table))
     if options.part in ("", "scaling"):
         if not options.only_read:
             done(climb(["scaling", str(root), "--tokens", TOKENS, "--seeds", str(CURVE_SEEDS)]))
-        write_results("scaling", scaling_rows(read_json(root / "scaling" / "scaling.json")))
+        table = read_json(root / "scaling" / "scaling.json")
+        write_results("scaling", scaling_rows(table))
+        print(scaling_tables(table))
 
 
 if __name__ == "__main__":
