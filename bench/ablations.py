@@ -17,24 +17,29 @@ from openclimb.cli.main import main as climb
 from openclimb.workspace.files import read_json
 from openclimb.workspace.results import MIXTURE
 
-SETTINGS = ["selection.seeds=2"]  # fresh trials judge the answers, so that each search may confirm its own in few
+# Half the demo's tokens a proxy, and few trials that confirm: fresh ones of the demo's own budget judge the answers.
+SETTINGS = ["proxy.token_budget=150K", "selection.seeds=2"]
+JUDGE_TOKENS = "300K"
 OVER = [
     "search.trials=[[16], [8, 8]]",
     "init=dirichlet,random",
     "clusters.k=12,48",
     "proxy.width=40,104",  # half and twice the parameters
-    "seed=1,2",
 ]
 SEEDS = 8
 TOKENS = "100K,200K,400K,800K,1.6M"
 CURVE_SEEDS = 5
 
 
-def workspace(demo: Path, root: Path) -> None:
+def workspace(demo: Path, root: Path, workers: int) -> None:
     """Make and run the demo's workspace where there is none."""
     if not (root / "climb.toml").exists():
         inputs = ["--corpus", str(demo / "corpus" / "part-*"), "--tasks", str(demo / "tasks" / "*.jsonl")]
-        sets = [word for one in [*SETTINGS, f"embed.model={demo / 'embedder'}"] for word in ("--set", one)]
+        sets = [
+            word
+            for one in [*SETTINGS, f"run.workers={workers}", f"embed.model={demo / 'embedder'}"]
+            for word in ("--set", one)
+        ]
         done(climb(["init", str(root), *inputs, "--scale", "demo", *sets]))
     if not (root / MIXTURE).is_file():
         done(climb(["run", str(root), "--quiet"]))
@@ -145,14 +150,16 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--part", choices=["ablations", "scaling"], default="")
+    parser.add_argument("--workers", type=int, default=0, help="as run.workers")
     parser.add_argument("--only-read", action="store_true", help="take the tables that are there")
     options = parser.parse_args()
     root: Path = options.root
     if not options.only_read:
-        workspace(options.demo.absolute(), root)
+        workspace(options.demo.absolute(), root, options.workers)
     if options.part in ("", "ablations"):
         if not options.only_read:
-            done(climb(["ablate", str(root), "--over", *OVER, "--seeds", str(SEEDS)]))
+            judge = ["--seeds", str(SEEDS), "--judge-tokens", JUDGE_TOKENS]
+            done(climb(["ablate", str(root), "--over", *OVER, *judge]))
         table = read_json(root / "ablations" / "ablations.json")
         write_results("ablations", ablation_rows(table))
         print(ablation_table(table))

@@ -19,9 +19,9 @@ def test_a_known_law_is_found() -> None:
     assert law.error < 1e-4
     for name, true in (("E", 1.2), ("b", 0.3)):
         value, low, high = law.parameters[name]
-        assert value == pytest.approx(true, rel=0.05)
+        assert value == pytest.approx(true, rel=0.01)
         assert low <= true <= high
-    assert law.parameters["B"][0] == pytest.approx(30.0, rel=0.2)
+    assert law.parameters["B"][0] == pytest.approx(30.0, rel=0.05)
 
 
 def test_a_law_over_sizes_is_found() -> None:

@@ -9,6 +9,7 @@ negative. Losses are scores with the sign changed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.random import Generator
@@ -20,6 +21,7 @@ Floats = NDArray[np.float64]
 
 LEAST = 0.02, 2.0  # ends of the exponents' grid
 N_TOKENS, N_SIZES = 100, 40  # exponents tried, evenly in their logarithm; with sizes N_SIZES of each
+FINER = 9  # exponents tried between the neighbours of the best one
 NEEDED = 4  # budgets: three would meet E, B and b exactly, whatever they are
 SIZES_NEEDED = 3
 
@@ -73,31 +75,52 @@ def _problem(parameters: dict[str, tuple[float, float, float]]) -> str:
 def _fit(tokens: Floats, sizes: Floats, losses: Floats) -> dict[str, Floats]:
     """Return each parameter and the root mean square error (n_rows,) of the best law of each row of losses."""
     grid = np.geomspace(*LEAST, N_SIZES if len(sizes) else N_TOKENS)
-    pairs = [(b, a) for b in grid for a in grid] if len(sizes) else [(b, 0.0) for b in grid]
-    best = {name: np.full(len(losses), np.nan) for name in ("E", "B", "b", *(("A", "a") if len(sizes) else ()))}
-    error = np.full(len(losses), np.inf)
+    best = _best_of(tokens, sizes, losses, grid, grid if len(sizes) else np.zeros(1))
+    step = grid[1] / grid[0]
+    found = np.stack([best["b"], best.get("a", np.zeros(len(losses)))], axis=1)
+    for b, a in np.unique(found, axis=0):  # between the grid's points
+        rows = (found == [b, a]).all(1)
+        near = [np.clip(one * np.geomspace(1 / step, step, FINER), *LEAST) if one else np.zeros(1) for one in (b, a)]
+        finer = _best_of(tokens, sizes, losses[rows], *near)
+        for name, value in finer.items():
+            best[name][rows] = value
+    return best
+
+
+def _best_of(tokens: Floats, sizes: Floats, losses: Floats, of_tokens: Floats, of_sizes: Floats) -> dict[str, Floats]:
+    """Return what `_fit` does, of the best of these exponents; without sizes theirs are zero."""
+    names = ("E", "B", "b", *(("A", "a") if len(sizes) else ()), "error")
+    best = {name: np.full(len(losses), np.inf) for name in names}
     # in units of the smallest, so that columns are of one order
     n, d = sizes / sizes.min() if len(sizes) else sizes, tokens / tokens.min()
-    for b, a in pairs:
+    for b, a in product(of_tokens.tolist(), of_sizes.tolist()):
         columns = [np.ones_like(d), d**-b, *([n**-a] if len(sizes) else [])]
         design = np.stack(columns, axis=1)
-        found = losses @ np.linalg.pinv(design).T
-        for j in range(1, found.shape[1]):  # a coefficient that would be negative is 0, and the others are fitted again
-            below = found[:, j] < 0
-            if below.any():
-                kept = [i for i in range(found.shape[1]) if i != j]
-                found[np.ix_(below, kept)] = losses[below] @ np.linalg.pinv(design[:, kept]).T
-                found[below, j] = 0.0
-        found[:, 1:] = np.maximum(found[:, 1:], 0.0)
+        found = _not_negative(losses, design)
         left = np.sqrt(((losses - found @ design.T) ** 2).mean(1))
-        better = left < error
-        error[better] = left[better]
-        values = {"E": found[:, 0], "B": found[:, 1] * tokens.min() ** b, "b": np.full(len(losses), b)}
+        values = {"E": found[:, 0], "B": found[:, 1] * tokens.min() ** b, "b": np.full(len(losses), b), "error": left}
         if len(sizes):
             values |= {"A": found[:, 2] * sizes.min() ** a, "a": np.full(len(losses), a)}
+        better = left < best["error"]
         for name, value in values.items():
             best[name][better] = value[better]
-    return {**best, "error": error}
+    return best
+
+
+def _not_negative(losses: Floats, design: Floats) -> Floats:
+    """Return least-squares coefficients (n_rows, n_columns), none negative but the first, the constant's.
+
+    One that would be negative is 0, and the others are fitted again.
+    """
+    found: Floats = losses @ np.linalg.pinv(design).T
+    for j in range(1, found.shape[1]):
+        below = found[:, j] < 0
+        if below.any():
+            kept = [i for i in range(found.shape[1]) if i != j]
+            found[np.ix_(below, kept)] = losses[below] @ np.linalg.pinv(design[:, kept]).T
+            found[below, j] = 0.0
+    found[:, 1:] = np.maximum(found[:, 1:], 0.0)
+    return found
 
 
 def tokens_needed(tokens: Sequence[float], scores: Floats, wanted: Floats) -> Floats:

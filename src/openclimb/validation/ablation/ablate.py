@@ -59,6 +59,7 @@ def check_ablation(plan: Ablation) -> None:
 def cost(workspace: Workspace, plan: Ablation) -> dict[str, Cost]:
     """Return what an ablation takes: by variant, and its "judge". Changes nothing."""
     config = workspace.config()
+    check_ablation(plan)
     variants = variants_of(config, plan.over, workspace.root)
     costs = Costs(workspace.root, config)
     found = {one.title: costs.of_run(one.config, stages_to_make(workspace, one)) for one in variants}

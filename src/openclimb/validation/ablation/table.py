@@ -15,7 +15,7 @@ from openclimb.workspace.tables import csv_text
 
 BASE = "base"  # the name of the workspace's own answer
 FILE = "ablations"
-LIMIT = "Each row but natural and uniform is the answer of one search: the interval is that of these answers' scores."
+LIMIT = "Each answer is that of one search: intervals do not say how far the answer of another search would differ."
 
 
 @dataclass(frozen=True)
