@@ -17,9 +17,8 @@ from openclimb.cli.main import main as climb
 from openclimb.workspace.files import read_json
 from openclimb.workspace.results import MIXTURE
 
-# Half the demo's tokens a proxy, and few trials that confirm: fresh ones of the demo's own budget judge the answers.
+# Half the demo's tokens a proxy, and few trials that confirm: fresh ones judge the answers.
 SETTINGS = ["proxy.token_budget=150K", "selection.seeds=2"]
-JUDGE_TOKENS = "300K"
 OVER = [
     "search.trials=[[16], [8, 8]]",
     "init=dirichlet,random",
@@ -27,8 +26,8 @@ OVER = [
     "proxy.width=40,104",  # half and twice the parameters
 ]
 SEEDS = 8
-TOKENS = "100K,200K,400K,800K,1.6M"
-CURVE_SEEDS = 5
+TOKENS = "50K,100K,200K,400K,800K"
+CURVE_SEEDS = 4
 
 
 def workspace(demo: Path, root: Path, workers: int) -> None:
@@ -158,8 +157,7 @@ def main() -> None:
         workspace(options.demo.absolute(), root, options.workers)
     if options.part in ("", "ablations"):
         if not options.only_read:
-            judge = ["--seeds", str(SEEDS), "--judge-tokens", JUDGE_TOKENS]
-            done(climb(["ablate", str(root), "--over", *OVER, *judge]))
+            done(climb(["ablate", str(root), "--over", *OVER, "--seeds", str(SEEDS)]))
         table = read_json(root / "ablations" / "ablations.json")
         write_results("ablations", ablation_rows(table))
         print(ablation_table(table))
