@@ -51,12 +51,11 @@ def fit_law(tokens: Sequence[float], losses: Floats, draws: Floats, sizes: Seque
     reaches an end of the grid.
     """
     named = _fit(np.asarray(tokens, dtype=np.float64), np.asarray(sizes, dtype=np.float64), np.vstack([losses, draws]))
-    ends = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
-    parameters = {
-        name: (float(values[0]), *(float(end) for end in np.percentile(values[1:], ends)))
-        for name, values in named.items()
-        if name != "error"
-    }
+    parameters = {}
+    for name, values in named.items():
+        low, high = np.percentile(values[1:], [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]).tolist()
+        parameters[name] = float(values[0]), float(low), float(high)
+    del parameters["error"]
     return Law(parameters, float(named["error"][0]), _problem(parameters))
 
 
@@ -117,7 +116,9 @@ def _not_negative(losses: Floats, design: Floats) -> Floats:
         below = found[:, j] < 0
         if below.any():
             kept = [i for i in range(found.shape[1]) if i != j]
-            found[np.ix_(below, kept)] = losses[below] @ np.linalg.pinv(design[:, kept]).T
+            rows = found[below]
+            rows[:, kept] = losses[below] @ np.linalg.pinv(design[:, kept]).T
+            found[below] = rows
             found[below, j] = 0.0
     found[:, 1:] = np.maximum(found[:, 1:], 0.0)
     return found

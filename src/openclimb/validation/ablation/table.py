@@ -79,7 +79,8 @@ def write_ablation(out: Path, table: AblationTable) -> None:
             n = 1 + sum(1 for _ in out.glob(f"{FILE}.old-*.json"))
             path.rename(out / f"{FILE}.old-{n}.json")
     write_text(out / f"{FILE}.csv", table_csv(table))
-    rows = [(row.name, row.difference.mean, *row.difference.interval) for row in table.rows if row.difference]
+    found = [(row.name, row.difference) for row in table.rows if row.difference]
+    rows = [(name, one.mean, one.interval[0], one.interval[1]) for name, one in found]
     write_text(out / f"{FILE}.svg", difference_figure(rows, "score minus the workspace's own answer, 95 % intervals"))
     write_json(path, asdict(table))
 

@@ -101,7 +101,7 @@ def _tables(scored: Sequence[Scored], share: Mapping[str, float]) -> list[list[F
 
 def _multiplier(budgets: Sequence[int], naturals: Floats, rows: Floats, i: int) -> Multiplier:
     times = tokens_needed(budgets, naturals, rows[:, i]) / budgets[i]
-    ends = 100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2
-    low, high = (float(np.percentile(times[1:], end, method="nearest")) for end in ends)
-    found = [None if not np.isfinite(one) else float(one) for one in (times[0], low, high)]
-    return Multiplier(budgets[i], *found, most=budgets[-1] / budgets[i])
+    at = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
+    ends = [float(end) for end in np.percentile(times[1:], at, method="nearest")]  # some are inf: no mean of two
+    value, low, high = (None if not np.isfinite(one) else one for one in (float(times[0]), *ends))
+    return Multiplier(budgets[i], value, low, high, budgets[-1] / budgets[i])
