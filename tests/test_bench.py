@@ -25,6 +25,7 @@ def test_every_bench_imports() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_parts_for_a_gpu_are_written_apart_and_gone_on_with(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "gpu.py"), str(tmp_path), "--tiny", "--part"]
     for part in ("agreement", "evaluation", "single", "single"):
@@ -39,6 +40,7 @@ def test_parts_for_a_gpu_are_written_apart_and_gone_on_with(tmp_path: Path) -> N
     assert cases["stacked"] == "not run"
 
 
+@pytest.mark.slow
 def test_a_part_for_a_gpu_that_fails_says_why(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -170,6 +170,7 @@ def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_c
         openclimb.open(root).run(redo="mixture")
 
 
+@pytest.mark.slow
 def test_an_input_file_that_changes_stops_the_run_at_its_end_and_the_next_at_once(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_an_input_file_that_changes_stops_the_run_at_its_end_and_the_next_at_onc
         assert (root / "mixture" / "mixture.json").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_task_file_stops_the_run(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
@@ -237,6 +239,7 @@ def test_ready_made_domains_skip_clustering(tmp_path: Path, tiny_corpus: Path, t
     assert not (root / "clusters" / "centroids.npy").exists()
 
 
+@pytest.mark.slow
 def test_tasks_weighed_by_their_signal_are_the_answers_objective(
     tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path
 ) -> None:
@@ -285,6 +288,7 @@ def test_run_learns_from_told_trials_and_later_ones_make_the_answer_stale(
     assert openclimb.open(root).run() == answer
 
 
+@pytest.mark.slow
 def test_a_search_begins_with_what_was_told_before(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
     root = make_tiny_workspace(tmp_path / "run", tiny_corpus, tiny_tasks)
     opened = openclimb.open(root)
@@ -302,6 +306,7 @@ def test_a_search_begins_with_what_was_told_before(tmp_path: Path, tiny_corpus: 
     assert asked[2].number not in fitted
 
 
+@pytest.mark.slow
 def test_the_librarys_example_works_as_a_script_without_a_main_guard(finished: Path, tmp_path: Path) -> None:
     """Trials train in spawned processes, each of which would run the script again."""
     root = shutil.copytree(finished, tmp_path / "my-run")

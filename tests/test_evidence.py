@@ -17,6 +17,7 @@ def scores(root: Path, trials: list[Trial]) -> dict[str, bytes]:
     return {trial.identity: (root / f"{trial.number:04d}" / "scores.json").read_bytes() for trial in trials}
 
 
+@pytest.mark.slow
 def test_trials_that_no_goal_changes_are_trained_once(
     finished: Path, tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path
 ) -> None:

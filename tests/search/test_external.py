@@ -375,6 +375,7 @@ def test_init_wants_a_corpus_or_domains(tmp_path: Path, capsys: pytest.CaptureFi
         assert "either a corpus or a file of domains" in complaint(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_front_of_two_named_goals(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = root / "climb.toml"
     goals = '{ "left" = ["task-0", "task-1"], "right" = ["task-2"] }'

@@ -125,6 +125,7 @@ def test_a_baseline_plays_by_its_own_answer(name: str) -> None:
         assert problem.objective(found)[0] > np.median(measured)
 
 
+@pytest.mark.slow
 def test_hints_that_know_the_scores_lead_the_search() -> None:
     problem = make_problem("interactions", 12, 0)
     weights = draws(problem, 128)

@@ -149,6 +149,7 @@ def test_a_validation_of_another_mixture_is_not_served(
     assert "its input: mixture/" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_validation_goes_on_to_the_same_table(validated: Path, finished: Path, tmp_path: Path) -> None:
     root = shutil.copytree(finished, tmp_path / "run")
     command = [sys.executable, "-m", "openclimb.cli.main", "validate", str(root), "--quiet", *AGAINST, *TARGET]
@@ -166,6 +167,7 @@ def test_a_killed_validation_goes_on_to_the_same_table(validated: Path, finished
     assert table_of(root) == table_of(validated)
 
 
+@pytest.mark.slow
 def test_the_proxys_own_shape_needs_no_other_tokens(finished: Path, tmp_path: Path) -> None:
     root = shutil.copytree(finished, tmp_path / "run")
     table = openclimb.open(root).validate(seeds=2)

@@ -210,6 +210,7 @@ def test_a_least_score_comes_before_the_objective() -> None:
     assert "text falls short of +0.0000 with" in given["sentence"]
 
 
+@pytest.mark.slow
 def test_noise_is_not_sold_as_a_gain() -> None:
     sold, said = 0, 0
     for seed in range(20):
@@ -230,6 +231,7 @@ def test_natural_is_the_answer_when_it_is_best() -> None:
     assert set(given["margins"]) == {"uniform"}
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     inside, wins, n = 0, 0, 40
     for seed in range(n):

@@ -100,6 +100,7 @@ def test_a_file_of_a_new_kind_is_added_and_the_old_workspace_may_vanish(
         openclimb.open(new).run()
 
 
+@pytest.mark.slow
 def test_clusters_are_mapped_by_the_documents_they_share(finished: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     assert main(["init", str(new), "--from", str(finished), "--set", "domains.merge_to=3"]) == 0
