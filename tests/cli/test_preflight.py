@@ -16,7 +16,7 @@ from openclimb.testing.fixtures import complaint, make_tiny_workspace
 def planned(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Return a function that plans a tiny workspace with changed settings and returns its complaint, or "" for none."""
 
-    def plan(corpus: Path = tiny_corpus, **changes: dict[str, object]) -> str:
+    def plan(corpus: Path = tiny_corpus, /, **changes: dict[str, object]) -> str:
         root = make_tiny_workspace(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", corpus, tiny_tasks, **changes)
         if main(["plan", str(root)]) == 0:
             return ""

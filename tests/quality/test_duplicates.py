@@ -31,6 +31,7 @@ from openclimb.corpus.left_out import folders_left_out
 from openclimb.corpus.reading.read import Unit
 from openclimb.corpus.select_documents import DocumentChoice
 from openclimb.engines.local import LocalEngine
+from openclimb.errors import StaleError
 from openclimb.progress import Progress
 from openclimb.quality import duplicates, keys
 from openclimb.quality.duplicates import find_duplicates
@@ -299,7 +300,7 @@ def test_runs_with_and_without_duplicates(
     settings = (workspace / "climb.toml").read_text()
     (workspace / "climb.toml").write_text(settings.replace('dedup = "none"', 'dedup = "near"'))
     opened = openclimb.open(workspace)
-    with pytest.raises(openclimb.OpenclimbError, match="domains/ was made with other settings"):
+    with pytest.raises(StaleError, match="domains/ was made with other settings"):
         opened.run()
     opened.run(redo="domains")  # the labels stay; the corpus is read for the signatures alone
     assert {path.name: path.read_bytes() for path in (workspace / "labels").iterdir()} == labels

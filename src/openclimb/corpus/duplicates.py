@@ -3,7 +3,7 @@
 Reads `unit-00012.parquet` (positions of the documents left out), `places.csv` and `sources.csv`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,15 @@ def duplicate_shares(root: Path) -> dict[str, list[dict[str, Any]]]:
     return {"domain": domains, "source": sources if len(sources) > 1 else []}
 
 
-def _rows(named: Any) -> list[dict[str, Any]]:
+def _rows(named: Iterable[tuple[str, Mapping[str, str]]]) -> list[dict[str, Any]]:
     sums: dict[str, list[int]] = {}
     for name, row in named:
         before = sums.get(name, [0] * len(COUNTS))
         sums[name] = [n + int(row[count]) for n, count in zip(before, COUNTS, strict=True)]
-    rows = [{"name": name, **dict(zip(COUNTS, numbers, strict=True))} for name, numbers in sums.items()]
-    rows = [{**row, "share": row["duplicates"] / max(1, row["documents"])} for row in rows]
+    rows: list[dict[str, Any]] = []
+    for name, numbers in sums.items():
+        counts = dict(zip(COUNTS, numbers, strict=True))
+        rows.append({"name": name, **counts, "share": counts["duplicates"] / max(1, counts["documents"])})
     return sorted(rows, key=lambda row: (-row["duplicates"], row["name"]))
 
 

@@ -240,7 +240,7 @@ def _left_out(work: _Work, unit: Unit) -> NDArray[np.int64]:
 
 
 def _counts(names: Sequence[str], tokens: NDArray[Any], gone: NDArray[np.bool_]) -> Counts:
-    known, owner = np.unique(np.array(names, dtype=object), return_inverse=True) if names else ([], np.empty(0, int))
+    known, owner = np.unique(np.array(names, dtype=object), return_inverse=True)
     columns = dict(zip(COUNTS, (np.ones(len(owner)), tokens, gone, tokens * gone), strict=True))
     sums = {what: np.bincount(owner, weights, len(known)) for what, weights in columns.items()}
     return Counts({(name, what): round(float(sums[what][i])) for i, name in enumerate(known) for what in COUNTS})
