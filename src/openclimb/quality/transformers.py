@@ -127,9 +127,10 @@ def _loaded(classifier: Classifier, _stamps: tuple[tuple[str, int, int], ...]) -
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # its load reports would break the progress view
-    logging.disable_progress_bar()
+    said: Any = logging  # some of its functions have no types
+    level, bars = said.get_verbosity(), said.is_progress_bar_enabled()
+    said.set_verbosity_error()  # its load reports would break the progress view
+    said.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(classifier.model, **classifier.options)
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -138,9 +139,9 @@ def _loaded(classifier: Classifier, _stamps: tuple[tuple[str, int, int], ...]) -
     except Exception as error:  # the library has many kinds; all mean the same to the user
         raise _cannot_load(classifier, error) from error
     finally:
-        logging.set_verbosity(level)
+        said.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            said.enable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return tokenizer, model.eval().to(device), device
 
