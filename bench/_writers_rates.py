@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -111,18 +110,24 @@ def short_corpus(source: Path, n: int, out: Path) -> None:
                             return
 
 
-def peak_memory(run: Path, out: Path, tokens: int | None) -> float:
-    """Return the most memory in MB that an export of `tokens`, or by cluster, takes in a process of its own."""
+def export_alone(run: Path, out: Path, tokens: int | None) -> tuple[float, float]:
+    """Return the most memory in MB that an export of `tokens`, or by cluster, takes in a process of its own, and the
+    MB of text a second that it writes.
+    """
     command = [sys.executable, __file__, str(run), str(out), str(tokens or 0)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    rate, peak = map(float, done.stdout.splitlines()[-2:])
+    return peak, rate
 
 
-def _export_and_print_peak(run: str, out: str, tokens: int) -> None:
+def _export_and_print(run: str, out: str, tokens: int) -> None:
     more = {} if tokens else {"by_cluster": True}
-    openclimb.open(run).export(tokens or None, out, **more)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    seconds, facts = seconds_of(lambda: openclimb.open(run).export(tokens or None, out, **more))
+    status = Path("/proc/self/status").read_text()  # getrusage has the parent's memory in it, where that was more
+    peak = float(status.partition("VmHWM:")[2].split()[0]) / 1000
+    print(facts["text_bytes"] / seconds / 1e6)
+    print(peak)
 
 
 if __name__ == "__main__":
-    _export_and_print_peak(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _export_and_print(sys.argv[1], sys.argv[2], int(sys.argv[3]))

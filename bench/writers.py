@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import openclimb
 from _results import FOLDER, write_results
-from _writers_rates import FEW, MANY, peak_memory, rates, result, short_corpus
+from _writers_rates import FEW, MANY, export_alone, plain_copy, rates, result, seconds_of, short_corpus
 from openclimb.config.load import parse_count
 from openclimb.config.registry import names
 from openclimb.export.checks.spread import spread_of
@@ -141,7 +141,7 @@ def cases(tokens: int) -> dict[str, dict[str, Any]]:
 
 
 def memory(corpus: Path, root: Path) -> list[dict[str, Any]]:
-    """Return rows: the most memory that exports of all of a corpus take, of few documents and of many."""
+    """Return rows: the most memory that exports of few documents and of many take, and the rate of those by cluster."""
     rows = []
     for n in (FEW, MANY):
         folder = root / f"short-{n}"
@@ -149,8 +149,12 @@ def memory(corpus: Path, root: Path) -> list[dict[str, Any]]:
         short_corpus(corpus, n, folder / "all.jsonl")
         opened = workspace(folder / "all.jsonl", 1, 10 * n, folder)
         for name, tokens in (("by cluster", None), ("mixture", 10 * n)):
-            peak = peak_memory(opened.workspace.root, folder / name, tokens)
+            peak, rate = export_alone(opened.workspace.root, folder / name, tokens)
             rows.append(result(f"parquet, {name}", f"MB of memory at most, {n:,} documents", peak))
+            if tokens is None:
+                seconds, n_bytes = seconds_of(lambda folder=folder: plain_copy(folder / "all.jsonl", folder / "copy"))
+                what = f"MB of text a second ÷ copy, {n:,} documents"
+                rows.append(result(f"parquet, {name}", what, rate, n_bytes / seconds / 1e6))
     return rows
 
 
