@@ -19,14 +19,9 @@ from openclimb.workspace.results import MIXTURE
 
 # Half the demo's tokens a proxy, and few trials that confirm: fresh ones judge the answers.
 SETTINGS = ["proxy.token_budget=150K", "selection.seeds=2"]
-OVER = [
-    "search.trials=[[16], [8, 8]]",
-    "init=dirichlet,random",
-    "clusters.k=12,48",
-    "proxy.width=40,104",  # half and twice the parameters
-]
+OVER = ["search.trials=[[16]]", "init=random", "clusters.k=12", "proxy.width=40"]  # half of k, of the parameters
 SEEDS = 8
-TOKENS = "50K,100K,200K,400K,800K"
+TOKENS = "50K,100K,200K,400K"
 CURVE_SEEDS = 4
 
 
