@@ -56,17 +56,17 @@ def test_a_corpus_smaller_than_the_sample_is_taken_whole(tmp_path: Path) -> None
     assert len(draw_sample(units, settings, 1000, 0, LocalEngine(1), Progress(), tmp_path)) == 50
 
 
-def test_blocks_hold_the_texts_of_all_in_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_hold_the_texts_of_all_in_their_places(tmp_path: Path) -> None:
     files = [_write(tmp_path / f"{i}.jsonl", 3000, str(i)) for i in range(3)]
     units, settings = _units(files, tmp_path)
     whole = draw_sample(units, settings, 700, 0, LocalEngine(1), Progress(), tmp_path / "whole")
-    monkeypatch.setattr(sample_module, "SHOWN", 50)
-    drawn = draw_sample(units, settings, 700, 0, LocalEngine(1), Progress(), tmp_path / "few")
+    drawn = draw_sample(units, settings, 700, 0, LocalEngine(1), Progress(), tmp_path / "few", 50)
     assert drawn.shown == whole.shown[:50]
     texts = {}
     for block in drawn.blocks:
         texts |= dict(zip(block.places.tolist(), block.texts(), strict=True))
     assert [texts[place] for place in range(700)] == [document.text for document in whole.shown]
+    assert {d.unit for block in drawn.blocks for d in block.documents()} == {unit.number for unit in units}
     assert drawn.n_bytes.tolist() == [len(document.text) for document in whole.shown]
 
 

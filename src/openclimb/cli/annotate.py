@@ -25,7 +25,7 @@ MILLION = "for a million tokens"
 )
 @click.option("--model", default="", metavar="NAME", help="the model's name there")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 4096), default=16, metavar="N", help="requests at once (default: 16)"
+    "--concurrency", type=click.IntRange(1, 1024), default=16, metavar="N", help="requests at once (default: 16)"
 )
 @click.option("--budget-tokens", default="", metavar="N", help="most tokens to spend in all, such as 10M")
 @click.option("--budget-usd", type=click.FloatRange(0), metavar="X", help="most dollars to spend in all; needs prices")

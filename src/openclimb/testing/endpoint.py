@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -120,31 +121,41 @@ ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {  # further faults, beside
 @contextmanager
 def rule_endpoint(rules: Rules | None = None) -> Iterator[Server]:
     """Run the server in a thread on a free port of 127.0.0.1 while the block runs."""
-    seen, ready = Seen(), threading.Event()
-    place: dict[str, Any] = {}
+    seen, begun = Seen(), Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]]()
+
+    async def reply(request: "web.Request") -> "web.StreamResponse":
+        return await _reply(request, rules or Rules(), seen)
 
     async def serve() -> None:
         from aiohttp import web
 
         application = web.Application(client_max_size=1 << 24)
-        application.router.add_post("/v1/chat/completions", lambda request: _reply(request, rules or Rules(), seen))
+        application.router.add_post("/v1/chat/completions", reply)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        place["port"] = runner.addresses[0][1]
-        place["loop"], place["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        ready.set()
-        await place["stop"].wait()
-        await runner.cleanup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+            stop = asyncio.Event()
+            begun.set_result((f"http://127.0.0.1:{runner.addresses[0][1]}/v1", asyncio.get_running_loop(), stop))
+            await stop.wait()
+        finally:
+            await runner.cleanup()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    def work() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
+
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    ready.wait()
+    url, loop, stop = begun.result()
     try:
-        yield Server(f"http://127.0.0.1:{place['port']}/v1", seen)
+        yield Server(url, seen)
     finally:
-        place["loop"].call_soon_threadsafe(place["stop"].set)
+        loop.call_soon_threadsafe(stop.set)
         thread.join()
 
 

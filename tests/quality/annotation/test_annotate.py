@@ -310,6 +310,7 @@ def test_the_command_says_what_it_will_cost_and_what_came(
 
 def test_what_a_command_lacks_is_told(root: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
+        ([*command(root, server)[2:], "-n", "0"], "0 documents cannot be labelled"),
         ([], "labels come from an endpoint or from a function"),
         (["--endpoint", server.url], "--model is missing"),
         (["--endpoint", "http://me:geheim@h/v1", "--model", "m"], "has a user, a password or a query"),

@@ -44,6 +44,8 @@ class AnnotateSpec:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(f"{self.n} documents cannot be labelled", "give one or more: -n 2000")
         if (self.annotator == "endpoint") != (self.endpoint is not None):
             raise ConfigError(
                 "labels come from an endpoint or from a function",
@@ -68,7 +70,9 @@ class AnnotateSpec:
 class Annotator(Protocol):
     """What rates documents."""
 
-    spent_up: bool  # whether a budget ended the work
+    @property
+    def spent_up(self) -> bool:
+        """Whether a budget ended the work."""
 
     def label(self, documents: Iterator[tuple[int, str]], spent: Tokens, took: Took) -> None:
         """Rate documents (number, text), and hand on each answer as it comes; `spent` count in a budget already."""

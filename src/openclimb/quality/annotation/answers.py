@@ -1,5 +1,6 @@
 """The files of annotations: what was answered (answers.jsonl, appended) and what is to be asked (documents.jsonl)."""
 
+import errno
 import os
 from array import array
 from collections import Counter
@@ -52,7 +53,7 @@ class Answers:
         data, size = orjson.dumps(line) + b"\n", self.path.stat().st_size
         if self._file.write(data) != len(data):
             self._file.truncate(size)
-            raise OSError(28, "No space left on device", str(self.path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._note(line)
 
     def _note(self, line: Mapping[str, Any]) -> None:

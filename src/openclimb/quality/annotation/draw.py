@@ -66,8 +66,8 @@ def draw_documents(
     with atomic(folder / DOCUMENTS) as temporary, open(temporary, "wb") as file:
         for block in sample.blocks:
             _write_block(file, block, order, n, characters, known.get(block.unit, set()))
-    write_json(folder / DRAW, {"n": n})
     shutil.rmtree(folder / "drawn")
+    write_json(folder / DRAW, {"n": n})
 
 
 def _write_block(

@@ -109,10 +109,9 @@ class Client:
     def label(self, documents: Iterator[tuple[int, str]], spent: Tokens, took: Took) -> None:
         """Rate documents (number, text) until there are no more, the budget is spent, or something ends the work.
 
-        `spent` count in the budget already.
-
-        Requests run in a thread of their own, so that a signal never cuts an answer in two: those in flight are waited
-        for, and the signal is raised again. Raises EndpointError where further requests are of no use.
+        `spent` count in the budget already. Requests run in a thread of their own, so that a signal never cuts an
+        answer in two: those in flight are waited for, and the signal is raised again. Raises EndpointError where
+        further requests are of no use.
         """
         self.budget.spent = spent
         thread = threading.Thread(target=self._work, args=(documents, took), daemon=True)
