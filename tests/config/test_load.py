@@ -38,6 +38,8 @@ def test_the_paper_scale_has_the_papers_numbers() -> None:
     assert config.target.token_budget == 40_000_000_000
     assert (config.embed.max_tokens, config.domains.centroids, config.domains.merge_distance) == (512, "raw", 1.5)
     assert (config.search.predictor, config.search.answer, config.tasks.preset) == ("recipe", "argmax", "paper")
+    assert config.quality.scorers == ("students",)
+    assert (config.domains.prune_below["quality"], config.domains.prune_below["cultural_value"]) == (3.0, 1.0)
     assert not config.embed.trust_remote_code  # consent is the user's
 
 

@@ -56,7 +56,17 @@ SCALES: dict[str, dict[str, dict[str, Any]]] = {
             "max_tokens": 512,
         },
         "clusters": {"k": 1000, "sample": 1_000_000},
-        "domains": {"merge_distance": 1.5, "centroids": "raw", "min_share": 0.0},
+        "quality": {"scorers": ("students",)},  # of `climb annotate`'s labels
+        "domains": {
+            # 3 on the paper's four scales; the fifth is the recipe's, and so is its limit
+            "prune_below": {
+                **dict.fromkeys(("quality", "educational_value", "informational_value", "no_advertisement"), 3.0),
+                "cultural_value": 1.0,
+            },
+            "merge_distance": 1.5,
+            "centroids": "raw",
+            "min_share": 0.0,
+        },
         "tokens": {"vocab_size": 50_304},
         "target": {"token_budget": 40_000_000_000},
         "tasks": {"max_items": 10_000, "preset": "paper"},

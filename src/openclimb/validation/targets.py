@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from openclimb.config.schema import Config
-from openclimb.corpus.contamination import documents_left_out
 from openclimb.corpus.custom_domains import weighed_domains
+from openclimb.corpus.left_out import folders_left_out
 from openclimb.corpus.pack import Source
 from openclimb.corpus.packed import read_packed
 from openclimb.corpus.reading.units import read_units
@@ -113,7 +113,7 @@ class Targets:
             self.root / "domains",
             self.root / "clusters" / "tokenizer.json",
             config.corpus,
-            documents_left_out(self.root, config.tasks),
+            folders_left_out(self.root, config),
         )
         pack_all(StageContext(partial, self.engine, self.progress, self.config.seed), source, config)
         workspace = Workspace(self.root)  # a file that changed while it was read is told at once
