@@ -62,7 +62,7 @@ def test_choices_are_those_of_the_code(capsys: pytest.CaptureFixture[str]) -> No
         ("run d --qiet", "climb run: no such option --qiet (did you mean '--quiet'?)"),
         ("run d -q", "climb run: no such option -q"),
         ("run d --quiet=no", "climb run: option '--quiet' does not take a value"),
-        ("export d --out x", "climb export: missing option '--tokens'"),
+        ("export d --tokens 1M", "climb export: missing option '--out'"),
         ("export d --tokens --out x", "climb export: option '--tokens' requires an argument"),
         ("export d --out x --tokens", "climb export: option '--tokens' requires an argument"),
         ("export d --format csv", "climb export: invalid value for '--format': 'csv' is not one of 'parquet'"),

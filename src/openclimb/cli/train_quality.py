@@ -10,7 +10,6 @@ import openclimb
 from openclimb.cli.options import Command, with_progress, workspace
 from openclimb.printable import say
 from openclimb.progress import choose_progress
-from openclimb.quality.student import KINDS
 
 
 @click.command("train-quality", cls=Command)
@@ -23,7 +22,7 @@ from openclimb.quality.student import KINDS
     help='JSON lines of "text" and "scores" (default: those of climb annotate, annotations/labels.jsonl)',
 )
 @click.option(
-    "--student", type=click.Choice(KINDS), help="train this kind alone (default: the better one of each scale)"
+    "--student", metavar="fasttext|head", help="train this kind alone (default: the better one of each scale)"
 )
 def train_quality(workspace: str, quiet: bool, as_json: bool, labels: Path | None, student: str | None) -> None:
     from openclimb.quality.training.report import table_text
