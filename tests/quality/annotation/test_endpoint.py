@@ -161,7 +161,7 @@ def test_a_model_that_thinks_and_a_server_that_does_not_count(rubric: Rubric) ->
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_budget_is_never_exceeded_and_nearly_used(rubric: Rubric, concurrency: int) -> None:
-    most = len(rubric.system().encode()) + len(enclosed(TEXTS[3]).encode()) + TEMPLATE_TOKENS + rubric.answer_tokens
+    most = len(rubric.system().encode()) + len(enclosed(TEXTS[11]).encode()) + TEMPLATE_TOKENS + rubric.answer_tokens
     with rule_endpoint(Rules(seconds=0.01)) as server:
         found = Rated(rubric, server.url, TEXTS, concurrency, tokens=14_000).run(Tokens(900, 100))
         assert found.client.spent_up
