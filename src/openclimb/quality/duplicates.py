@@ -52,7 +52,7 @@ from openclimb.workspace.context import StageContext
 from openclimb.workspace.files import atomic
 from openclimb.workspace.tables import write_csv
 
-PART = 4_000_000  # keys of a part: about 250 MB with what it takes to compare them
+PART = 4_000_000  # keys of a part: about 250 MB with what it takes to compare them (bench/dedup.py)
 SIZES = "sizes.npy"  # (2, units): number of each unit, and its documents
 KEYS = 1 << 64
 
