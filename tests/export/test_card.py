@@ -102,7 +102,7 @@ def test_the_card_of_a_corpus_has_a_section_a_domain(format: str, counted: bool)
     card = dataset_card({**facts, "tokens": 2468, "shards": ["a"], "domains": domains}, "So.", preset("demo"), 3, about)
     head = yaml.safe_load(card.split("---\n")[1])
     first = card.partition("\n## web\\|x\n")[2].partition("\n## ")[0]
-    assert first == "\n3 clusters.\nTop words: cat dog.\nMean scores: q 0.5.\n\n> one \\*two\\*\n>\n> three\n\n"
+    assert first == "\n3 clusters.\nTop words: cat dog.\nMean scores: q 0.5.\n\n> one \\*two\\*\n>\n> three\n"
     assert "\n1 cluster.\nMean scores: q 0.25.\n\n> one" in card
     assert "| b | 0.0010% |" in card
     assert ("documents, about 2,468 tokens" in card) is ("Tokens are estimated" in card) is not counted
