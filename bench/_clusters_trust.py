@@ -19,6 +19,7 @@ LEAST = 40  # characters of a message: shorter ones are labels
 PLANTED = 0.2  # of the documents are of other languages
 GIANT = 0.92  # of the documents are alike
 DRAWS = 5  # of halves
+MANY = 40  # documents a cluster: too few
 
 Encode = Callable[[Sequence[str]], Vectors]
 
@@ -28,7 +29,7 @@ def trust_rows(texts: list[str], embed: Encode, vocabulary: Path, catalogues: Pa
     vectors = embed(texts)
     good = _fitted("good clusters", texts, vectors, vocabulary, k)
     more = _fitted("good clusters", texts, vectors, vocabulary, choose_k(len(texts)))
-    many = _fitted("too many clusters", texts, vectors, vocabulary, len(texts) // 10)
+    many = _fitted("too many clusters", texts, vectors, vocabulary, len(texts) // MANY)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(vectors.shape).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
