@@ -37,7 +37,7 @@ def test_an_undamaged_workspace_passes(root: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "duplicates"])  # made with corpus.dedup alone
 def test_every_flipped_bit_is_found(stage: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(
         str(path.relative_to(root)) for path in (root / stage).rglob("*") if path.is_file() and path.stat().st_size
