@@ -8,7 +8,7 @@ import pytest
 
 import openclimb
 from openclimb.clustering.embed import load_embedder
-from openclimb.clustering.similarity import FILE, write_similarity
+from openclimb.clustering.similarity import FILE, NAME, write_similarity
 from openclimb.engines.local import LocalEngine
 from openclimb.progress import Progress
 from openclimb.tasks.items import Item, search_items
@@ -22,7 +22,7 @@ def test_a_run_compares_each_domain_with_each_task(finished: Path) -> None:
     config = Workspace(finished).config()
     embed = load_embedder(config.embed, finished / "clusters")
     centroids = np.load(finished / "domains" / "centroids.npy", allow_pickle=False)
-    assert [row["domain"] for row in rows] == [row["name"] for row in read_rows(finished / "domains" / "domains.csv")]
+    assert [row[NAME] for row in rows] == [row["name"] for row in read_rows(finished / "domains" / "domains.csv")]
     for task in ("speech", "stories"):
         mean = embed([item.pairs[item.gold][0] + item.pairs[item.gold][1] for item in search_items(config.tasks)[task]])
         expected = centroids @ (mean.mean(0) / np.linalg.norm(mean.mean(0)))

@@ -19,6 +19,7 @@ from openclimb.workspace.context import StageContext
 from openclimb.workspace.tables import read_rows, write_csv
 
 FILE = "similarity.csv"
+NAME = "domain/task"  # heads the column of domains: no task can have such a name, as it is a file's
 ITEMS = 300  # of a task: their mean has hardly any noise left
 
 
@@ -47,7 +48,7 @@ def write_similarity(
     cosines = np.load(path, allow_pickle=False) @ means.T
     names = [row["name"] for row in read_rows(domains / "domains.csv")]
     rows = [[name, *(round(float(value), 4) for value in row)] for name, row in zip(names, cosines, strict=True)]
-    write_csv(context.folder / FILE, ["domain", *texts], rows)
+    write_csv(context.folder / FILE, [NAME, *texts], rows)
 
 
 def _text(item: Item) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from openclimb.clustering import similarity
 from openclimb.report.facts import Facts
 from openclimb.stats.compare import rank_correlation
 
@@ -48,8 +49,8 @@ def similarity_table(facts: Facts) -> dict[str, Any]:
     """
     if not facts.similarity:
         return {}
-    tasks = [name for name in facts.similarity[0] if name != "domain"]
-    cosines = {row["domain"]: [float(row[task]) for task in tasks] for row in facts.similarity}
+    tasks = [name for name in facts.similarity[0] if name != similarity.NAME]
+    cosines = {row[similarity.NAME]: [float(row[task]) for task in tasks] for row in facts.similarity}
     answer = {row.name: row for row in (facts.answer.domains if facts.answer else [])}
     most = np.max(list(cosines.values()), axis=0)
     rows = [
