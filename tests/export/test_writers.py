@@ -275,7 +275,7 @@ def test_shards_of_one_domain_hold_the_same_documents(
             mine = [
                 float(w) for w, path in zip(words[1::2], words[2::2], strict=True) if path.split("/")[1] == row["name"]
             ]
-            assert sum(mine) == pytest.approx(row["realised"], abs=1e-4)
+            assert sum(mine) == pytest.approx(row["weight"], abs=1e-4)
         assert all((out / f"{path}.{end}").is_file() for path in words[2::2] for end in ("bin", "idx"))
 
 

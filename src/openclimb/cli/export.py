@@ -16,7 +16,7 @@ from openclimb.progress import choose_progress
 @click.command(cls=Command)
 @workspace
 @with_progress
-@click.option("--tokens", default="", metavar="N", help="token budget, such as 10B (default: that of [target])")
+@click.option("--tokens", default="", metavar="N", help="token budget, such as 10B; --by-cluster has [target]'s")
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write, or a URL such as s3://bucket/data")
 @click.option("--format", default="parquet", type=click.Choice(names("writer")), help="of the shards")
 @click.option("--by-domain", is_flag=True, help="shards of one domain each, in place of the mixture in order")
@@ -40,6 +40,10 @@ def export(
     from openclimb.config.load import parse_count
     from openclimb.masking import without_secrets
 
+    if not tokens and not more["by_cluster"]:
+        context = click.get_current_context()
+        (missing,) = [one for one in context.command.params if one.name == "tokens"]
+        raise click.MissingParameter(ctx=context, param=missing)
     shard_bytes = round(shard_mb * 1e6)
     with closing(choose_progress(quiet=quiet, as_json=as_json)) as progress:
         opened = openclimb.open(workspace)
