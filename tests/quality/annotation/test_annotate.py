@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ import openclimb
 from openclimb.cli.main import main
 from openclimb.corpus.reading.read import place_hash
 from openclimb.corpus.reading.units import read_units
+from openclimb.engines import interruption
 from openclimb.errors import ConfigError, EndpointError, StaleError, WorkspaceError
 from openclimb.quality.annotation.budget import Limits
 from openclimb.quality.annotation.endpoint import Endpoint
@@ -161,13 +163,24 @@ def test_a_kill_loses_no_label_and_the_file_is_the_same_as_without_one(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_waits_for_what_is_paid_and_says_how_to_go_on(root: Path, number: int, status: int) -> None:
+def test_a_signal_waits_for_what_is_paid_and_says_how_to_go_on(
+    root: Path, number: int, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     with rule_endpoint(Rules(seconds=0.1)) as slow:
-        running = start(root, slow, "-n", "200")
-        until(lambda: slow.seen.requests > 16)
-        running.send_signal(number)
-        _, said = running.communicate(timeout=60)
-        assert running.returncode == status
+
+        def send() -> None:
+            until(lambda: slow.seen.requests > 16)
+            os.kill(os.getpid(), number)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        try:
+            assert main(command(root, slow, "-n", "200")) == status
+        finally:
+            sending.join()
+            interruption.catch()  # forgets the signal
+        said = capsys.readouterr().err
+        assert "stopping: up to 20 s" in said
         assert "run the same command to go on" in said
         answered = rows(root / "annotations.partial" / "answers.jsonl")
         assert len(answered) == sum(slow.seen.documents.values()) < 60

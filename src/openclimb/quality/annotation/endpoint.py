@@ -105,6 +105,7 @@ class Client:
         self._in_flight, self._paused = 0, 0.0  # requests; until when nobody sends, in the loop's time
         self._stop_asked = self._abort = False  # by the thread that waits
         self._error: BaseException | None = None
+        self._ended = threading.Event()
 
     def label(self, documents: Iterator[tuple[int, str]], spent: Tokens, took: Took) -> None:
         """Rate documents (number, text) until there are no more, the budget is spent, or something ends the work.
@@ -117,16 +118,18 @@ class Client:
         thread = threading.Thread(target=self._work, args=(documents, took), daemon=True)
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(0.2)
+            while not self._ended.wait(
+                0.2
+            ):  # not by `join`: before Python 3.13 a signal in it makes the thread "ended"
+                pass
         except (KeyboardInterrupt, Interrupted):
             self._stop_asked = True
             self.note(f"stopping: up to {GRACE:.0f} s for answers on their way, which are paid; Ctrl-C: at once")
             try:
-                thread.join()
+                self._ended.wait()
             except (KeyboardInterrupt, Interrupted):
                 self._abort = True
-                thread.join(GRACE)
+                self._ended.wait(GRACE)
             raise
         if self._error:
             raise self._error
@@ -136,6 +139,8 @@ class Client:
             asyncio.run(self._all(documents, took))
         except BaseException as error:
             self._error = self._error or error
+        finally:
+            self._ended.set()
 
     async def _all(self, documents: Iterator[tuple[int, str]], took: Took) -> None:
         import aiohttp
