@@ -118,10 +118,7 @@ class Client:
         thread = threading.Thread(target=self._work, args=(documents, took), daemon=True)
         thread.start()
         try:
-            while not self._ended.wait(
-                0.2
-            ):  # not by `join`: before Python 3.13 a signal in it makes the thread "ended"
-                pass
+            self._ended.wait()  # not `join`: before Python 3.13 a signal in it makes the thread count as ended
         except (KeyboardInterrupt, Interrupted):
             self._stop_asked = True
             self.note(f"stopping: up to {GRACE:.0f} s for answers on their way, which are paid; Ctrl-C: at once")
