@@ -85,13 +85,9 @@ def recipes(
         {**_named(config, "domains"), **_named(config, "target"), **least, **dedup, **found["documents"]},
         ("labels", *(["duplicates"] if dedup else []), *(["contamination"] if found["documents"] else [])),
     )
-    tasks = {
-        name: value for name, value in _named(config, "tasks").items() if name in ("tasks.paths", "tasks.max_items")
-    } | parts
-    budget = {"proxy.token_budget": config.proxy.token_budget, "proxy.sequence": config.proxy.sequence}
     add(
         "tokens",
-        {"tokens.heldout": config.tokens.heldout, **tasks, **budget, **seed, **found["items"]},
+        {**_packed(config), **parts, **seed, **found["items"]},
         ("domains", *(["contamination"] if found["items"] else [])),
         task_files=task_files,
     )
@@ -99,6 +95,16 @@ def recipes(
         config, {"tokens/": made["tokens"].fingerprint}, trials, made["tokens"].fingerprint, transfer
     )
     return made
+
+
+def _packed(config: Config) -> dict[str, Any]:
+    """Return what decides which tokens are packed, beside the domains and the parts of tasks."""
+    return {
+        "tokens.heldout": config.tokens.heldout,
+        "tasks.paths": _named(config, "tasks")["tasks.paths"],
+        "proxy.token_budget": config.proxy.token_budget,
+        "proxy.sequence": config.proxy.sequence,
+    }
 
 
 def _left_out(config: Config, what: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from openclimb.workspace.tables import write_csv
 
 PRUNED = -1
 NAMED = 8  # sources that a message lists
+NO_TEXT = "domains whose documents have no text"
 
 
 def make_domains(
@@ -59,31 +60,20 @@ def make_domains(
     small = _name_small(totals, reasons, least) if centroids is None else []
     kept = np.array([not reason for reason in reasons])
     if not kept.any():
-        raise DomainError(
-            f"every one of the {len(kept)} clusters is pruned: {_most_common(reasons)}",
-            "raise proxy.token_budget"
-            if small
-            else "lower the limits in domains.prune_below or domains.prune_quantile",
-        )
+        raise _none_kept(reasons, small)
     assignment = _assigned(totals, kept, centroids, settings, least)
     n_domains = int(assignment.max()) + 1
     if n_domains < 2:
-        raise DomainError(
-            f"one domain is left, and a mixture needs two{_left_out(small)}{_left_out(bare, ', without text')}",
-            "set domains.merge_to higher, lower domains.min_share, or prune less"
-            + (", or raise proxy.token_budget" if small else "")
-            + (", or name another corpus.text" if bare else ""),
-        )
+        raise _one_domain(small, bare)
     words = _words(clusters, totals.names, assignment, n_domains, centroids is None)
     names = [totals.names[i] for i in np.argsort(assignment)[-n_domains:]] if centroids is None else domain_names(words)
     tokens = _per_domain(totals.tokens, assignment, n_domains)
     limits = caps(tokens.tolist(), target.token_budget, target.max_repetitions)
     check_caps(names, tokens, limits, target)
 
-    if small:
-        progress.note(f"too small for a trial of proxy.token_budget tokens{_left_out(small)}")
-    if bare:
-        progress.note(f"domains whose documents have no text{_left_out(bare)}")
+    for what, some in (("too small for a trial of proxy.token_budget tokens", small), (NO_TEXT, bare)):
+        if some:
+            progress.note(f"{what}{_left_out(some)}")
     _write_clusters(out, clusters, totals, reasons, assignment, names)
     _write_domains(out, totals, assignment, names, words, tokens, limits)
     if centroids is None:
@@ -103,6 +93,24 @@ def make_domains(
         **({"too_small": small} if small else {}),
         **({"without_text": bare} if bare else {}),
     }
+
+
+def _none_kept(reasons: list[str], small: list[str]) -> DomainError:
+    """Return the error for clusters that are all pruned, or sources that are all too small."""
+    return DomainError(
+        f"every one of the {len(reasons)} clusters is pruned: {_most_common(reasons)}",
+        "raise proxy.token_budget" if small else "lower the limits in domains.prune_below or domains.prune_quantile",
+    )
+
+
+def _one_domain(small: list[str], bare: list[str]) -> DomainError:
+    """Return the error for domains of which one is left, beside those too small and those without text."""
+    return DomainError(
+        f"one domain is left, and a mixture needs two{_left_out(small)}{_left_out(bare, ', without text')}",
+        "set domains.merge_to higher, lower domains.min_share, or prune less"
+        + (", or raise proxy.token_budget" if small else "")
+        + (", or name another corpus.text" if bare else ""),
+    )
 
 
 def _assigned(
