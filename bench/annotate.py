@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ def main() -> None:
         print(json.dumps(call(*json.loads(options.call))))
         return
     rows: list[dict[str, Any]] = []
+    for row in (*rate_rows(), *memory_rows()):
+        print(f"{row['case']}: {row['metric']} {row['value']} {row.get('reference', '')}", flush=True)
+        rows.append(row)
+    write_results("annotate", rows)
+
+
+def rate_rows() -> Iterator[dict[str, Any]]:
+    """Yield labels a second beside the ideal, and CPU time a label, for each latency and concurrency."""
     for seconds in SECONDS:
         with Serving(seconds) as url:
             for concurrency in CONCURRENCY:
@@ -120,19 +129,20 @@ def main() -> None:
                 n = int(min(MOST, max(3 * concurrency, CASE_SECONDS * ideal)))
                 found = in_process("case", url, concurrency, n)
                 case = f"{concurrency} at once, {seconds:g} s an answer, {n} documents"
-                rate = {"case": case, "metric": "labels a second; the ideal", "value": round(found["rate"], 2)}
-                rows += [{**rate, "reference": ideal}, {"case": case, "metric": "CPU ms a label"}]
-                rows[-1]["value"] = round(1000 * found["cpu"], 3)
+                rate = round(found["rate"], 2)
+                yield {"case": case, "metric": "labels a second; the ideal", "value": rate, "reference": ideal}
+                yield {"case": case, "metric": "CPU ms a label", "value": round(1000 * found["cpu"], 3)}
+
+
+def memory_rows() -> Iterator[dict[str, Any]]:
+    """Yield the peak of memory for each number of labels."""
     with tempfile.TemporaryDirectory() as folder, Serving(0.0) as url:
         corpus = Path(folder) / "docs.jsonl"
         with open(corpus, "w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text}) + "\n" for text in made_up(max(MEMORY) + 1000, 1500))
         for n in MEMORY:
             peak = round(in_process("peak", url, n, corpus))
-            rows.append({"case": f"{n} labels of a workspace", "metric": "peak MB of the process", "value": peak})
-    for each in rows:
-        print(f"{each['case']}: {each['metric']} {each['value']} {each.get('reference', '')}")
-    write_results("annotate", rows)
+            yield {"case": f"{n} labels of a workspace", "metric": "peak MB of the process", "value": peak}
 
 
 if __name__ == "__main__":
