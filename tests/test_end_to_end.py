@@ -148,6 +148,7 @@ def test_what_changed_is_said_by_report_and_stops_ask(
     assert main(["run", str(root), "--redo", "domains", "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_constraints_hold_in_all_trials_and_in_the_answer(tmp_path: Path, tiny_corpus: Path, tiny_tasks: Path) -> None:
     constraints = {"floor": {"novel": 0.1}, "groups": {"scripture + politics": [0.2, 0.4]}, "most_domains": 4}
     root = make_tiny_workspace(

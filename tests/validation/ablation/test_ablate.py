@@ -167,6 +167,7 @@ def test_without_an_answer_there_is_no_base(base: Path, tmp_path: Path, capsys: 
     assert "has no mixture yet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_proxies_are_judged_on_their_own_domains(finished: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(finished, tmp_path / "run"))
     over = ["--over", "domains.merge_to=3", "--seeds", "2", "--judge-tokens", "12K"]

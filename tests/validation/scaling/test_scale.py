@@ -145,6 +145,7 @@ def test_a_file_that_is_no_mixture_is_told(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_proxies_of_two_sizes_and_a_validated_mixture(finished: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(finished, tmp_path / "run"))
     assert main(["validate", str(root), "--against", "best-of-n", "--seeds", "2", "--quiet"]) == 0
