@@ -80,6 +80,7 @@ bench: $(READY)  ## what we claim about speed and quality, all that needs no GPU
 	$(PY) bench/contamination.py --corpus $(CORPUS) --tasks '$(TASKS)' --model $(STATIC)
 	$(PY) bench/dedup.py --corpus $(CORPUS) --model $(STATIC)
 	$(PY) bench/annotate.py
+	$(PY) bench/quality.py --demo $(DEMO)
 	$(PY) bench/engines.py --corpus $(CORPUS) --model $(STATIC) --demo $(DEMO)
 	$(PY) bench/scale.py
 	$(PY) bench/plan.py --corpus $(CORPUS) --model $(STATIC)
