@@ -162,7 +162,16 @@ def test_a_kill_loses_no_label_and_the_file_is_the_same_as_without_one(
         assert (other / "annotations" / name).read_bytes() == (root / "annotations" / name).read_bytes()
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as a terminal has it: a shell's background jobs, and their children, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_waits_for_what_is_paid_and_says_how_to_go_on(
     root: Path, number: int, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
