@@ -25,6 +25,14 @@ def megatron(*prefixes: str) -> Iterator[Any]:
 
 def mds(folder: str) -> Iterator[Any]:
     """Yield each row as it comes in an unshuffled pass."""
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    try:  # streaming imports it
+        import torchvision  # noqa: F401
+    except RuntimeError:  # its wheel is of CUDA and torch of the CPU: it has no operators, but asks for these two
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from streaming import StreamingDataset
 
     dataset = StreamingDataset(local=folder, shuffle=False, num_canonical_nodes=1, batch_size=1)
