@@ -16,12 +16,13 @@ from openclimb.corpus.pack import least_tokens
 from openclimb.corpus.reading.store import is_remote
 from openclimb.corpus.reading.units import changed_inputs, input_fingerprint
 from openclimb.corpus.tokenizer import tokenizer_fingerprint
-from openclimb.errors import StaleError
+from openclimb.errors import StaleError, WorkspaceError
 from openclimb.quality.scorers import scorer_files
 from openclimb.search.external import external_fingerprint
 from openclimb.tasks.items import reported, task_fingerprint
+from openclimb.workspace.damage import stop_if_damaged
 from openclimb.workspace.files import folder_fingerprint, read_json
-from openclimb.workspace.records import STAGES, TRANSFER, Recipe, Workspace, stale_error
+from openclimb.workspace.records import READ_WHOLE, STAGES, TRANSFER, Recipe, Workspace, stale_error
 from openclimb.workspace.trials import Trial, read_trials
 
 # Settings that change nothing with these values; records made before there was a choice do not name them.
@@ -206,3 +207,15 @@ def stop_if_stale(workspace: Workspace, config: Config, made: dict[str, Recipe])
                 files = ["they came after the search; redone, it learns from them, keeps its trials and picks again"]
             more = "".join(f"\n  {line}" for line in files)
             raise StaleError(error.message + more, error.fix)
+
+
+def stop_if_unfinished(workspace: Workspace, config: Config, made: dict[str, Recipe]) -> None:
+    """Raise where what comes after a search cannot begin.
+
+    StaleError as `stop_if_stale`, WorkspaceError where there is no answer yet, or a file of a stage is damaged.
+    """
+    stop_if_stale(workspace, config, made)
+    if workspace.state(made["mixture"]).state != "done":
+        raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
+    for stage in STAGES:
+        stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)

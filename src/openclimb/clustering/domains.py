@@ -70,7 +70,6 @@ def make_domains(
     tokens = _per_domain(totals.tokens, assignment, n_domains)
     limits = caps(tokens.tolist(), target.token_budget, target.max_repetitions)
     check_caps(names, tokens, limits, target)
-
     for what, some in (("too small for a trial of proxy.token_budget tokens", small), (NO_TEXT, bare)):
         if some:
             progress.note(f"{what}{_left_out(some)}")

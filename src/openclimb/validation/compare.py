@@ -20,22 +20,22 @@ from openclimb.config.registry import names
 from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters, rate_at
 from openclimb.engines.engine import Engine
-from openclimb.errors import ConfigError, SearchError, StaleError, WorkspaceError
+from openclimb.errors import ConfigError, SearchError, StaleError
 from openclimb.mixture import Weights
 from openclimb.objectives.run import read_items
 from openclimb.progress import Progress
 from openclimb.proxy.checkpoint import shaped
-from openclimb.recipes import current_recipes, stop_if_stale, trial_data
+from openclimb.recipes import current_recipes, stop_if_unfinished, trial_data
 from openclimb.search.acquisition.spec import spec_of
 from openclimb.search.propose import next_batch
 from openclimb.search.space.region import bend, region_of, rounded
 from openclimb.validation.judge import FOUND, Mixture, judge, sentence, table_csv
 from openclimb.validation.targets import Targets, check_tokenizer
 from openclimb.workspace.context import StageContext
-from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
+from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, read_json, sweep, write_json, write_text
 from openclimb.workspace.observations import observed
-from openclimb.workspace.records import READ_WHOLE, STAGES, Recipe, Workspace, trial_settings
+from openclimb.workspace.records import Recipe, Workspace, trial_settings
 from openclimb.workspace.results import Objective, TargetModel, Validation, read_answer, write_validation
 from openclimb.workspace.trials import Proposal, Trial, read_trials, reopen
 
@@ -128,11 +128,7 @@ def validate(
         for said in set_damaged_aside(workspace.root / f"{STAGE}.partial" / "trials"):
             progress.note(said)
         recipes = current_recipes(workspace, config)
-        stop_if_stale(workspace, config, recipes)
-        if workspace.state(recipes["mixture"]).state != "done":
-            raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
-        for stage in STAGES:
-            stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)
+        stop_if_unfinished(workspace, config, recipes)
         check_tokenizer(workspace.root, plan.target)
         workspace.recover(STAGE)
         n = len(search_budgets(workspace.root, config, trial_data(recipes)))

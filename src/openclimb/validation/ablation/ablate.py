@@ -16,11 +16,11 @@ from openclimb.config.schema import Config
 from openclimb.config.sizes import n_parameters
 from openclimb.corpus.custom_domains import has_custom_domains, weighed_domains
 from openclimb.engines.engine import Engine
-from openclimb.errors import ConfigError, SearchError, WorkspaceError
+from openclimb.errors import ConfigError, SearchError
 from openclimb.mixture import effective_domains
 from openclimb.objectives.run import read_items
 from openclimb.progress import Progress, counted
-from openclimb.recipes import current_recipes, stop_if_stale, trial_data
+from openclimb.recipes import current_recipes, stop_if_unfinished, trial_data
 from openclimb.search.space.region import natural_mixture, uniform_mixture
 from openclimb.stats.compare import Comparison, Margin, correct, read_scored
 from openclimb.stats.intervals import Estimate
@@ -30,9 +30,9 @@ from openclimb.validation.compare import MOST_SEEDS, check_shape, search_budgets
 from openclimb.validation.costs import Cost, Costs
 from openclimb.validation.judge import Mixture, difference
 from openclimb.validation.targets import Targets, check_tokenizer
-from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
+from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import fingerprint, read_json, sweep
-from openclimb.workspace.records import READ_WHOLE, STAGES, Workspace
+from openclimb.workspace.records import Workspace
 from openclimb.workspace.results import Objective, TargetModel, read_answer
 from openclimb.workspace.trials import Trial, read_trials, reopen, weights_key
 
@@ -81,11 +81,7 @@ def ablate(
     with workspace.hold(note=progress.note):
         sweep(workspace.root)
         recipes = current_recipes(workspace, config)
-        stop_if_stale(workspace, config, recipes)
-        if workspace.state(recipes["mixture"]).state != "done":
-            raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
-        for stage in STAGES:
-            stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)
+        stop_if_unfinished(workspace, config, recipes)
         check_tokenizer(workspace.root, plan.judge)
         out = workspace.root / FOLDER
         for said in set_damaged_aside(out / "trials"):

@@ -17,7 +17,7 @@ from openclimb.errors import ConfigError, InputError, SearchError, WorkspaceErro
 from openclimb.mixture import Domain
 from openclimb.objectives.run import read_items
 from openclimb.progress import Progress
-from openclimb.recipes import current_recipes, stop_if_stale, trial_data
+from openclimb.recipes import current_recipes, stop_if_unfinished, trial_data
 from openclimb.search.space.region import natural_mixture, uniform_mixture
 from openclimb.stats.compare import Comparison, Margin, Scored, correct, read_scored
 from openclimb.stats.intervals import Estimate
@@ -27,9 +27,9 @@ from openclimb.validation.judge import FOUND, Mixture, difference
 from openclimb.validation.scaling.curves import Cell, curves_of
 from openclimb.validation.scaling.table import NATURAL, Point, Scaling, sentence, write_scaling
 from openclimb.validation.targets import Targets
-from openclimb.workspace.damage import set_damaged_aside, stop_if_damaged
+from openclimb.workspace.damage import set_damaged_aside
 from openclimb.workspace.files import read_json, sweep
-from openclimb.workspace.records import READ_WHOLE, STAGES, Workspace
+from openclimb.workspace.records import Workspace
 from openclimb.workspace.results import VALIDATION, Objective, read_answer, read_validation
 from openclimb.workspace.tables import read_csv
 from openclimb.workspace.trials import Trial, read_trials, reopen, weights_key
@@ -93,11 +93,7 @@ def scale(
     with workspace.hold(note=progress.note):
         sweep(workspace.root)
         recipes = current_recipes(workspace, config)
-        stop_if_stale(workspace, config, recipes)
-        if workspace.state(recipes["mixture"]).state != "done":
-            raise WorkspaceError(f"{workspace.root} has no mixture yet", f"climb run {workspace.root}")
-        for stage in STAGES:
-            stop_if_damaged(workspace.root, [stage], stage in READ_WHOLE)
+        stop_if_unfinished(workspace, config, recipes)
         out, fingerprint = workspace.root / FOLDER, recipes["mixture"].fingerprint
         for said in set_damaged_aside(out / "trials"):
             progress.note(said)
